@@ -1,0 +1,132 @@
+"""What every HTTP process has: health, readiness, metrics, problem details, and its database."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy import text
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from servicekit import problems
+from servicekit.auth import Verifier
+from servicekit.db import Database
+from servicekit.settings import Settings
+
+MAX_BODY = 262_144
+"""Bytes of one request's body, and of one event over Kafka: 256 KiB."""
+
+
+def create_app(
+    settings: Settings,
+    title: str,
+    description: str,
+    routers: Sequence[APIRouter],
+    version: str = "0.1.0",
+    max_body: int = MAX_BODY,
+) -> FastAPI:
+    """An API with everything that the services share. Routes find `database` and `settings` on `app.state`."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.database = Database(settings.database_url.get_secret_value(), settings.database_pool, f"{title} api")
+        yield
+        await app.state.database.close()
+
+    app = FastAPI(
+        title=title,
+        description=description,
+        version=version,
+        lifespan=lifespan,
+        responses={
+            code: {"model": problems.ProblemDetails, "description": text}
+            for code, text in (
+                (401, "No valid token"),
+                (403, "The token lacks the scope"),
+                (422, "Does not fit the contract"),
+            )
+        },
+    )
+    app.state.settings = settings
+    app.state.verifier = Verifier(settings)
+    problems.install(app)
+    app.include_router(probes(lambda request: _database_answers(request.app.state.database)))
+    for router in routers:
+        app.include_router(router)
+    app.add_middleware(BodyLimit, limit=max_body)
+    return app
+
+
+def probes(ready: Callable[[Request], Awaitable[bool]]) -> APIRouter:
+    """`/healthz`: the process runs; `/readyz`: it can do its work; `/metrics`: Prometheus text."""
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/healthz", summary="Is the process alive?")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/readyz", summary="Can it do its work?")
+    async def readyz(request: Request) -> dict[str, str]:
+        if not await ready(request):
+            raise problems.Problem("not-ready", "Not ready yet", "Wait and ask again.", 503)
+        return {"status": "ready"}
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+async def _database_answers(database: Database) -> bool:
+    try:
+        async with database.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+        return True
+    except Exception:
+        return False
+
+
+class BodyLimit:
+    """Answers 413 as soon as a body is known to be too large, without reading the rest."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = next((v for n, v in scope["headers"] if n == b"content-length"), b"0")
+        if length.isdigit() and int(length) > self._limit:
+            await self._refuse(scope, receive, send)
+            return
+        body = b""
+        while True:  # buffered: bounded by the limit, and every route reads the whole body anyway
+            message = await receive()
+            if message["type"] != "http.request":
+                break
+            body += message.get("body", b"")
+            if len(body) > self._limit:
+                await self._refuse(scope, receive, send)
+                return
+            if not message.get("more_body"):
+                break
+        given = False
+
+        async def replay() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, replay, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = problems.respond(
+            413, "too-large", "The body is too large", f"Send at most {self._limit} bytes; leave attachments out."
+        )
+        await response(scope, receive, send)

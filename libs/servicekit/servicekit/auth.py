@@ -1,0 +1,95 @@
+"""Who is calling: a signed JWT with agency and scopes, verified against a key set (RFC 7519, RFC 7517)."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jwt
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from servicekit.problems import Problem
+from servicekit.settings import Settings
+
+ALGORITHMS = ["EdDSA", "ES256", "RS256"]
+"""Asymmetric only: a key set is public, so a symmetric algorithm in a token must never be believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The agency that calls, what it may do, and which of its people or programs it is."""
+
+    agency: str
+    scopes: frozenset[str]
+    subject: str
+
+
+class Verifier:
+    """Checks tokens against the issuer's key set, read from a file or fetched and cached by PyJWT."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._remote = jwt.PyJWKClient(settings.jwks) if settings.jwks.startswith(("http://", "https://")) else None
+
+    def verify(self, token: str) -> Caller:
+        """The caller that the token names.
+
+        Raises:
+            Problem: 401, the token is missing, expired, or not signed by our issuer for us.
+        """
+        try:
+            claims = jwt.decode(
+                token,
+                self._key(token),
+                algorithms=ALGORITHMS,
+                audience=self._settings.audience,
+                issuer=self._settings.issuer,
+                options={"require": ["exp", "iss", "aud", "sub", "agency"]},
+            )
+            return Caller(str(claims["agency"]), frozenset(str(claims.get("scope", "")).split()), str(claims["sub"]))
+        except (jwt.PyJWTError, OSError, ValueError, KeyError) as error:
+            raise _unauthorised() from error
+
+    def _key(self, token: str) -> jwt.PyJWK:
+        if self._remote:
+            return self._remote.get_signing_key_from_jwt(token)
+        keys = jwt.PyJWKSet.from_dict(json.loads(Path(self._settings.jwks).read_text()))
+        return keys[jwt.get_unverified_header(token)["kid"]]
+
+
+def _unauthorised() -> Problem:
+    return Problem(
+        "not-authenticated",
+        "We do not know who is calling",
+        "Send an Authorization header with a current bearer token from the token issuer of this system.",
+        401,
+    )
+
+
+_bearer = HTTPBearer(auto_error=False, description="JWT with the claims agency and scope")
+
+
+def require(scope: str) -> Callable[..., Awaitable[Caller]]:
+    """A FastAPI dependency that gives the caller, who must hold `scope`.
+
+    Raises:
+        Problem: 401 without a valid token, 403 without the scope.
+    """
+
+    async def caller(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None
+    ) -> Caller:
+        if credentials is None:
+            raise _unauthorised()
+        verifier: Verifier = request.app.state.verifier
+        found = await asyncio.to_thread(verifier.verify, credentials.credentials)
+        if scope not in found.scopes:
+            raise Problem(
+                "scope-missing", "You may not do this", f"Ask the operator for a token with the scope {scope}.", 403
+            )
+        return found
+
+    return caller

@@ -1,0 +1,159 @@
+"""The transaction boundary: one place opens, commits, rolls back and retries."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RETRYABLE = frozenset({"40001", "40P01", "55P03"})
+"""SQLSTATEs that mean "try again": serialization failure, deadlock, lock not available."""
+AWAY = ("08", "57P", "53")
+"""SQLSTATE prefixes of a database that is away, starting, stopping or out of something: never the event's fault."""
+
+
+class TryAgain(Exception):
+    """Raised by work that lost a race and would win or see the winner if it ran again from the start."""
+
+
+def sqlstate(error: BaseException) -> str:
+    """The SQLSTATE of an error, or an empty string."""
+    return str(getattr(getattr(error, "orig", error), "sqlstate", "") or "")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same work may succeed later without anyone changing it."""
+    if isinstance(error, TryAgain | InterfaceError | OSError | TimeoutError | asyncpg.InterfaceError):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    state = sqlstate(error)
+    return state in RETRYABLE or state.startswith(AWAY)
+
+
+def create_engine(
+    url: str, pool: int = 5, name: str = "throughgate", session: Mapping[str, str] | None = None, **options: Any
+) -> AsyncEngine:
+    """An engine whose errors do not quote parameters and whose statements cannot wait for a lock for ever.
+
+    `session` adds server settings, such as `idle_session_timeout`.
+    """
+    return create_async_engine(
+        url,
+        pool_size=pool,
+        max_overflow=0,
+        pool_pre_ping=False,
+        hide_parameters=True,
+        connect_args={
+            "server_settings": {"application_name": name, "lock_timeout": "5s", **(session or {})},
+            "timeout": 10,
+        },
+        **options,
+    )
+
+
+class Database:
+    """One service's database. `run` is the boundary that HTTP requests and message batches share."""
+
+    def __init__(self, url: str, pool: int = 5, name: str = "throughgate") -> None:
+        self.engine = create_engine(url, pool, name)
+        self.waker = Waker(url)
+
+    async def run(self, work: Callable[[AsyncSession], Awaitable[T]], attempts: int = 8) -> T:
+        """Run `work` in one transaction, commit, and return what it returned.
+
+        A deadlock, serialization failure or lock timeout runs the whole of `work` again, so it must have no effect
+        outside the session. Channels named in `session.info["wake"]` are notified after the commit.
+        """
+        for attempt in range(1, attempts + 1):
+            try:
+                async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+                    result = await work(session)
+                for channel in session.info.get("wake", ()):
+                    self.waker.wake(channel)
+                return result
+            except (DBAPIError, TryAgain) as error:
+                if (not isinstance(error, TryAgain) and sqlstate(error) not in RETRYABLE) or attempt == attempts:
+                    raise
+                log.warning("transaction is run again after %s %s", type(error).__name__, sqlstate(error))
+                await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.waker.close()
+        await self.engine.dispose()
+
+
+def wake_after_commit(session: AsyncSession, channel: str) -> None:
+    """Ask for a NOTIFY on `channel` once this session's transaction is committed."""
+    session.info.setdefault("wake", set()).add(channel)
+
+
+def _plain(url: str) -> str:
+    return url.replace("postgresql+asyncpg://", "postgresql://", 1)
+
+
+class Waker:
+    """Coalesced NOTIFYs on a connection of their own: a NOTIFY inside a write transaction serialises all commits."""
+
+    def __init__(self, url: str) -> None:
+        self._url = _plain(url)
+        self._channels: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._connection: asyncpg.Connection[Any] | None = None
+
+    def wake(self, channel: str) -> None:
+        """Notify soon. Never fails: whoever listens polls as well."""
+        self._channels.add(channel)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._notify())
+
+    async def _notify(self) -> None:
+        while self._channels:
+            channels, self._channels = self._channels, set()
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await asyncpg.connect(self._url, timeout=5)
+                for channel in channels:
+                    await self._connection.execute("SELECT pg_notify($1, '')", channel)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                self._connection = None
+                return
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if self._connection:
+            self._connection.terminate()
+
+
+@asynccontextmanager
+async def listening(url: str, channel: str) -> AsyncIterator[asyncio.Event]:
+    """An event that is set when `channel` is notified. It is a hint: a lost connection only means waiting for the poll."""
+    woken = asyncio.Event()
+    connection = await asyncpg.connect(_plain(url), timeout=10)
+    await connection.add_listener(channel, lambda *_: woken.set())
+    try:
+        yield woken
+    finally:
+        connection.terminate()
+
+
+async def wait(woken: asyncio.Event, seconds: float) -> None:
+    """Wait until woken, at most `seconds`, and reset."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await woken.wait()
+    woken.clear()

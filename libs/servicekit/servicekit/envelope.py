@@ -1,0 +1,67 @@
+"""The envelope of every event: CloudEvents 1.0, structured JSON mode (https://cloudevents.io, version 1.0.2)."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+from uuid import uuid4
+
+import orjson
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+
+D = TypeVar("D")
+
+
+class Wire(BaseModel):
+    """A JSON object on the wire: camelCase names; a reader ignores fields that it does not know yet."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+
+class StrictWire(Wire):
+    """A JSON object that comes from outside: an unknown field is refused, for nobody could say what it may reveal."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Event(BaseModel, Generic[D]):
+    """One event. Subclasses fix `type`. Unknown extension attributes are ignored, as CloudEvents asks."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    source: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    type: str
+    time: AwareDatetime
+    subject: Annotated[str, StringConstraints(max_length=200)] | None = None
+    datacontenttype: Literal["application/json"] = "application/json"
+    traceparent: str | None = None
+    clientversion: Annotated[int, Field(ge=0)] | None = None
+    data: D
+
+
+def encode(
+    type: str,
+    source: str,
+    data: dict[str, Any],
+    *,
+    subject: str | None = None,
+    id: str | None = None,
+    time: datetime | None = None,
+    traceparent: str | None = None,
+) -> bytes:
+    """The bytes of a new event. They are stored and sent as they are: a resend keeps its id."""
+    event: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": id or str(uuid4()),
+        "source": source,
+        "type": type,
+        "time": time or datetime.now(UTC),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    if subject is not None:
+        event["subject"] = subject
+    if traceparent is not None:
+        event["traceparent"] = traceparent
+    return orjson.dumps(event)

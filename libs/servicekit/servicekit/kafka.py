@@ -1,0 +1,156 @@
+"""Everything that this code base knows of Kafka: connections, the batch consumer's safety, the watchdog.
+
+Known limits of aiokafka 0.14 that shape this file: no cooperative assignor; consumers read uncommitted unless told;
+consuming can stall after a rebalance or a leader change with no error (`Watchdog`); a send to a topic that does not exist waits for
+its metadata for the whole request timeout (`known_topics`).
+"""
+
+import asyncio
+import logging
+import os
+import re
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from aiokafka.errors import KafkaError
+
+from servicekit.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One record to send, bytes as they are."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: Headers = ()
+
+
+def connection(settings: Settings) -> dict[str, Any]:
+    """The arguments that every client needs to reach the brokers as this process's user."""
+    options: dict[str, Any] = {"bootstrap_servers": settings.kafka_servers, "client_id": settings.kafka_user or None}
+    if options["client_id"] is None:
+        del options["client_id"]
+    if settings.kafka_user:
+        options |= {
+            "security_protocol": "SASL_SSL" if settings.kafka_ca_file else "SASL_PLAINTEXT",
+            "sasl_mechanism": "SCRAM-SHA-512",
+            "sasl_plain_username": settings.kafka_user,
+            "sasl_plain_password": settings.kafka_password.get_secret_value(),
+        }
+        if settings.kafka_ca_file:
+            options["ssl_context"] = ssl.create_default_context(cafile=settings.kafka_ca_file)
+    return options
+
+
+def create_producer(settings: Settings, transactional_id: str | None = None, **options: Any) -> AIOKafkaProducer:
+    """An idempotent producer; with a transactional id, starting it fences every older one of that id."""
+    return AIOKafkaProducer(
+        **connection(settings),
+        enable_idempotence=True,
+        acks="all",
+        transactional_id=settings.namespace + transactional_id if transactional_id else None,
+        max_request_size=4 * 1024 * 1024,
+        max_batch_size=256 * 1024,
+        request_timeout_ms=10_000,
+        **options,
+    )
+
+
+def create_consumer(settings: Settings, group: str | None, **options: Any) -> AIOKafkaConsumer:
+    """A consumer that reads committed records only and commits offsets only when told."""
+    return AIOKafkaConsumer(
+        **connection(settings),
+        group_id=settings.namespace + group if group else None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=4 * 1024 * 1024,
+        fetch_max_wait_ms=100,
+        session_timeout_ms=10_000,
+        heartbeat_interval_ms=2_000,
+        metadata_max_age_ms=10_000,
+        **options,
+    )
+
+
+def subscribe_to_prefix(consumer: AIOKafkaConsumer, prefix: str) -> None:
+    """Follow every topic whose name begins with `prefix`, also one made later (seen within ten seconds)."""
+    consumer.subscribe(pattern=f"^{re.escape(prefix)}[a-z0-9-]+$")
+
+
+async def known_topics(producer: AIOKafkaProducer, topics: Sequence[str]) -> set[str]:
+    """Which of `topics` exist for this user, found out in one round trip where not known yet."""
+    missing = [t for t in topics if not producer.client.cluster.partitions_for_topic(t)]
+    if missing:
+        for topic in missing:
+            producer.client.add_topic(topic)
+        await producer.client.force_metadata_update()
+    return {t for t in topics if producer.client.cluster.partitions_for_topic(t)}
+
+
+async def send_all(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> list[Any]:
+    """Send and wait until the brokers have them all; gives their `RecordMetadata` in order.
+
+    Raises:
+        KafkaError: at least one record was not taken. The others may have been.
+    """
+    futures = [
+        await producer.send(r.topic, r.value, key=r.key, headers=list(r.headers) if r.headers else None)
+        for r in records
+    ]
+    return await asyncio.gather(*futures) if futures else []
+
+
+def headers_of(record: ConsumerRecord) -> Mapping[str, bytes]:
+    """A record's headers by name."""
+    return dict(record.headers)
+
+
+class Watchdog:
+    """Ends the process when it makes no progress while there is lag and the broker answers.
+
+    A quiet night is no stall (no lag), nor is a broker that is away (it does not answer).
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, seconds: float) -> None:
+        self._consumer = consumer
+        self._seconds = seconds
+        self._moved = time.monotonic()
+
+    def progress(self) -> None:
+        """Something was worked on just now."""
+        self._moved = time.monotonic()
+
+    async def run(self) -> None:
+        """Look every few seconds, for ever."""
+        while True:
+            await asyncio.sleep(min(self._seconds / 4, 10))
+            if time.monotonic() - self._moved < self._seconds:
+                continue
+            try:
+                async with asyncio.timeout(5):
+                    lag = await self._lag()
+            except (TimeoutError, KafkaError, OSError):
+                self.progress()
+                continue
+            if lag > 0 and time.monotonic() - self._moved >= self._seconds:
+                log.critical("no progress for %d s with a lag of %d records: ending", self._seconds, lag)
+                os._exit(70)
+
+    async def _lag(self) -> int:
+        partitions = self._consumer.assignment()
+        ends = await self._consumer.end_offsets(list(partitions)) if partitions else {}
+        lag = 0
+        for partition, end in ends.items():
+            lag += end - await self._consumer.position(partition)
+        return lag

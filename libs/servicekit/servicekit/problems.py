@@ -1,0 +1,103 @@
+"""Errors that people act on: RFC 9457 problem details over HTTP, with a stable code and a sentence that says what to do."""
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+
+class Problem(Exception):
+    """Something that the caller can act on. `detail` is in our own words and quotes nothing that was sent."""
+
+    def __init__(self, code: str, title: str, detail: str, status: int = 400) -> None:
+        super().__init__(code)
+        self.code = code
+        self.title = title
+        self.detail = detail
+        self.status = status
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457 problem details. `type` ends in a stable code, explained in docs/reference/errors.md."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+def where(error: ValidationError | RequestValidationError) -> str:
+    """Which fields do not fit and how, in our words and the field names of the contract; never a value.
+
+    Pydantic's messages and inputs quote what was sent, so only the place and the kind of each error are used. A place is
+    told as far as the contract names it: keys that the sender made up could be personal data.
+    """
+    told = []
+    for item in error.errors():
+        if item["type"] == "extra_forbidden":
+            place, kind = ".".join(_names(item["loc"][:-1])) or "the event", "has a field that is not in the contract"
+        else:
+            place, kind = (
+                ".".join(_names(item["loc"])) or "the event",
+                _KINDS.get(item["type"], "does not fit the contract"),
+            )
+        told.append(f"{place} {kind}")
+    unique = list(dict.fromkeys(told))
+    return "; ".join(unique[:8]) + ("; and more" if len(unique) > 8 else "")
+
+
+def _names(loc: tuple[int | str, ...]) -> list[str]:
+    return [str(part) for part in loc if not str(part).startswith(("throughgate.", "function-", "body"))]
+
+
+_KINDS = {
+    "missing": "is missing",
+    "json_invalid": "is not JSON",
+    "string_pattern_mismatch": "does not have the form that the contract asks for",
+    "enum": "is not one of the values in the contract",
+    "literal_error": "is not one of the values in the contract",
+    "timezone_aware": "needs a time zone or offset",
+    "value_error": "contradicts another field or says nothing",
+}
+
+
+def respond(status: int, code: str, title: str, detail: str) -> JSONResponse:
+    """A problem details response."""
+    body = {"type": f"urn:throughgate:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
+    return JSONResponse(body, status, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` with problem details."""
+
+    @app.exception_handler(Problem)
+    async def _problem(_: Request, error: Problem) -> JSONResponse:
+        return respond(error.status, error.code, error.title, error.detail)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return respond(
+            422,
+            "invalid-request",
+            "The request does not fit the contract",
+            f"Correct this and send it again: {where(error)}.",
+        )
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        detail = {
+            404: "There is nothing at this address that you may see. Check the path against the API page at /docs.",
+            405: "Use one of the methods that the API page at /docs lists for this path.",
+        }.get(error.status_code, "See the API page at /docs for what this path takes.")
+        return respond(error.status_code, f"http-{error.status_code}", "The request cannot be answered", detail)
+
+    @app.exception_handler(Exception)
+    async def _unexpected(_: Request, error: Exception) -> JSONResponse:
+        return respond(
+            500,
+            "internal",
+            "Something failed on our side",
+            "Nothing was changed. Send the request again; if it fails again, tell operations the time.",
+        )

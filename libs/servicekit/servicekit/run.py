@@ -1,0 +1,85 @@
+"""How a process starts and ends: one event loop, the probes beside the work, a clean stop on SIGTERM and SIGINT."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import FrameType
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI, Request
+
+from servicekit import problems, telemetry
+from servicekit.app import probes
+from servicekit.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """A server inside a larger process, which handles the signals itself."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Leave the signals to the process."""
+
+    def install_signal_handlers(self) -> None:
+        """Leave the signals to the process."""
+
+
+def serve(app: FastAPI, settings: Settings, service: str) -> None:
+    """Run an API until it is told to stop."""
+    telemetry.set_up(settings, service)
+    uvicorn.run(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        log_config=None,
+        access_log=False,
+        loop="uvloop",
+        server_header=False,
+    )
+
+
+def work(main: Callable[[Callable[[], None]], Awaitable[None]], settings: Settings, service: str) -> None:
+    """Run a worker: `main(ready)` works until it is cancelled and calls `ready` once it can.
+
+    When `main` fails the process ends with status 1 at once, and whatever supervises it starts it again: a fresh process
+    is the one state of a worker that is always right.
+    """
+    telemetry.set_up(settings, service)
+    with suppress(KeyboardInterrupt):
+        uvloop.run(_work(main, settings))
+
+
+async def _work(main: Callable[[Callable[[], None]], Awaitable[None]], settings: Settings) -> None:
+    is_ready = asyncio.Event()
+
+    async def ready(_: Request) -> bool:
+        return is_ready.is_set()
+
+    app = FastAPI(openapi_url=None)
+    problems.install(app)
+    app.include_router(probes(ready))
+    config = uvicorn.Config(
+        app, host=settings.http_host, port=settings.http_port, log_config=None, access_log=False, server_header=False
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server._serve())
+    working = asyncio.ensure_future(main(is_ready.set))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, working.cancel)
+    try:
+        await working
+    except asyncio.CancelledError:
+        log.info("stopping")
+    except Exception:
+        log.critical("ending after an error", exc_info=True)
+        os._exit(1)
+    finally:
+        server.should_exit = True
+        with suppress(TimeoutError, asyncio.CancelledError):
+            await asyncio.wait_for(serving, 3)

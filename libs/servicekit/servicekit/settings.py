@@ -1,0 +1,38 @@
+"""Settings that every process reads from its environment (`THROUGHGATE_...`)."""
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What a process needs to find its database, its brokers and the issuer whose tokens it trusts."""
+
+    model_config = SettingsConfigDict(env_prefix="THROUGHGATE_", extra="ignore")
+
+    database_url: SecretStr
+    """`postgresql+asyncpg://role:password@host:port/database`"""
+    database_pool: int = 5
+    kafka_servers: str = ""
+    """Bootstrap servers, comma separated. Empty for a process that does not touch Kafka."""
+    kafka_user: str = ""
+    """SASL user (SCRAM-SHA-512). Empty: a plaintext connection, for a broker without users only."""
+    kafka_password: SecretStr = SecretStr("")
+    kafka_ca_file: str = ""
+    """A CA bundle: given, the connection is TLS (SASL_SSL)."""
+    namespace: str = ""
+    """Prefix of topic names, groups and transactional ids, so that several systems can share a cluster."""
+    jwks: str = ""
+    """Path or http(s) URL of the key set that signs our callers' tokens."""
+    issuer: str = "throughgate-development"
+    audience: str = "throughgate"
+    http_host: str = "127.0.0.1"
+    http_port: int = 8000
+    otlp_endpoint: str = ""
+    """Base URL of an OTLP/HTTP collector. Empty: no traces are exported."""
+    trace_sampling: float = 0.01
+    """Share of events without a trace of their own that begin one, 0 to 1. A publisher's sampled trace is followed."""
+    log_level: str = "INFO"
+    batch: int = 500
+    """The most records that one transaction takes."""
+    stall_seconds: float = 60.0
+    """A worker with lag, an answering broker and no progress for this long ends itself."""

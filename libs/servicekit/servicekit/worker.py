@@ -1,0 +1,138 @@
+"""The consuming loop: a poll is a batch, a batch is a transaction, a poison event stops nobody.
+
+Order of things: apply and commit, send what the transaction answered, commit offsets. A crash anywhere between
+redelivers, and the inbox answers what it answered before.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from servicekit import faults
+from servicekit.db import Database, is_transient
+from servicekit.inbox import set_aside
+from servicekit.kafka import Outgoing, Watchdog, send_all
+from servicekit.telemetry import CONSUMED, SET_ASIDE
+
+log = logging.getLogger(__name__)
+
+Record: TypeAlias = ConsumerRecord
+"""One record as it was consumed: key and value are bytes or None."""
+Apply = Callable[[AsyncSession, Sequence[Record]], Awaitable[Sequence[Outgoing]]]
+"""Applies a batch in the given transaction; what it returns is sent after the commit. Never commits itself."""
+Poison = Callable[[AsyncSession, Record, str], Awaitable[Sequence[Outgoing]]]
+"""Says what is to be done with an event that cannot be applied, besides keeping it; may answer its publisher."""
+
+
+async def keep_silent(session: AsyncSession, record: Record, reason: str) -> Sequence[Outgoing]:
+    """A `Poison` with nobody to answer: the row in `set_aside` and the alert on its counter are all."""
+    return ()
+
+
+class Worker:
+    """Consumes with `apply` until cancelled. `producer` is needed only where `apply` or `poison` answers."""
+
+    def __init__(
+        self,
+        database: Database,
+        consumer: AIOKafkaConsumer,
+        apply: Apply,
+        *,
+        poison: Poison = keep_silent,
+        producer: AIOKafkaProducer | None = None,
+        batch: int = 500,
+        stall_seconds: float = 60.0,
+    ) -> None:
+        self._database = database
+        self._consumer = consumer
+        self._apply = apply
+        self._poison = poison
+        self._producer = producer
+        self._batch = batch
+        self._watchdog = Watchdog(consumer, stall_seconds)
+
+    async def run(self) -> None:
+        """Consume for ever."""
+        watching = asyncio.create_task(self._watchdog.run())
+        try:
+            while True:
+                polled = await self._consumer.getmany(timeout_ms=200, max_records=self._batch)
+                records = [record for batch in polled.values() for record in batch]
+                if not records:
+                    continue
+                await self.take(records)
+                await self._commit_offsets(records)
+                CONSUMED.inc(len(records))
+                self._watchdog.progress()
+        finally:
+            watching.cancel()
+
+    async def take(self, records: Sequence[Record]) -> None:
+        """Apply a batch; where it fails, event by event; what fails alone for a reason of its own is set aside."""
+        try:
+            answers = await self._until_not_transient(lambda session: self._apply(session, records))
+        except Exception as error:
+            if len(records) == 1:
+                answers = await self._set_aside(records[0], type(error).__name__)
+            else:
+                log.warning("a batch of %d is applied event by event after %s", len(records), type(error).__name__)
+                for record in records:
+                    await self.take([record])
+                return
+        faults.point("worker.committed")
+        await self._answer(answers)
+
+    async def _until_not_transient(
+        self, work: Callable[[AsyncSession], Awaitable[Sequence[Outgoing]]]
+    ) -> Sequence[Outgoing]:
+        delay = 0.1
+        while True:
+            try:
+                return await self._database.run(work)
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("a batch waits %.1f s after %s", delay, type(error).__name__)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+                self._watchdog.progress()
+
+    async def _set_aside(self, record: Record, reason: str) -> Sequence[Outgoing]:
+        async def keep(session: AsyncSession) -> Sequence[Outgoing]:
+            await set_aside(session, record.topic, record.partition, record.offset, reason, record.value)
+            return await self._poison(session, record, reason)
+
+        log.error("set aside %s/%d/%d: %s", record.topic, record.partition, record.offset, reason)
+        SET_ASIDE.inc()
+        return await self._until_not_transient(keep)
+
+    async def _answer(self, answers: Sequence[Outgoing]) -> None:
+        """Send until the brokers have taken all: an answer that was committed must reach its publisher."""
+        if not answers:
+            return
+        if self._producer is None:
+            raise RuntimeError("a worker that answers needs a producer")
+        while True:
+            try:
+                await send_all(self._producer, answers)
+                return
+            except KafkaError as error:
+                log.warning("answers are sent again after %s", type(error).__name__)
+                await asyncio.sleep(1)
+                self._watchdog.progress()
+
+    async def _commit_offsets(self, records: Sequence[Record]) -> None:
+        ends: dict[TopicPartition, int] = {}
+        for record in records:
+            partition = TopicPartition(record.topic, record.partition)
+            ends[partition] = max(ends.get(partition, 0), record.offset + 1)
+        try:
+            await self._consumer.commit(ends)
+        except (CommitFailedError, IllegalStateError) as error:
+            # The partition went to another member: it reads the batch again and the inbox knows it.
+            log.info("offsets were not committed after %s", type(error).__name__)
