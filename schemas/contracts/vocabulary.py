@@ -1,0 +1,89 @@
+"""The field's own terms, each listed once (see docs/reference/vocabulary.md for their sources)."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+
+class AgencyKind(StrEnum):
+    """What kind of organisation takes part; `SERVICE` is one of Throughgate's own three services."""
+
+    PRISON = "prison"
+    PROBATION = "probation"
+    POLICE = "police"
+    HEALTH = "health"
+    LOCAL_AUTHORITY = "local-authority"
+    VCS = "vcs"
+    SERVICE = "service"
+
+
+class Purpose(StrEnum):
+    """Why a record leaves. Each of our three services acts for exactly one purpose."""
+
+    REFERRAL = "referral"
+    MENTOR_MATCHING = "mentor-matching"
+    RELEASE_NOTIFICATION = "release-notification"
+
+
+class Basis(StrEnum):
+    """The lawful basis that an agreement names for a purpose.
+
+    `CONSENT` needs the client's consent as well. `OMA_S14` is the Offender Management Act 2007 s.14, which
+    permits sharing between listed bodies for listed purposes; an uncontracted charity is not one of them.
+    """
+
+    CONSENT = "consent"
+    OMA_S14 = "oma-2007-s14"
+
+
+class Category(StrEnum):
+    """The category of every data field: the unit in which records are cut before they leave."""
+
+    IDENTITY = "identity"
+    CONTACT = "contact"
+    CUSTODY_AND_RELEASE = "custody-and-release"
+    NEEDS_ACCOMMODATION = "needs.accommodation"
+    NEEDS_ETE = "needs.education-training-employment"
+    NEEDS_HEALTH = "needs.health"
+    NEEDS_DRUGS_ALCOHOL = "needs.drugs-alcohol"
+    NEEDS_FINANCE = "needs.finance-benefit-debt"
+    NEEDS_FAMILIES = "needs.children-families"
+    NEEDS_ATTITUDES = "needs.attitudes-thinking-behaviour"
+    NEEDS_ABUSE = "needs.abuse"
+    NEEDS_SEX_WORK = "needs.sex-work"
+    RISK = "risk"
+    OFFENCE = "offence"
+    HEALTH = "health"
+    FAMILY = "family"
+    EQUALITY = "equality"
+
+
+NEEDS = tuple(c for c in Category if c.value.startswith("needs."))
+"""The categories that are a pathway's need: seven pathways and the two more that are used for women."""
+
+
+class IdentifierType(StrEnum):
+    """By which numbering a client is known; `THROUGHGATE` is the reference that the door gave the agency."""
+
+    NOMS = "NOMS"
+    CRN = "CRN"
+    PNC = "PNC"
+    CRO = "CRO"
+    NHS = "NHS"
+    CASE = "CASE"
+    THROUGHGATE = "THROUGHGATE"
+
+
+SERVICE_PURPOSES = {
+    "referral": Purpose.REFERRAL,
+    "matching": Purpose.MENTOR_MATCHING,
+    "notifications": Purpose.RELEASE_NOTIFICATION,
+}
+"""Our own services, which are recipients like any other, and the one purpose that each acts for."""
+
+AgencyId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
+"""An agency's id: part of its topic names, so lower-case letters, digits and hyphens."""
+
+Area = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
+"""An area in which an agency works, such as `leeds`."""
