@@ -1,0 +1,291 @@
+"""The discloser: the one process a shard that writes what leaves. `python -m consent.discloser`.
+
+Its order is what makes a withdrawal exact, and must not be changed: take the shard's advisory lock; start the producer, which fences
+any older one at the broker; only then claim the first row; all of it on one database session. A discloser that was
+stopped and wakes later finds its session gone (`idle_session_timeout`) or its producer fenced, and ends.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    InvalidMessageError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+from prometheus_client import Counter, Gauge
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from consent.repository import queue
+from consent.repository.queue import Doubt
+from consent.service.disclosing import Cycle, Leaving, decide_cycle, finish_cycle
+from servicekit import faults
+from servicekit.db import RETRYABLE, create_engine, listening, sqlstate, wait
+from servicekit.kafka import Outgoing, create_producer, known_topics, send_all
+from servicekit.run import work
+from servicekit.settings import Settings
+from servicekit.telemetry import Step, across_the_border, follow, header
+
+log = logging.getLogger(__name__)
+
+DISCLOSED = Counter("throughgate_disclosed", "Records, retractions and notices committed to their topics.")
+SET_ASIDE = Counter("throughgate_disclosures_set_aside", "Rows that cannot be sent; each needs a person.")
+PAUSED = Gauge(
+    "throughgate_topics_paused", "Topics that do not exist or may not be written, tried again every few seconds."
+)
+
+LOCK = 7_300
+"""Advisory lock of shard 0; the next shard's is one higher."""
+SEND_SECONDS = 10.0
+"""A send that is not done by then is aborted and decided again."""
+SESSION = {
+    "idle_session_timeout": "15s",  # more than a send may take: frees the lock of a process that was stopped
+    "idle_in_transaction_session_timeout": "15s",
+    "tcp_user_timeout": "15s",
+    "default_transaction_isolation": "repeatable read",
+}
+PAUSE_SECONDS = 5.0
+UNSENDABLE = (
+    InvalidMessageError,
+    InvalidTopicError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+"""Errors of a record or its topic. Every other error is of the cluster, and no row is to blame for it."""
+
+
+class DiscloserSettings(Settings):
+    """What the discloser needs to know besides."""
+
+    shard: int = 0
+    shards: int = 1
+    """All disclosers run with the same number; to change it, stop them all first."""
+    batch: int = 1000
+
+
+class Discloser:
+    """Runs cycles for one shard on one database session."""
+
+    def __init__(self, settings: DiscloserSettings, connection: AsyncConnection) -> None:
+        self._settings = settings
+        self._db = connection
+        self._producer: AIOKafkaProducer | None = None
+        self._doubts: dict[int, Doubt] = {}
+        self._sent: list[tuple[Leaving, tuple[str, int, int]]] = []
+        self._paused: dict[str, float] = {}
+
+    async def take_over(self, poll_seconds: float = 0.5) -> None:
+        """Wait for the shard's lock, fence whoever wrote before, and find out what it left half done."""
+        lock = LOCK + self._settings.shard
+        while not await self._scalar("SELECT pg_try_advisory_lock(:lock)", lock=lock):
+            await asyncio.sleep(poll_seconds)
+        await self._renew_producer()
+        log.info("discloser of shard %d of %d took over", self._settings.shard, self._settings.shards)
+
+    async def run(self, woken: asyncio.Event, poll_seconds: float = 1.0) -> None:
+        """Cycle for ever; with nothing to do, wait for a wake-up or poll, which also keeps the session alive."""
+        while True:
+            if not await self.cycle():
+                await wait(woken, poll_seconds)
+
+    async def cycle(self, only: Collection[int] | None = None) -> bool:
+        """Enter what the last cycle sent, decide the next rows, send them. False when there was nothing to do."""
+        finished = bool(self._sent)
+        cycle = await self._decide(only)
+        faults.point("discloser.claimed")
+        if not cycle.leaving:
+            return finished or cycle.claimed > 0
+        try:
+            await self._send(cycle.leaving)
+        except UNSENDABLE as error:
+            log.warning("a cycle of %d is tried again in parts after %s", len(cycle.leaving), type(error).__name__)
+            await self._renew_producer()
+            await self._in_parts(cycle.leaving, type(error).__name__, only)
+        except (TimeoutError, KafkaError, OSError) as error:
+            if _is_fenced(error):
+                raise
+            log.warning("a cycle is decided again after %s", type(error).__name__)
+            await self._renew_producer()
+        faults.point("discloser.sent")
+        return True
+
+    async def _decide(self, only: Collection[int] | None) -> Cycle:
+        while True:
+            try:
+                async with self._db.begin():
+                    await finish_cycle(self._db, self._sent)
+                    cycle = await decide_cycle(
+                        self._db,
+                        self._settings.shard,
+                        self._settings.shards,
+                        self._settings.batch,
+                        await self._paused_topics(),
+                        self._doubts,
+                        only,
+                    )
+                    faults.point("discloser.decided")
+                DISCLOSED.inc(len(self._sent))
+                self._sent = []
+                for leaving in cycle.leaving:
+                    self._doubts.pop(leaving.row.id, None)
+                return cycle
+            except DBAPIError as error:
+                if sqlstate(error) not in RETRYABLE:
+                    raise
+
+    async def _send(self, leaving: list[Leaving]) -> None:
+        if self._producer is None:
+            raise RuntimeError("the producer is started before the first claim")
+        prefix = self._settings.namespace
+        steps, outgoing = [], []
+        for item in leaving:
+            step, told = _trace(item.row)
+            steps.append(step)
+            outgoing.append(
+                Outgoing(prefix + item.row.topic, str(item.row.reference).encode(), item.value, header(told))
+            )
+        missing = await self._missing({o.topic for o in outgoing})
+        if missing:
+            raise UnknownTopicOrPartitionError
+        async with asyncio.timeout(SEND_SECONDS):
+            # Not aborted here when it fails: the producer that replaces this one aborts it, or finds it committed.
+            await self._producer.begin_transaction()
+            places = await send_all(self._producer, outgoing)
+            faults.point("discloser.sending")
+            await self._producer.commit_transaction()
+        for step in steps:
+            step.end()
+        self._sent = [
+            (item, (item.row.topic, place.partition, place.offset)) for item, place in zip(leaving, places, strict=True)
+        ]
+
+    async def _missing(self, topics: set[str]) -> set[str]:
+        """Topics that cannot be written to; they are paused, so that one of them does not hold up the others."""
+        if self._producer is None:
+            return set()
+        async with asyncio.timeout(SEND_SECONDS):
+            missing = topics - await known_topics(self._producer, sorted(topics))
+        for topic in missing:
+            log.error("topic %s does not exist or may not be written: its records wait", topic)
+            self._paused[topic.removeprefix(self._settings.namespace)] = time.monotonic() + PAUSE_SECONDS
+        PAUSED.set(len(self._paused))
+        return missing
+
+    async def _paused_topics(self) -> list[str]:
+        """Topics that wait; those whose pause is over are looked for again first."""
+        now = time.monotonic()
+        due = {self._settings.namespace + topic for topic, until in self._paused.items() if until <= now}
+        if due:
+            missing = await self._missing(due)
+            for topic in due - missing:
+                del self._paused[topic.removeprefix(self._settings.namespace)]
+            PAUSED.set(len(self._paused))
+        return list(self._paused)
+
+    async def _in_parts(self, leaving: list[Leaving], reason: str, only: Collection[int] | None) -> None:
+        """Try by topic, then row by row; a row that fails alone is set aside and the others go on.
+
+        A topic that was paused just now waits as a whole.
+        """
+        topics = sorted({item.row.topic for item in leaving} - self._paused.keys())
+        if only is not None and len(leaving) == 1:
+            if topics:
+                log.error("queue row %d cannot be sent: %s", leaving[0].row.id, reason)
+                SET_ASIDE.inc()
+                async with self._db.begin():
+                    await queue.set_aside(self._db, leaving[0].row.id, reason)
+            return
+        for topic in topics:
+            ids = [item.row.id for item in leaving if item.row.topic == topic]
+            if only is None and len(topics) > 1:
+                await self.cycle(ids)
+            else:
+                for id in ids:
+                    await self.cycle([id])
+
+    async def _renew_producer(self) -> None:
+        """A fresh producer of the same transactional id: aborts what was open, and knows nothing of the failed one.
+
+        Then every row that was decided but not entered as sent is in doubt and will be decided again.
+        """
+        if self._producer is not None:
+            with suppress(Exception):
+                await asyncio.wait_for(self._producer.stop(), 2)
+        while True:
+            self._producer = create_producer(self._settings, f"discloser-{self._settings.shard}")
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await self._producer.start()
+                break
+            except (TimeoutError, KafkaError, OSError) as error:
+                log.warning("the brokers cannot be reached yet: %s", type(error).__name__)
+                with suppress(Exception):
+                    await asyncio.wait_for(self._producer.stop(), 2)
+                await self._scalar("SELECT 1")  # keeps the session, and ends the process when it is lost
+                await asyncio.sleep(1)
+        async with self._db.begin():
+            self._doubts = await queue.doubts(self._db, self._settings.shard, self._settings.shards)
+
+    async def _scalar(self, statement: str, **parameters: Any) -> Any:
+        async with self._db.begin():
+            return await self._db.scalar(text(statement), parameters)
+
+    async def close(self) -> None:
+        """Enter what was sent and stop the producer."""
+        if self._sent:
+            async with self._db.begin():
+                await finish_cycle(self._db, self._sent)
+        if self._producer is not None:
+            await self._producer.stop()
+
+
+def _is_fenced(error: BaseException) -> bool:
+    return type(error).__name__ in {
+        "ProducerFenced",
+        "InvalidProducerEpoch",
+        "InvalidTxnState",
+        "TransactionalIdAuthorizationFailed",
+    }
+
+
+def _trace(row: Any) -> tuple[Step, str | None]:
+    """A sending step; to a service our trace goes on, to a partner a new one begins."""
+    name = f"send {row.type} to {row.topic}"
+    if row.topic.startswith("cleared."):
+        step = follow(name, row.traceparent)
+        return step, step.traceparent
+    return across_the_border(name, row.traceparent)
+
+
+async def main(ready: Callable[[], None]) -> None:
+    """Disclose until cancelled. Ends with an error when the session is lost or the producer is fenced."""
+    settings = DiscloserSettings()
+    url = settings.database_url.get_secret_value()
+    engine = create_engine(url, 1, f"discloser {settings.shard}", SESSION)
+    async with engine.connect() as connection, listening(url, queue.CHANNEL) as woken:
+        discloser = Discloser(settings, connection)
+        await discloser.take_over()
+        ready()
+        try:
+            await discloser.run(woken)
+        finally:
+            with suppress(Exception):
+                await asyncio.wait_for(discloser.close(), 5)
+    await engine.dispose()
+
+
+if __name__ == "__main__":
+    work(main, DiscloserSettings(), "consent-discloser")

@@ -1,0 +1,32 @@
+"""The events that the door takes in and gives out, by topic."""
+
+from contracts.intake import INTAKE, PASSED_ON, STOPPING_TYPES, IntakeEvent
+from contracts.leaving import CLEARED, PARTNER
+from contracts.replies import REPLIES
+from contracts.requests import REQUESTS, SENT_AS, ServiceRequest
+
+CONSUMES = {"intake": INTAKE, "requests": REQUESTS}
+PUBLISHES = {"replies": REPLIES, "partner": PARTNER, "cleared": CLEARED}
+
+ANSWER_PASSED_AS = {
+    "throughgate.referral.answered.v1": "throughgate.referral.answer-passed.v1",
+    "throughgate.mentoring.offer-answered.v1": "throughgate.mentoring.answer-passed.v1",
+}
+"""The type under which a provider's answer reaches the service that waits for it."""
+
+SOURCE = "/throughgate"
+"""`source` of everything that leaves the door."""
+
+__all__ = [
+    "ANSWER_PASSED_AS",
+    "CONSUMES",
+    "INTAKE",
+    "PASSED_ON",
+    "PUBLISHES",
+    "REQUESTS",
+    "SENT_AS",
+    "SOURCE",
+    "STOPPING_TYPES",
+    "IntakeEvent",
+    "ServiceRequest",
+]

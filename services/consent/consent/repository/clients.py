@@ -1,0 +1,331 @@
+"""Clients: identifiers, references, facts, consent history, holds."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+
+from consent.domain import ConsentEvent, Granted, Withdrawn
+from consent.repository import queue
+from consent.repository.queue import QueueRow
+from consent.repository.sql import Executor, arrays, insert_of
+from contracts.vocabulary import AgencyKind, Category, Purpose
+
+IdentifierKey = tuple[str, str, str]
+"""Type, issuer (for CASE the agency, for THROUGHGATE the recipient, else empty), value."""
+
+
+@dataclass(slots=True)
+class Reference:
+    """The random id of a client for one recipient."""
+
+    id: UUID
+    recipient: str
+    queued: bool
+
+
+@dataclass(slots=True)
+class Client:
+    """A client as a batch works on it. History and facts are loaded only for clients whose consent changes."""
+
+    id: int
+    consent_version: int
+    references: dict[str, Reference] = field(default_factory=dict)
+    history: list[ConsentEvent] = field(default_factory=list)
+    held: bool = False
+    sections: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    """(source, category) to the section as it leaves."""
+    source_versions: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a batch is going to write."""
+
+    identifiers: list[tuple[IdentifierKey, int, str]] = field(default_factory=list)
+    references: list[tuple[Reference, int]] = field(default_factory=list)
+    first_queued: list[UUID] = field(default_factory=list)
+    facts: dict[tuple[int, str, str], tuple[datetime, str]] = field(default_factory=dict)
+    source_versions: dict[tuple[int, str], int] = field(default_factory=dict)
+    consents: list[tuple[int, int, str, str, str, str | None, str, datetime]] = field(default_factory=list)
+    consent_versions: dict[int, int] = field(default_factory=dict)
+    withdrawals: list[tuple[UUID, int, int, str, str, str | None, datetime]] = field(default_factory=list)
+    retractions: list[tuple[UUID, UUID, str, UUID]] = field(default_factory=list)
+    holds: list[tuple[UUID, int, str, str]] = field(default_factory=list)
+    held_identifiers: dict[IdentifierKey, tuple[str, str]] = field(default_factory=dict)
+    queue: list[QueueRow] = field(default_factory=list)
+
+
+async def of_sources(db: Executor, sources: Collection[str], after: int, limit: int) -> list[int]:
+    """Clients of whom one of `sources` recorded something, by id, for work in chunks."""
+    rows = await db.execute(
+        text(
+            "SELECT DISTINCT client_id FROM fact WHERE source = ANY(:sources) AND client_id > :after"
+            " ORDER BY client_id LIMIT :limit"
+        ),
+        {"sources": list(sources), "after": after, "limit": limit},
+    )
+    return [row.client_id for row in rows]
+
+
+async def resolve(db: Executor, keys: Collection[IdentifierKey]) -> dict[IdentifierKey, int]:
+    """The clients behind identifiers. A reference resolves for the recipient that it was given to, and nobody else."""
+    if not keys:
+        return {}
+    numbers = [key for key in keys if key[0] != "THROUGHGATE"]
+    references = [key for key in keys if key[0] == "THROUGHGATE"]
+    found: dict[IdentifierKey, int] = {}
+    for statement, some in ((_BY_NUMBER, numbers), (_BY_REFERENCE, references)):
+        if some:
+            found |= {
+                (type, issuer, value): client for type, issuer, value, client in await arrays(db, statement, some)
+            }
+    return found
+
+
+_ASKED = "FROM unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]), CAST(:a2 AS text[])) AS r(t, i, v)"
+_BY_NUMBER = text(f"SELECT t, i, v, client_id {_ASKED} JOIN identifier ON type = t AND issuer = i AND value = v")
+_BY_REFERENCE = text(
+    f"SELECT t, i, v, client_id {_ASKED} JOIN reference ON reference.id = CAST(v AS uuid) AND recipient = i"
+)
+
+
+async def lock(db: Executor, ids: Collection[int]) -> None:
+    """Lock clients in the order of their ids. What the lock protects is read in later statements, never in this one."""
+    if ids:
+        await db.execute(text("SELECT 1 FROM client WHERE id = ANY(:ids) ORDER BY id FOR UPDATE"), {"ids": sorted(ids)})
+
+
+async def time_now(db: Executor) -> datetime:
+    """The database's time after the locks were taken; `now()` would be when the transaction began."""
+    now: datetime = (await db.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    return now
+
+
+async def make(db: Executor, count: int) -> list[int]:
+    """Make clients."""
+    if not count:
+        return []
+    result = await db.execute(
+        text("INSERT INTO client (consent_version) SELECT 0 FROM generate_series(1, :n) RETURNING id"), {"n": count}
+    )
+    return sorted(row.id for row in result)
+
+
+async def held_identifiers(db: Executor, keys: Collection[IdentifierKey]) -> set[IdentifierKey]:
+    """Which of these numbers a stopping event named before any client had them."""
+    if not keys:
+        return set()
+    result = await arrays(
+        db,
+        text(
+            "SELECT type, issuer, value FROM held_identifier JOIN unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]),"
+            " CAST(:a2 AS text[])) AS r(t, i, v) ON type = t AND issuer = i AND value = v"
+        ),
+        list(keys),
+    )
+    return {(row.type, row.issuer, row.value) for row in result}
+
+
+async def load(db: Executor, ids: Collection[int], with_history: Collection[int]) -> dict[int, Client]:
+    """Clients with their references; those in `with_history` with consents, hold and facts too. Read after the lock."""
+    clients: dict[int, Client] = {}
+    if not ids:
+        return clients
+    for row in await db.execute(
+        text(
+            "SELECT c.id, c.consent_version, r.id AS reference, r.recipient, r.queued FROM client c"
+            " LEFT JOIN reference r ON r.client_id = c.id WHERE c.id = ANY(:ids)"
+        ),
+        {"ids": list(ids)},
+    ):
+        client = clients.setdefault(row.id, Client(row.id, row.consent_version))
+        if row.reference:
+            client.references[row.recipient] = Reference(row.reference, row.recipient, row.queued)
+    for row in await db.execute(
+        text("SELECT client_id, source, clientversion FROM source_version WHERE client_id = ANY(:ids)"),
+        {"ids": list(ids)},
+    ):
+        clients[row.client_id].source_versions[row.source] = row.clientversion
+    if with_history:
+        history, held = await consent_histories(db, with_history)
+        for id in with_history:
+            clients[id].history = history.get(id, [])
+            clients[id].held = id in held
+        for row in await db.execute(
+            text("SELECT client_id, source, category, recorded_at, data FROM fact WHERE client_id = ANY(:ids)"),
+            {"ids": list(with_history)},
+        ):
+            clients[row.client_id].sections[row.source, row.category] = section(
+                row.source, row.category, row.recorded_at, orjson.loads(row.data)
+            )
+    return clients
+
+
+def section(source: str, category: str, recorded_at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
+    """A section in the form in which it leaves (`contracts.facts.Section`)."""
+    return {"category": category, "source": source, "recordedAt": recorded_at, "data": data}
+
+
+async def consent_histories(db: Executor, ids: Collection[int]) -> tuple[dict[int, list[ConsentEvent]], frozenset[int]]:
+    """Consent history of each client, oldest first, and which clients are held."""
+    histories: dict[int, list[ConsentEvent]] = {}
+    for row in await db.execute(
+        text(
+            "SELECT client_id, version, kind, asserted_by, body::text AS body FROM consent WHERE client_id = ANY(:ids)"
+            " ORDER BY client_id, version"
+        ),
+        {"ids": list(ids)},
+    ):
+        histories.setdefault(row.client_id, []).append(
+            _consent_event(row.version, row.kind, row.asserted_by, orjson.loads(row.body))
+        )
+    held = await db.execute(
+        text("SELECT DISTINCT client_id FROM hold WHERE lifted_at IS NULL AND client_id = ANY(:ids)"),
+        {"ids": list(ids)},
+    )
+    return histories, frozenset(row.client_id for row in held)
+
+
+def _consent_event(version: int, kind: str, asserted_by: str, body: Mapping[str, Any]) -> ConsentEvent:
+    if kind == "withdrawn":
+        return Withdrawn(
+            version,
+            datetime.fromisoformat(body["withdrawn_at"]),
+            None if body["purposes"] is None else frozenset(map(Purpose, body["purposes"])),
+            None if body["recipients"] is None else frozenset(body["recipients"]),
+        )
+    return Granted(
+        version,
+        asserted_by,
+        frozenset(body["agencies"]),
+        frozenset((AgencyKind(k), a) for k, a in body["kinds"]),
+        frozenset(map(Purpose, body["purposes"])),
+        frozenset(map(Category, body["categories"])),
+        datetime.fromisoformat(body["given_at"]),
+        datetime.fromisoformat(body["valid_from"]) if body["valid_from"] else None,
+        datetime.fromisoformat(body["valid_until"]) if body["valid_until"] else None,
+        body["effective"],
+    )
+
+
+def consent_body(event: ConsentEvent, details: Mapping[str, Any]) -> str:
+    """The stored form of a consent event, with whatever else was told of how it was given."""
+    if isinstance(event, Withdrawn):
+        body: dict[str, Any] = {
+            "withdrawn_at": event.withdrawn_at,
+            "purposes": None if event.purposes is None else sorted(event.purposes),
+            "recipients": None if event.recipients is None else sorted(event.recipients),
+        }
+    else:
+        body = {
+            "agencies": sorted(event.agencies),
+            "kinds": sorted(event.kinds),
+            "purposes": sorted(event.purposes),
+            "categories": sorted(event.categories),
+            "given_at": event.given_at,
+            "valid_from": event.valid_from,
+            "valid_until": event.valid_until,
+            "effective": event.effective,
+        }
+    return orjson.dumps(body | {"details": dict(details)}).decode()
+
+
+async def forms_seen(db: Executor, forms: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which (agency, form number) opened a permit, or tried to, before."""
+    if not forms:
+        return set()
+    result = await arrays(
+        db,
+        text(
+            "SELECT DISTINCT asserted_by, form FROM consent JOIN unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]))"
+            " AS r(a, f) ON asserted_by = a AND form = f WHERE form IS NOT NULL"
+        ),
+        list(forms),
+    )
+    return {(row.asserted_by, row.form) for row in result}
+
+
+_IDENTIFIERS = insert_of(
+    "identifier",
+    "type, issuer, value, client_id, linked_by",
+    "text, text, text, bigint, text",
+    "ON CONFLICT DO NOTHING RETURNING 1",
+)
+_REFERENCES = insert_of("reference", "id, client_id, recipient, queued", "uuid, bigint, text, boolean")
+_FACTS = text(
+    "INSERT INTO fact (client_id, source, category, recorded_at, data) SELECT * FROM unnest(CAST(:a0 AS bigint[]),"
+    " CAST(:a1 AS text[]), CAST(:a2 AS text[]), CAST(:a3 AS timestamptz[]), CAST(:a4 AS text[]))"
+    " ON CONFLICT (client_id, source, category) DO UPDATE SET recorded_at = excluded.recorded_at, data = excluded.data"
+)
+_SOURCE_VERSIONS = text(
+    "INSERT INTO source_version (client_id, source, clientversion) SELECT * FROM unnest(CAST(:a0 AS bigint[]),"
+    " CAST(:a1 AS text[]), CAST(:a2 AS bigint[]))"
+    " ON CONFLICT (client_id, source) DO UPDATE SET clientversion = excluded.clientversion"
+)
+_CONSENTS = text(
+    "INSERT INTO consent (client_id, version, kind, asserted_by, event_id, form, body, recorded_at)"
+    " SELECT c, v, k, a, e, f, CAST(b AS jsonb), t FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS int[]),"
+    " CAST(:a2 AS text[]), CAST(:a3 AS text[]), CAST(:a4 AS text[]), CAST(:a5 AS text[]), CAST(:a6 AS text[]),"
+    " CAST(:a7 AS timestamptz[])) AS r(c, v, k, a, e, f, b, t)"
+)
+_CONSENT_VERSIONS = text(
+    "UPDATE client SET consent_version = v FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS int[])) AS r(i, v) WHERE id = i"
+)
+_WITHDRAWALS = insert_of(
+    "withdrawal",
+    "id, client_id, version, agency, event_id, traceparent, recorded_at",
+    "uuid, bigint, int, text, text, text, timestamptz",
+)
+_RETRACTIONS = insert_of("retraction", "id, withdrawal_id, recipient, reference", "uuid, uuid, text, uuid")
+_HOLDS = insert_of("hold", "id, client_id, reason, asserted_by", "uuid, bigint, text, text")
+_HELD = insert_of(
+    "held_identifier",
+    "type, issuer, value, reason, asserted_by",
+    "text, text, text, text, text",
+    "ON CONFLICT DO NOTHING",
+)
+
+
+async def write(db: Executor, changes: Changes) -> bool:
+    """Write a batch, one statement a table. False: another transaction linked one of the identifiers first."""
+    if changes.identifiers:
+        rows = [(*key, client, by) for key, client, by in changes.identifiers]
+        if len((await arrays(db, _IDENTIFIERS, rows)).all()) < len(rows):
+            return False
+    if changes.references:
+        await arrays(db, _REFERENCES, [(r.id, client, r.recipient, r.queued) for r, client in changes.references])
+    if changes.first_queued:
+        await db.execute(text("UPDATE reference SET queued = true WHERE id = ANY(:ids)"), {"ids": changes.first_queued})
+    if changes.facts:
+        await arrays(db, _FACTS, [(*key, *value) for key, value in sorted(changes.facts.items())])
+    if changes.source_versions:
+        await arrays(db, _SOURCE_VERSIONS, [(*key, v) for key, v in sorted(changes.source_versions.items())])
+    for statement, more in (
+        (_CONSENTS, changes.consents),
+        (_CONSENT_VERSIONS, list(changes.consent_versions.items())),
+        (_WITHDRAWALS, changes.withdrawals),
+        (_RETRACTIONS, changes.retractions),
+        (_HOLDS, changes.holds),
+        (_HELD, [(*key, *value) for key, value in changes.held_identifiers.items()]),
+    ):
+        if more:
+            await arrays(db, statement, more)
+    await queue.add(db, changes.queue)
+    return True
+
+
+async def acknowledge_retractions(db: Executor, acknowledged: Iterable[tuple[UUID, UUID]]) -> None:
+    """A service or partner stopped and erased: (retraction, reference) must belong together."""
+    await arrays(
+        db,
+        text(
+            "UPDATE retraction SET acknowledged_at = coalesce(acknowledged_at, clock_timestamp())"
+            " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS uuid[])) AS r(i, f) WHERE id = i AND reference = f"
+        ),
+        list(acknowledged),
+    )

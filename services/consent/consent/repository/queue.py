@@ -1,0 +1,217 @@
+"""The queue of what may have to leave, and the ledger of what was decided. The discloser lives on this file."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from consent.repository.sql import Executor, arrays, insert_of
+
+RETRACTION, NOTICE, RECORD = 0, 1, 2
+"""Kinds of queue rows: the first two leave as they are, a record is decided when it leaves."""
+
+CHANNEL = "queue"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """What may have to leave."""
+
+    kind: int
+    client_id: int
+    recipient: str
+    topic: str
+    reference: UUID
+    type: str
+    purpose: str | None
+    body: str
+    due_at: datetime
+    requester: str | None = None
+    """The service that asked for this record."""
+    reference_of_requester: UUID | None = None
+    request: UUID | None = None
+    """The service's request; for a retraction its id."""
+    traceparent: str | None = None
+
+
+_QUEUE = insert_of(
+    "queue",
+    "kind, client_id, recipient, topic, reference, type, purpose, body, requester, reference_of_requester, request, traceparent, due_at",
+    "smallint, bigint, text, text, uuid, text, text, text, text, uuid, uuid, text, timestamptz",
+)
+
+
+async def add(db: Executor, rows: Sequence[QueueRow]) -> None:
+    """Queue rows in order."""
+    if rows:
+        await arrays(
+            db,
+            _QUEUE,
+            [
+                (
+                    r.kind,
+                    r.client_id,
+                    r.recipient,
+                    r.topic,
+                    r.reference,
+                    r.type,
+                    r.purpose,
+                    r.body,
+                    r.requester,
+                    r.reference_of_requester,
+                    r.request,
+                    r.traceparent,
+                    r.due_at,
+                )
+                for r in rows
+            ],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger: a disclosure, a refusal, or that a disclosure was cancelled and may have arrived."""
+
+    kind: str
+    decision: UUID
+    queue_id: int
+    client_id: int
+    recipient: str
+    purpose: str
+    type: str
+    decided_at: datetime
+    explanation: str
+    record: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A row that was decided but not known to be sent: what the ledger says would have left."""
+
+    decision: UUID
+    explanation: str
+    record: bytes
+
+
+_OURS = "client_id % :shards = :shard AND set_aside IS NULL AND due_at <= clock_timestamp()"
+
+
+async def claim(
+    db: Executor, shard: int, shards: int, limit: int, paused: Collection[str], only: Collection[int] | None
+) -> Sequence[Any]:
+    """The rows to leave next, retractions first, then by id. One process a shard claims, so nothing is locked.
+
+    `paused` topics wait. A row behind one that was set aside waits as well when it is for the same client and
+    recipient, so that their order holds; a retraction never waits. `only` limits the claim to these ids.
+    """
+    if only is not None:
+        result = await db.execute(
+            text(f"SELECT * FROM queue WHERE id = ANY(:only) AND {_OURS} ORDER BY kind <> 0, id"),
+            {"only": list(only), "shard": shard, "shards": shards},
+        )
+        return result.all()
+    result = await db.execute(
+        text(
+            f"(SELECT * FROM queue WHERE kind = 0 AND {_OURS} AND topic <> ALL(:paused) ORDER BY id LIMIT :n)"
+            f" UNION ALL (SELECT * FROM queue q WHERE kind <> 0 AND {_OURS} AND topic <> ALL(:paused) AND NOT EXISTS"
+            " (SELECT 1 FROM queue s WHERE s.set_aside IS NOT NULL AND s.topic = q.topic AND s.reference = q.reference AND s.id < q.id)"
+            " ORDER BY id LIMIT :n)"
+        ),
+        {"shard": shard, "shards": shards, "n": limit, "paused": list(paused)},
+    )
+    return result.all()
+
+
+async def doubts(db: Executor, shard: int, shards: int) -> dict[int, Doubt]:
+    """Rows whose cycle was cut between deciding and knowing that they were sent, by queue id."""
+    result = await db.execute(
+        text(
+            "SELECT q.id, l.decision, l.explanation, l.record FROM queue q JOIN ledger l ON l.queue_id = q.id AND l.kind = 'disclosure'"
+            " WHERE q.client_id % :shards = :shard AND NOT EXISTS"
+            " (SELECT 1 FROM ledger c WHERE c.queue_id = q.id AND c.kind = 'cancelled' AND c.decision = l.decision)"
+        ),
+        {"shard": shard, "shards": shards},
+    )
+    return {row.id: Doubt(row.decision, row.explanation, row.record) for row in result}
+
+
+_LEDGER = insert_of(
+    "ledger",
+    "kind, decision, queue_id, client_id, recipient, purpose, type, decided_at, explanation, record",
+    "text, uuid, bigint, bigint, text, text, text, timestamptz, text, bytea",
+)
+
+
+async def enter_ledger(db: Executor, entries: Sequence[Entry]) -> None:
+    """Append to the ledger, in order."""
+    if entries:
+        await arrays(
+            db,
+            _LEDGER,
+            [
+                (
+                    e.kind,
+                    e.decision,
+                    e.queue_id,
+                    e.client_id,
+                    e.recipient,
+                    e.purpose,
+                    e.type,
+                    e.decided_at,
+                    e.explanation,
+                    e.record,
+                )
+                for e in entries
+            ],
+        )
+
+
+async def remove(db: Executor, ids: Collection[int]) -> None:
+    """Take rows off the queue: they left, or were refused."""
+    if ids:
+        await db.execute(text("DELETE FROM queue WHERE id = ANY(:ids)"), {"ids": list(ids)})
+
+
+async def set_aside(db: Executor, id: int, reason: str) -> None:
+    """Keep a row that cannot be sent out of the others' way until a person has looked."""
+    await db.execute(text("UPDATE queue SET set_aside = :reason WHERE id = :id"), {"id": id, "reason": reason})
+
+
+async def retractions_done(db: Executor, places: Mapping[UUID, tuple[str, int, int]]) -> Sequence[Any]:
+    """Enter where retractions stand (topic, partition, offset); gives the withdrawals that are done by it for everyone."""
+    if not places:
+        return ()
+    await arrays(
+        db,
+        text(
+            'UPDATE retraction SET topic = t, partition = p, "offset" = o, done_at = clock_timestamp()'
+            " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS text[]), CAST(:a2 AS int[]), CAST(:a3 AS bigint[])) AS r(i, t, p, o)"
+            " WHERE id = i AND done_at IS NULL"
+        ),
+        [(id, *place) for id, place in places.items()],
+    )
+    result = await db.execute(
+        text(
+            "UPDATE withdrawal w SET done_at = clock_timestamp() WHERE done_at IS NULL AND id IN"
+            " (SELECT withdrawal_id FROM retraction WHERE id = ANY(:ids)) AND NOT EXISTS"
+            " (SELECT 1 FROM retraction r WHERE r.withdrawal_id = w.id AND r.done_at IS NULL)"
+            " RETURNING id, client_id, agency, event_id, traceparent"
+        ),
+        {"ids": list(places)},
+    )
+    return result.all()
+
+
+async def places_of(db: Executor, withdrawals: Collection[UUID]) -> Sequence[Any]:
+    """Where the retractions of these withdrawals stand."""
+    result = await db.execute(
+        text(
+            'SELECT withdrawal_id, recipient, topic, partition, "offset", done_at FROM retraction'
+            " WHERE withdrawal_id = ANY(:ids) ORDER BY recipient, reference"
+        ),
+        {"ids": list(withdrawals)},
+    )
+    return result.all()

@@ -1,0 +1,75 @@
+"""What the API reads."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from consent.repository.sql import Executor
+
+
+async def client_of(db: Executor, reference: UUID, recipient: str) -> int | None:
+    """The client that this recipient knows under `reference`."""
+    found = (
+        await db.execute(
+            text("SELECT client_id FROM reference WHERE id = :id AND recipient = :recipient"),
+            {"id": reference, "recipient": recipient},
+        )
+    ).scalar()
+    return None if found is None else int(found)
+
+
+async def disclosures(db: Executor, client_id: int, limit: int, before: int | None) -> Sequence[Any]:
+    """The ledger of one client, newest first, with what is known of each entry's leaving."""
+    result = await db.execute(
+        text(
+            "SELECT l.id, l.kind, l.decision, l.recipient, l.purpose, l.type, l.decided_at, l.explanation,"
+            " EXISTS (SELECT 1 FROM queue q WHERE q.id = l.queue_id) AS leaving,"
+            " EXISTS (SELECT 1 FROM ledger c WHERE c.queue_id = l.queue_id AND c.kind = 'cancelled' AND c.decision = l.decision)"
+            " AS cancelled FROM ledger l WHERE l.client_id = :client AND (CAST(:before AS bigint) IS NULL OR l.id < :before)"
+            " AND l.kind <> 'cancelled' ORDER BY l.id DESC LIMIT :limit"
+        ),
+        {"client": client_id, "limit": limit, "before": before},
+    )
+    return result.all()
+
+
+async def withdrawal(db: Executor, id: UUID, agency: str) -> tuple[Any, Sequence[Any]] | None:
+    """A withdrawal that this agency published, and its retractions."""
+    found = (
+        await db.execute(
+            text("SELECT id, event_id, recorded_at, done_at FROM withdrawal WHERE id = :id AND agency = :agency"),
+            {"id": id, "agency": agency},
+        )
+    ).one_or_none()
+    if found is None:
+        return None
+    rows = await db.execute(
+        text(
+            'SELECT recipient, topic, partition, "offset", done_at, acknowledged_at FROM retraction'
+            " WHERE withdrawal_id = :id ORDER BY recipient, reference"
+        ),
+        {"id": id},
+    )
+    return found, rows.all()
+
+
+async def holds(db: Executor) -> Sequence[Any]:
+    """Holds that nobody has lifted yet, oldest first."""
+    return (
+        await db.execute(
+            text("SELECT id, reason, asserted_by, since FROM hold WHERE lifted_at IS NULL ORDER BY since, id")
+        )
+    ).all()
+
+
+async def lift_hold(db: Executor, id: UUID, by: str) -> bool:
+    """Lift a hold; False when there is none. The consents that it stopped stay withdrawn."""
+    result = await db.execute(
+        text(
+            "UPDATE hold SET lifted_at = clock_timestamp(), lifted_by = :by WHERE id = :id AND lifted_at IS NULL RETURNING 1"
+        ),
+        {"id": id, "by": by},
+    )
+    return result.first() is not None

@@ -1,0 +1,363 @@
+"""Taking in what case systems publish: a batch is read, its clients are found and locked, each event has its effect.
+
+The order matters: enter the ids, find the clients, lock their rows, find them again (a link may have changed while we
+waited), and only then read facts and time. Reading them together with the lock would give the facts of before the lock.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.domain import Granted
+from consent.events import ANSWER_PASSED_AS, PASSED_ON, IntakeEvent
+from consent.repository import answers, clients, queue
+from consent.repository.clients import Client, IdentifierKey
+from consent.service import reading, register
+from consent.service.desk import Desk
+from consent.service.reading import Arrival
+from contracts.intake import ClientRecorded, ConsentGranted, ConsentWithdrawn, OfferAnswered, ReferralAnswered
+from contracts.vocabulary import SERVICE_PURPOSES, Category
+from servicekit.clock import Clock, system_clock
+from servicekit.db import TryAgain, wake_after_commit
+from servicekit.problems import Problem
+from servicekit.telemetry import Step, follow
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_CLIENT = Problem(
+    "unknown-client",
+    "We do not know this client",
+    "Publish throughgate.client.recorded.v1 with this identifier first, then send a new event with a new id. A withdrawal"
+    " counts already: nothing will leave for whoever gets this identifier.",
+    404,
+)
+CONFLICT = Problem(
+    "identifier-conflict",
+    "The identifiers belong to different clients",
+    "Check each identifier against its source. If they are one person, ask operations to link them; nothing was changed.",
+    409,
+)
+ID_USED_AGAIN = Problem(
+    "id-used-again",
+    "This event id was used for other content",
+    "Send the event with an id that your system has never used; the earlier event keeps its effect.",
+    409,
+)
+NOT_REGISTERED = Problem(
+    "agency-not-registered",
+    "Your agency is not registered with the door",
+    "Ask the operator of this system to register your agency, then send a new event with a new id.",
+    403,
+)
+
+
+@dataclass(slots=True)
+class Case:
+    """One event of a batch on its way to its answer."""
+
+    arrival: Arrival
+    event_id: str | None
+    event: IntakeEvent | None = None
+    problem: Problem | None = None
+    keys: list[IdentifierKey] = field(default_factory=list)
+    """Whom the event is about; for a stopping event that cannot be applied, whom it may mean."""
+    client: int | None = None
+    entered: bool = False
+    answer: bytes | None = None
+    step: Step | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Agency and event id, under which the answer is kept."""
+        return self.arrival.agency, self.event_id or ""
+
+    @property
+    def stops(self) -> bool:
+        """Whether it was to stop sharing but cannot be applied, so that it must deny all the same."""
+        return self.problem is not None and reading.is_stopping(self.arrival.value)
+
+    @property
+    def changes_consent(self) -> bool:
+        """Whether the client's history and facts are needed."""
+        return self.stops or isinstance(self.event, ConsentGranted | ConsentWithdrawn)
+
+    @property
+    def traceparent(self) -> str | None:
+        """What the next steps of this event's way follow."""
+        return self.step.traceparent if self.step else None
+
+    def reject(self, problem: Problem) -> None:
+        """It has no effect; if it was to stop sharing, it denies for everyone whom it may mean."""
+        self.problem = problem
+        if self.stops:
+            self.keys = sorted(reading.identifiers_in(self.arrival.value, self.arrival.agency) | set(self.keys))
+
+
+async def take_in(session: AsyncSession, arrivals: Sequence[Arrival], clock: Clock = system_clock) -> list[bytes]:
+    """Give every event its effect, once, and its answer: the stored reply, in the order of `arrivals`.
+
+    Raises:
+        TryAgain: another transaction linked one of the identifiers meanwhile.
+    """
+    cases = [_read(arrival, clock) for arrival in arrivals]
+    try:
+        repeats = await _enter(session, cases)
+        open_cases = [case for case in cases if case.answer is None and id(case) not in repeats]
+        desk = await _open_desk(session, open_cases)
+        forms = await clients.forms_seen(session, _forms(open_cases))
+        for case in open_cases:
+            _apply(case, desk, forms)
+        if not await clients.write(session, desk.changes):
+            raise TryAgain
+        await answers.keep_answers(session, [(*c.key, c.answer) for c in cases if c.entered and c.answer])
+        if desk.changes.queue:
+            wake_after_commit(session, queue.CHANNEL)
+        return [_answer_of(case, repeats) for case in cases]
+    finally:
+        for case in cases:
+            if case.step:
+                case.step.end()
+
+
+def _read(arrival: Arrival, clock: Clock) -> Case:
+    try:
+        event = reading.read(arrival, clock())
+    except Problem as problem:
+        case = Case(arrival, reading.id_of(arrival.value))
+        case.reject(problem)
+        return case
+    step = follow(f"intake {event.type}", arrival.traceparent or event.traceparent, begin=True)
+    return Case(arrival, event.id, event, keys=reading.keys_of(event, arrival.agency), step=step)
+
+
+async def _enter(session: AsyncSession, cases: Sequence[Case]) -> dict[int, Case]:
+    """Enter the ids of the batch. A known event gets its first answer again; a known id with other bytes is rejected.
+
+    Gives, by `id()` of the case, the case in this same batch whose answer a repeated one shares.
+    """
+    first: dict[tuple[str, str], Case] = {}
+    for case in cases:
+        if case.event_id is not None:
+            first.setdefault(case.key, case)
+    fresh = await answers.enter(session, [(*key, case.arrival.digest) for key, case in first.items()])
+    earlier = await answers.earlier_answers(session, first.keys() - fresh)
+    repeats: dict[int, Case] = {}
+    for case in cases:
+        if case.event_id is None:
+            continue
+        if case.key in fresh and case is first[case.key]:
+            case.entered = True
+            continue
+        digest, answer = earlier.get(case.key, (first[case.key].arrival.digest, None))
+        if digest != case.arrival.digest:
+            case.reject(ID_USED_AGAIN)
+        elif answer is not None:
+            case.answer = answer
+        else:
+            repeats[id(case)] = first[case.key]
+    return repeats
+
+
+def _answer_of(case: Case, repeats: dict[int, Case]) -> bytes:
+    answer = repeats.get(id(case), case).answer
+    if answer is None:
+        raise AssertionError("every event of a batch has an answer")
+    return answer
+
+
+async def _open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
+    """Find or make the clients of the batch, lock them, and read what the batch needs of them."""
+    keys = {key for case in cases for key in case.keys}
+    known = await clients.resolve(session, keys)
+    await clients.lock(session, set(known.values()))
+    if known and await clients.resolve(session, keys) != known:
+        raise TryAgain  # a number changed hands while we waited for the lock
+    registered = await register.load(session)
+    now = await clients.time_now(session)
+    suspected = {known[key] for case in cases if case.changes_consent for key in case.keys if key in known}
+    desk = Desk(await clients.load(session, set(known.values()), suspected), registered, now)
+    await _settle_clients(session, cases, known, desk)
+    return desk
+
+
+async def _settle_clients(
+    session: AsyncSession, cases: Sequence[Case], known: dict[IdentifierKey, int], desk: Desk
+) -> None:
+    """Say for each event which client it is about; make clients and link identifiers for recorded facts."""
+    newcomers: list[tuple[Case, int]] = []  # numbered downwards from -1 until the rows are made
+    linked: list[tuple[IdentifierKey, int, str]] = []
+    for case in cases:
+        if case.problem is not None:
+            continue
+        if case.arrival.agency not in desk.register.agencies:
+            case.reject(NOT_REGISTERED)
+            continue
+        found = {known[key] for key in case.keys if key in known}
+        unknown = [key for key in case.keys if key not in known]
+        if len(found) > 1:
+            case.reject(CONFLICT)
+        elif not isinstance(case.event, ClientRecorded):
+            if found:
+                case.client = found.pop()
+            else:
+                case.reject(UNKNOWN_CLIENT)
+        elif any(type == "THROUGHGATE" for type, _, _ in unknown):
+            case.reject(UNKNOWN_CLIENT)
+        else:
+            case.client = found.pop() if found else -1 - len(newcomers)
+            if case.client < 0 and not any(number == case.client for _, number in newcomers):
+                newcomers.append((case, case.client))
+            for key in unknown:
+                known[key] = case.client
+                linked.append((key, case.client, case.arrival.agency))
+    made = dict(zip((number for _, number in newcomers), await clients.make(session, len(newcomers)), strict=True))
+    for number in made.values():
+        desk.clients[number] = Client(number, 0)
+    for case in cases:
+        if case.client is not None:
+            case.client = made.get(case.client, case.client)
+    for key, number in known.items():
+        known[key] = made.get(number, number)
+    desk.known = known
+    desk.changes.identifiers = [(key, made.get(number, number), agency) for key, number, agency in linked]
+    held = await clients.held_identifiers(session, [key for key, _, _ in linked])
+    for key, number, agency in desk.changes.identifiers:
+        if key in held:
+            desk.hold(desk.clients[number], agency, "named-by-an-earlier-withdrawal", "", None)
+
+
+def _forms(cases: Sequence[Case]) -> list[tuple[str, str]]:
+    return [(c.arrival.agency, c.event.data.form) for c in cases if isinstance(c.event, ConsentGranted)]
+
+
+def _apply(case: Case, desk: Desk, forms: set[tuple[str, str]]) -> None:
+    """Give one event its effect on the desk and its answer."""
+    if case.problem is None and case.client is not None and case.event is not None:
+        client = desk.clients[case.client]
+        told: dict[str, Any] = {"client": str(desk.reference(client, case.arrival.agency, queued=False))}
+        event = case.event
+        if isinstance(event, ClientRecorded):
+            _record(case, event, client, desk)
+        elif isinstance(event, ConsentGranted):
+            _grant(case, event, client, desk, forms)
+        elif isinstance(event, ConsentWithdrawn):
+            told["withdrawal"] = str(_withdraw(case, event, client, desk))
+        else:
+            _pass_on(case, event, client, desk)
+        case.answer = reading.accepted(case.arrival, event, told, desk.now)
+        return
+    problem = case.problem or UNKNOWN_CLIENT
+    if case.stops:
+        deny_for_all(desk, case.keys, case.arrival.agency, problem.code, case.event_id, case.traceparent)
+    case.answer = reading.rejected(case.arrival, case.event_id, problem, desk.now)
+
+
+def deny_for_all(
+    desk: Desk,
+    keys: Sequence[IdentifierKey],
+    agency: str,
+    reason: str,
+    event_id: str | None,
+    traceparent: str | None,
+) -> None:
+    """A stopping event that cannot be applied stops anyway, for every client that it may mean, and someone is told."""
+    known = desk.known
+    for number in sorted({known[key] for key in keys if key in known}):
+        desk.hold(desk.clients[number], agency, reason, event_id or "", traceparent)
+    for key in keys:
+        if key not in known and key[0] != "THROUGHGATE":
+            desk.changes.held_identifiers[key] = (reason, agency)
+    log.error("a stopping event of %s could not be applied (%s): held; see GET /holds", agency, reason)
+
+
+def _record(case: Case, event: ClientRecorded, client: Client, desk: Desk) -> None:
+    agency, version = case.arrival.agency, event.clientversion
+    if version is not None:
+        latest = client.source_versions.get(agency)
+        if latest is not None and version <= latest:
+            return  # history: what this agency recorded later is known already
+        if latest is not None and version > latest + 1:
+            log.warning("a gap in the client versions of %s: %d events are missing", agency, version - latest - 1)
+        client.source_versions[agency] = desk.changes.source_versions[client.id, agency] = version
+    facts = event.data.facts.model_dump(mode="json", by_alias=True, exclude_none=True)
+    desk.record(client, agency, facts, event.time, case.traceparent)
+
+
+def _grant(case: Case, event: ConsentGranted, client: Client, desk: Desk, forms: set[tuple[str, str]]) -> None:
+    data, agency = event.data, case.arrival.agency
+    granted = Granted(
+        0,
+        agency,
+        frozenset(r.agency for r in data.recipients if r.agency),
+        frozenset((r.kind, r.area) for r in data.recipients if r.kind and r.area),
+        frozenset(data.purposes),
+        frozenset(data.categories),
+        data.given_at,
+        data.valid_from,
+        data.valid_until,
+    )
+    details = data.how.model_dump(mode="json")
+    granted = desk.grant(client, granted, data.form, (agency, data.form) in forms, event.id, details)
+    forms.add((agency, data.form))
+    if granted.effective:
+        desk.offer_snapshots(client, max(desk.now, granted.valid_from or desk.now), case.traceparent)
+    else:
+        log.warning(
+            "a consent of %s is kept as history: its form was seen, or it was given before a withdrawal", agency
+        )
+
+
+def _withdraw(case: Case, event: ConsentWithdrawn, client: Client, desk: Desk) -> UUID:
+    data = event.data
+    id = desk.withdraw(
+        client,
+        case.arrival.agency,
+        event.id,
+        data.withdrawn_at,
+        frozenset(data.purposes) or None,
+        frozenset(data.recipients) or None,
+        case.traceparent,
+    )
+    desk.offer_snapshots(client, desk.now, case.traceparent)  # what rests on another basis goes on
+    return id
+
+
+def _pass_on(case: Case, event: ReferralAnswered | OfferAnswered, client: Client, desk: Desk) -> None:
+    """A provider's answer goes to the service that waits for it: through the queue and a decision, like everything."""
+    service, agency = PASSED_ON[event.type], case.arrival.agency
+    message = event.data.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"identifiers"})
+    body = {"about": [(agency, Category.IDENTITY.value)], "sections": [], "message": message, "provider": agency}
+    desk.queue_record(
+        client,
+        desk.register.agencies[service],
+        SERVICE_PURPOSES[service],
+        ANSWER_PASSED_AS[event.type],
+        body,
+        case.traceparent,
+    )
+
+
+SET_ASIDE = Problem(
+    "set-aside",
+    "The event could not be applied and was set aside",
+    "Nothing is lost: operations keep the event and will look at it. Ask them before you send it again.",
+    500,
+)
+
+
+async def refuse(session: AsyncSession, arrival: Arrival) -> bytes:
+    """Answer an event that cannot be applied for a reason of our own. One that was to stop sharing stops all the same.
+
+    It does as little as it can: it must not fail for the reason for which the event failed.
+    """
+    case = Case(arrival, reading.id_of(arrival.value))
+    case.reject(SET_ASIDE)
+    desk = await _open_desk(session, [case])
+    _apply(case, desk, set())
+    await clients.write(session, desk.changes)
+    wake_after_commit(session, queue.CHANNEL)
+    return case.answer or b""

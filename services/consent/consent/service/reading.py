@@ -1,0 +1,187 @@
+"""Reading what arrives: from bytes to an event that fits the contract, or a rejection that says what to do."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import orjson
+from pydantic import ValidationError
+
+from consent.events import INTAKE, SOURCE, STOPPING_TYPES, IntakeEvent
+from consent.repository.clients import IdentifierKey
+from contracts.intake import PATTERNS
+from contracts.vocabulary import IdentifierType
+from servicekit.app import MAX_BODY
+from servicekit.envelope import encode
+from servicekit.problems import Problem, where
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far ahead a publisher's clock may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event as it came, and the agency whose topic or token it came by."""
+
+    agency: str
+    value: bytes
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    traceparent: str | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """Tells whether two events with one id are the same bytes."""
+        return hashlib.sha256(self.value).digest()
+
+
+def read(arrival: Arrival, now: datetime) -> IntakeEvent:
+    """The event.
+
+    Raises:
+        Problem: it does not fit, with a stable code and a sentence that quotes nothing of it.
+    """
+    if len(arrival.value) > MAX_BODY:
+        raise Problem(
+            "too-large",
+            "The event is too large",
+            f"Send at most {MAX_BODY} bytes; split the facts over several events and leave attachments out.",
+            413,
+        )
+    try:
+        event = INTAKE.validate_json(arrival.value)
+    except ValidationError as error:
+        raise _does_not_fit(error) from None
+    if event.source != f"/agencies/{arrival.agency}" and not event.source.startswith(f"/agencies/{arrival.agency}/"):
+        raise Problem(
+            "wrong-agency",
+            "The event names another agency as its source",
+            f"Publish to your own intake topic and set source to /agencies/{arrival.agency}.",
+            403,
+        )
+    for moment in _moments(event):
+        if moment > now + CLOCK_SKEW:
+            raise Problem(
+                "time-in-future",
+                "The event has a time that has not come yet",
+                "Check the clock and the time zone of your system, and send a new event with a new id.",
+                422,
+            )
+    return event
+
+
+def _moments(event: IntakeEvent) -> Iterable[datetime]:
+    yield event.time
+    for name in ("given_at", "withdrawn_at"):
+        moment = getattr(event.data, name, None)
+        if moment is not None:
+            yield moment
+
+
+def _does_not_fit(error: ValidationError) -> Problem:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]["type"]
+    if first == "json_invalid":
+        return Problem(
+            "malformed-json",
+            "The event is not JSON",
+            "Send one CloudEvents 1.0 event in structured JSON mode, UTF-8; check for cut-off or doubly encoded text.",
+        )
+    if first == "union_tag_invalid":
+        return Problem(
+            "unknown-type",
+            "We do not know this type of event",
+            "Use a type and version from docs/reference/events.md; the version is part of the type.",
+            422,
+        )
+    if first == "union_tag_not_found":
+        return Problem(
+            "invalid-event", "The event has no type", "Set type to one of those in docs/reference/events.md.", 422
+        )
+    return Problem(
+        "invalid-event",
+        "The event does not fit its contract",
+        f"Correct this and send a new event with a new id: {where(error)}.",
+        422,
+    )
+
+
+def id_of(value: bytes) -> str | None:
+    """The event's id, when it can be read at all."""
+    if len(value) > 16 * MAX_BODY:
+        return None
+    try:
+        id = orjson.loads(value)["id"]
+    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+        return None
+    return id if isinstance(id, str) and 0 < len(id) <= 128 else None
+
+
+def is_stopping(value: bytes) -> bool:
+    """Whether unreadable bytes look like an event that was to stop sharing. When in doubt: yes."""
+    return any(type.rsplit(".", 1)[0].encode() in value for type in STOPPING_TYPES)
+
+
+_ANYWHERE = [
+    (type, re.compile(rb"(?<![A-Za-z0-9])" + pattern.encode() + rb"(?![A-Za-z0-9])"))
+    for type, pattern in PATTERNS.items()
+    if type is not IdentifierType.CASE
+]
+_CASE = re.compile(rb'"CASE"\s*,\s*"value"\s*:\s*"(' + PATTERNS[IdentifierType.CASE].encode() + rb')"')
+
+
+def identifiers_in(value: bytes, agency: str) -> set[IdentifierKey]:
+    """Every identifier that may stand anywhere in the bytes: whom an unreadable stopping event may mean."""
+    found = {
+        (type.value, agency if type is IdentifierType.THROUGHGATE else "", match.decode())
+        for type, pattern in _ANYWHERE
+        for match in (m.group(0) for m in pattern.finditer(value))
+    }
+    return found | {("CASE", agency, m.group(1).decode()) for m in _CASE.finditer(value)}
+
+
+def keys_of(event: IntakeEvent, agency: str) -> list[IdentifierKey]:
+    """The identifiers of an event as the identifier table knows them."""
+    return [
+        (i.type.value, agency if i.type in (IdentifierType.CASE, IdentifierType.THROUGHGATE) else "", i.value)
+        for i in event.data.identifiers
+    ]
+
+
+def accepted(arrival: Arrival, event: IntakeEvent, data: dict[str, Any], now: datetime) -> bytes:
+    """The reply to an accepted event."""
+    return encode(
+        "throughgate.event.accepted.v1",
+        SOURCE,
+        {"event": event.id, **data},
+        id=_reply_id(arrival, event.id),
+        time=now,
+    )
+
+
+def rejected(arrival: Arrival, event_id: str | None, problem: Problem, now: datetime) -> bytes:
+    """The reply to a rejected event. Its id follows from the event, so that a redelivery cannot look like a second one."""
+    return encode(
+        "throughgate.event.rejected.v1",
+        SOURCE,
+        {
+            "event": event_id,
+            "code": problem.code,
+            "title": problem.title,
+            "detail": problem.detail,
+            "topic": arrival.topic,
+            "partition": arrival.partition,
+            "offset": arrival.offset,
+        },
+        id=_reply_id(arrival, event_id),
+        time=now,
+    )
+
+
+def _reply_id(arrival: Arrival, event_id: str | None) -> str:
+    place = f"{arrival.topic}/{arrival.partition}/{arrival.offset}" if event_id is None else event_id
+    return str(uuid5(NAMESPACE_URL, f"throughgate:{arrival.agency}:{place}:{arrival.digest.hex()}"))

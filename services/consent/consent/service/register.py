@@ -1,0 +1,57 @@
+"""Who takes part and what was agreed: the part of the facts that does not belong to one client."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from consent.domain import Agency, Agreement
+from consent.repository import parties
+from consent.repository.sql import Executor
+from contracts.vocabulary import AgencyKind, Category, Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A recipient that gets a source's changes without asking."""
+
+    recipient: Agency
+    purpose: Purpose
+    categories: frozenset[Category]
+    starts: datetime
+
+
+class Register:
+    """Parties and agreements as one transaction sees them."""
+
+    def __init__(self, agencies: dict[str, Agency], agreements: list[Agreement]) -> None:
+        self.agencies = agencies
+        self.agreements = agreements
+        self.kinds: dict[str, AgencyKind] = {a.id: a.kind for a in agencies.values()}
+        self._by_source: dict[str, list[Subscription]] = {}
+
+    def subscriptions(self, source: str, now: datetime) -> list[Subscription]:
+        """Who gets the changes that `source` records, one entry a recipient and purpose, from agreements not yet ended."""
+        if source not in self._by_source:
+            merged: dict[tuple[str, Purpose], Subscription] = {}
+            for s in self._subscriptions(source, now):
+                other = merged.get((s.recipient.id, s.purpose), s)
+                merged[s.recipient.id, s.purpose] = Subscription(
+                    s.recipient, s.purpose, s.categories | other.categories, min(s.starts, other.starts)
+                )
+            self._by_source[source] = list(merged.values())
+        return self._by_source[source]
+
+    def _subscriptions(self, source: str, now: datetime) -> Iterator[Subscription]:
+        for agreement in self.agreements:
+            if source not in agreement.sources or agreement.ends <= now:
+                continue
+            for purpose, terms in agreement.terms.items():
+                if terms.subscription:
+                    for id in sorted(agreement.recipients - {source}):
+                        if id in self.agencies:
+                            yield Subscription(self.agencies[id], purpose, terms.categories, agreement.starts)
+
+
+async def load(db: Executor) -> Register:
+    """The register as this transaction sees it."""
+    return Register(await parties.agencies(db), await parties.agreements(db))

@@ -1,0 +1,107 @@
+"""Taking in what our own services ask of the door: to tell an agency something, or that they stopped and erased."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.events import REQUESTS, SENT_AS, ServiceRequest
+from consent.repository import answers, clients, queue
+from consent.repository.clients import Client
+from consent.service import register
+from consent.service.desk import Desk, request_settled
+from contracts.requests import RetractionAcknowledged
+from contracts.vocabulary import SERVICE_PURPOSES
+from servicekit.db import wake_after_commit
+from servicekit.telemetry import follow
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it came, and the service whose topic it came by."""
+
+    service: str
+    value: bytes
+    traceparent: str | None = None
+
+
+async def take_requests(session: AsyncSession, asked: Sequence[Asked]) -> None:
+    """Queue what the services ask for. It is decided when it leaves, and the service is told what became of it.
+
+    Raises:
+        ValidationError: a request does not fit its contract. Applied alone it is set aside.
+    """
+    read = [(a, REQUESTS.validate_json(a.value)) for a in asked]
+    fresh = await answers.enter(
+        session, {(a.service, r.id): (a.service, r.id, hashlib.sha256(a.value).digest()) for a, r in read}.values()
+    )
+    first = {(a.service, r.id): (a, r) for a, r in reversed(read) if (a.service, r.id) in fresh}
+    requests = list(reversed(first.values()))
+    keys = {("THROUGHGATE", a.service, str(r.data.client)) for a, r in requests}
+    known = await clients.resolve(session, keys)
+    await clients.lock(session, set(known.values()))
+    registered = await register.load(session)
+    loaded = await clients.load(session, set(known.values()), set(known.values()))
+    desk = Desk(loaded, registered, await clients.time_now(session))
+    acknowledged: list[tuple[UUID, UUID]] = []
+    for a, request in requests:
+        if isinstance(request, RetractionAcknowledged):
+            acknowledged.append((request.data.retraction, request.data.client))
+            continue
+        client = loaded.get(known.get(("THROUGHGATE", a.service, str(request.data.client)), 0))
+        with follow(f"request {request.type}", a.traceparent) as step:
+            _queue(a, request, client, desk, step.traceparent)
+    await clients.write(session, desk.changes)
+    if acknowledged:
+        await clients.acknowledge_retractions(session, acknowledged)
+    if desk.changes.queue:
+        wake_after_commit(session, queue.CHANNEL)
+
+
+def _queue(asked: Asked, request: ServiceRequest, client: Client | None, desk: Desk, traceparent: str | None) -> None:
+    if isinstance(request, RetractionAcknowledged):
+        return
+    data = request.data
+    recipient = desk.register.agencies.get(data.recipient)
+    if client is None or recipient is None:
+        withheld = [
+            {
+                "category": category.value,
+                "source": data.origin,
+                "rule": "unknown-client" if client is None else "unknown-recipient",
+                "remedy": "Register the recipient with the door." if client else "Use the subject of a cleared record.",
+            }
+            for category in data.about
+        ]
+        desk.changes.queue.append(
+            request_settled(
+                client.id if client else 0,
+                asked.service,
+                data.client,
+                data.request,
+                "denied",
+                withheld,
+                desk.now,
+                traceparent,
+            )
+        )
+        return
+    wanted = {category.value for category in data.include}
+    body = {
+        "about": [(data.origin, category.value) for category in data.about],
+        "sections": [made for (_, category), made in sorted(client.sections.items()) if category in wanted],
+        "message": data.message.model_dump(mode="json", by_alias=True, exclude_none=True),
+    }
+    desk.queue_record(
+        client,
+        recipient,
+        SERVICE_PURPOSES[asked.service],
+        SENT_AS[request.type],
+        body,
+        traceparent,
+        requester=asked.service,
+        reference_of_requester=data.client,
+        request=data.request,
+    )

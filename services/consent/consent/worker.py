@@ -1,0 +1,88 @@
+"""The door's worker: takes in what case systems and our own services write. `python -m consent.worker`."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.service.intake import refuse, take_in
+from consent.service.reading import Arrival
+from consent.service.requests import Asked, take_requests
+from servicekit.db import Database
+from servicekit.kafka import Outgoing, create_consumer, create_producer
+from servicekit.run import work
+from servicekit.settings import Settings
+from servicekit.telemetry import from_headers
+from servicekit.worker import Record, Worker
+
+GROUP = "consent-intake"
+
+
+class Intake:
+    """Routes a poll's records: `intake.<agency>` to intake, `requests.<service>` to requests, in one transaction."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
+    async def apply(self, session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
+        """Take in a batch; gives the replies, to be sent after the commit."""
+        arrivals = [self._arrival(r) for r in records if self._kind(r) == "intake"]
+        asked = [
+            Asked(self._who(r), r.value or b"", from_headers(r.headers)) for r in records if self._kind(r) == "requests"
+        ]
+        replies = await take_in(session, arrivals) if arrivals else []
+        if asked:
+            await take_requests(session, asked)
+        return [self._reply(a, value) for a, value in zip(arrivals, replies, strict=True)]
+
+    async def poison(self, session: AsyncSession, record: Record, reason: str) -> Sequence[Outgoing]:
+        """Answer an event that was set aside; one that was to stop sharing stops all the same."""
+        if self._kind(record) != "intake":
+            return ()
+        arrival = self._arrival(record)
+        return [self._reply(arrival, await refuse(session, arrival))]
+
+    def _kind(self, record: Record) -> str:
+        return str(record.topic).removeprefix(self._namespace).split(".", 1)[0]
+
+    def _who(self, record: Record) -> str:
+        return str(record.topic).removeprefix(self._namespace).split(".", 1)[1]
+
+    def _arrival(self, record: Record) -> Arrival:
+        topic = str(record.topic).removeprefix(self._namespace)
+        traceparent = from_headers(record.headers)
+        return Arrival(self._who(record), record.value or b"", topic, record.partition, record.offset, traceparent)
+
+    def _reply(self, arrival: Arrival, value: bytes) -> Outgoing:
+        return Outgoing(f"{self._namespace}replies.{arrival.agency}", None, value)
+
+
+async def main(ready: Callable[[], None]) -> None:
+    """Take in until cancelled."""
+    settings = Settings()
+    database = Database(settings.database_url.get_secret_value(), 2, "consent worker")
+    consumer = create_consumer(settings, GROUP)
+    consumer.subscribe(pattern=f"^{re.escape(settings.namespace)}(intake|requests)\\.[a-z0-9-]+$")
+    producer = create_producer(settings)
+    intake = Intake(settings.namespace)
+    try:
+        await producer.start()
+        await consumer.start()
+        ready()
+        await Worker(
+            database,
+            consumer,
+            intake.apply,
+            poison=intake.poison,
+            producer=producer,
+            batch=settings.batch,
+            stall_seconds=settings.stall_seconds,
+        ).run()
+    finally:
+        await consumer.stop()
+        await producer.stop()
+        await database.close()
+
+
+if __name__ == "__main__":
+    work(main, Settings(), "consent-worker")
