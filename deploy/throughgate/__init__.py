@@ -1,0 +1,1 @@
+"""Runs the whole of Throughgate on one machine, and provisions it on any."""
