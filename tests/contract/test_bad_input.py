@@ -1,0 +1,320 @@
+"""Whatever a case system sends is read, or refused with a sentence that says where and quotes nothing."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped, unused-ignore]
+from pydantic import ValidationError
+
+from contracts import make
+from contracts.intake import INTAKE, read
+from servicekit.problems import where
+
+EXAMPLES = make.SCHEMAS / "examples"
+INCOMING = sorted(INTAKE.json_schema()["discriminator"]["mapping"])
+RECORDED, GRANTED = "throughgate.client.recorded.v1", "throughgate.consent.granted.v1"
+WITHDRAWN, ANSWERED = "throughgate.consent.withdrawn.v1", "throughgate.referral.answered.v1"
+MARKER = "Zq7Marker"
+
+
+def example(name: str) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads((EXAMPLES / f"{name}.json").read_text())
+    return event
+
+
+def refusal(event: bytes) -> str:
+    with pytest.raises(ValidationError) as caught:
+        read(event)
+    return where(caught.value)
+
+
+RAW = {
+    "nothing": b"",
+    "not JSON": b"Dear colleague, " + MARKER.encode(),
+    "cut off": b'{"specversion": "1.0", "id": "' + MARKER.encode(),
+    "not UTF-8": b'{"id": "\xff\xfe"}',
+    "half a surrogate pair": b'{"type": "\\ud800' + MARKER.encode() + b'"}',
+    "too deep": b"[" * 100_000,
+    "not an object": f'["{MARKER}"]'.encode(),
+    "null": b"null",
+    "a number too long": b'{"type": ' + b"9" * 10_000 + b"}",
+    "not a number": b'{"type": NaN}',
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_what_is_not_an_event_is_refused(name: str) -> None:
+    sentence = refusal(RAW[name])
+    assert sentence.startswith("the event ")
+    assert MARKER not in sentence
+
+
+def put(value: Any, *path: str | int) -> Callable[[Any], None]:
+    def change(event: Any) -> None:
+        for part in path[:-1]:
+            event = event[part]
+        event[path[-1]] = value
+
+    return change
+
+
+def drop(*path: str | int) -> Callable[[Any], None]:
+    def change(event: Any) -> None:
+        for part in path[:-1]:
+            event = event[part]
+        del event[path[-1]]
+
+    return change
+
+
+ID, FACTS = ("data", "identifiers"), ("data", "facts")
+BAD: dict[str, tuple[str, Callable[[Any], None], str]] = {
+    "unknown type": (RECORDED, put(f"throughgate.{MARKER}.v1", "type"), ""),
+    "type of what leaves": (RECORDED, put("throughgate.client.withdrawn.v1", "type"), ""),
+    "no type": (RECORDED, drop("type"), ""),
+    "type is no text": (RECORDED, put([MARKER], "type"), ""),
+    "other specversion": (RECORDED, put("0.3", "specversion"), "specversion"),
+    "no id": (RECORDED, drop("id"), "id is missing"),
+    "empty id": (RECORDED, put("", "id"), "id"),
+    "id too long": (RECORDED, put(MARKER * 40, "id"), "id"),
+    "id is a number": (RECORDED, put(17, "id"), "id"),
+    "no data": (RECORDED, drop("data"), "data is missing"),
+    "data is text": (RECORDED, put(MARKER, "data"), "data"),
+    "naive time": (RECORDED, put("2025-03-03T09:12:44", "time"), "time"),
+    "a date for a time": (RECORDED, put("2025-03-03", "time"), "time"),
+    "a number for a time": (RECORDED, put(1_741_000_000, "time"), "time"),
+    "time in words": (RECORDED, put(f"Fri Jun 14 {MARKER}", "time"), "time"),
+    "two offsets": (RECORDED, put("2025-03-03T09:12:44Z+01:00", "time"), "time"),
+    "clientversion below zero": (RECORDED, put(-1, "clientversion"), "clientversion"),
+    "clientversion as text": (RECORDED, put("7", "clientversion"), "clientversion"),
+    "missing identifiers": (RECORDED, drop(*ID), "data.identifiers is missing"),
+    "no identifier": (RECORDED, put([], *ID), "data.identifiers"),
+    "too many identifiers": (
+        RECORDED,
+        put([{"type": "CASE", "value": MARKER}] * 11, *ID),
+        "data.identifiers",
+    ),
+    "identifier without type": (RECORDED, drop(*ID, 0, "type"), "data.identifiers.0"),
+    "unknown identifier type": (RECORDED, put(MARKER, *ID, 0, "type"), "data.identifiers.0"),
+    "NOMS number shape": (RECORDED, put("1234ABC", *ID, 0, "value"), "data.identifiers.0.NOMS.value"),
+    "NOMS number in lower case": (RECORDED, put("a1234bc", *ID, 0, "value"), "data.identifiers.0.NOMS.value"),
+    "NOMS number with digits of another script": (
+        RECORDED,
+        put("A١٢٣٤BC", *ID, 0, "value"),
+        "identifiers.0.NOMS.value",
+    ),
+    "NOMS number with a line end": (
+        RECORDED,
+        put("A1234BC\n", *ID, 0, "value"),
+        "data.identifiers.0.NOMS.value",
+    ),
+    "CRN as NOMS number": (RECORDED, put("X123456", *ID, 0, "value"), "data.identifiers.0.NOMS.value"),
+    "unknown field": (RECORDED, put(MARKER, "data", MARKER), "data has a field that is not in the contract"),
+    "unknown category": (RECORDED, put({MARKER: MARKER}, *FACTS, MARKER), "data.facts has a field"),
+    "unknown field of a category": (
+        RECORDED,
+        put(MARKER, *FACTS, "identity", MARKER),
+        "data.facts.identity has a field",
+    ),
+    "Python name of a field": (
+        RECORDED,
+        put({"given_name": MARKER, "family_name": MARKER}, *FACTS, "identity"),
+        "identity",
+    ),
+    "Python name of a category": (
+        RECORDED,
+        put({"level": "soon"}, *FACTS, "needs_health"),
+        "data.facts has a field",
+    ),
+    "empty facts": (RECORDED, put({}, *FACTS), "data"),
+    "facts that are all null": (RECORDED, put({"identity": None}, *FACTS), "data"),
+    "missing name": (
+        RECORDED,
+        drop(*FACTS, "identity", "familyName"),
+        "data.facts.identity.familyName is missing",
+    ),
+    "empty name": (RECORDED, put("", *FACTS, "identity", "familyName"), "data.facts.identity.familyName"),
+    "U+0000 in a name": (
+        RECORDED,
+        put(f"{MARKER}\0", *FACTS, "identity", "familyName"),
+        "data.facts.identity.familyName",
+    ),
+    "text too long": (
+        RECORDED,
+        put(MARKER * 1000, *FACTS, "needs.accommodation", "summary"),
+        "needs.accommodation.summary",
+    ),
+    "a time for a date": (
+        RECORDED,
+        put("1991-04-17T10:00:00Z", *FACTS, "identity", "dateOfBirth"),
+        "dateOfBirth",
+    ),
+    "a date that is none": (RECORDED, put("1991-02-30", *FACTS, "identity", "dateOfBirth"), "dateOfBirth"),
+    "unknown level": (
+        RECORDED,
+        put(MARKER, *FACTS, "needs.accommodation", "level"),
+        "needs.accommodation.level",
+    ),
+    "a word for a truth": (
+        RECORDED,
+        put("yes", *FACTS, "equality", "interpreterNeeded"),
+        "equality.interpreterNeeded",
+    ),
+    "name of a prison": (
+        RECORDED,
+        put("HMP Leeds", *FACTS, "custody-and-release", "prison"),
+        "custody-and-release.prison",
+    ),
+    "consent without purposes": (GRANTED, drop("data", "purposes"), "data.purposes is missing"),
+    "consent for no purpose": (GRANTED, put([], "data", "purposes"), "data.purposes"),
+    "consent for everything": (GRANTED, put(["*"], "data", "purposes"), "data.purposes.0"),
+    "consent for no category": (GRANTED, put([], "data", "categories"), "data.categories"),
+    "consent for a pathway group": (GRANTED, put(["needs"], "data", "categories"), "data.categories.0"),
+    "consent for nobody": (GRANTED, put([], "data", "recipients"), "data.recipients"),
+    "a recipient that is nobody": (GRANTED, put([{}], "data", "recipients"), "data.recipients.0"),
+    "a kind in no area": (GRANTED, put([{"kind": "vcs"}], "data", "recipients"), "data.recipients.0"),
+    "an agency and a kind": (
+        GRANTED,
+        put([{"agency": "a-b", "kind": "vcs"}], "data", "recipients"),
+        "data.recipients.0",
+    ),
+    "an agency in an area": (
+        GRANTED,
+        put([{"agency": "a-b", "area": "leeds"}], "data", "recipients"),
+        "data.recipients.0",
+    ),
+    "agency by its name": (
+        GRANTED,
+        put([{"agency": "Harbour Housing"}], "data", "recipients"),
+        "data.recipients.0.agency",
+    ),
+    "consent without a form": (GRANTED, drop("data", "form"), "data.form is missing"),
+    "consent without how": (GRANTED, drop("data", "how"), "data.how is missing"),
+    "consent at a naive time": (GRANTED, put("2025-03-03T09:40:00", "data", "givenAt"), "data.givenAt"),
+    "consent before any time": (GRANTED, put("0001-01-01T00:00:00+14:00", "data", "givenAt"), "data.givenAt"),
+    "consent after all time": (
+        GRANTED,
+        put("9999-12-31T23:59:59-14:00", "data", "validUntil"),
+        "data.validUntil",
+    ),
+    "consent that ends before it is given": (
+        GRANTED,
+        put("2025-03-03T09:39:59Z", "data", "validUntil"),
+        "data",
+    ),
+    "withdrawal without scope": (WITHDRAWN, drop("data", "scope"), "data.scope is missing"),
+    "withdrawal of everything and of some": (WITHDRAWN, put("everything", "data", "scope"), "data"),
+    "withdrawal of nothing": (
+        WITHDRAWN,
+        lambda event: event["data"].update(scope="listed", purposes=[], recipients=[]),
+        "data",
+    ),
+    "an answer that is none": (ANSWERED, put(MARKER, "data", "answer"), "data.answer"),
+    "a referral by its name": (ANSWERED, put(MARKER, "data", "referral"), "data.referral"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_event_is_refused_with_the_place(name: str) -> None:
+    kind, change, place = BAD[name]
+    event = example(kind)
+    read(json.dumps(event).encode())
+    change(event)
+    sentence = refusal(json.dumps(event).encode())
+    assert place in sentence
+    assert sentence
+    assert MARKER not in sentence
+
+
+def test_unknown_extension_attributes_of_the_envelope_are_ignored() -> None:
+    event = example(RECORDED) | {"partitionkey": "x", "dataschema": "https://example.org/schema"}
+    assert read(json.dumps(event).encode()) == read(json.dumps(example(RECORDED)).encode())
+
+
+def places(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    if path:
+        yield path
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield from places(value, (*path, key))
+
+
+EVENTS = [
+    json.loads(path.read_text()) for path in sorted(EXAMPLES.glob("*.json")) if path.stem.startswith(tuple(INCOMING))
+]
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        -1,
+        17,
+        2**70,
+        1.5,
+        "",
+        "\0",
+        "yes",
+        "7",
+        "1700000000",
+        "2025-01-01",
+        "2025-01-01T00:00:00Z",
+        [],
+        {},
+    ]
+)
+MARKED: st.SearchStrategy[Any] = st.sampled_from(
+    [MARKER, f"{MARKER}\n", [MARKER], {MARKER: MARKER}, {"type": MARKER}, [{"type": MARKER, "value": MARKER}]]
+)
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> dict[str, Any]:
+    """An example with something odd in up to three places: as a value, as a new field, as a field's name."""
+    event: dict[str, Any] = copy.deepcopy(draw(st.sampled_from(EVENTS)))
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(list(places(event))))
+        holder: Any = event
+        for part in path[:-1]:
+            holder = holder[part]
+        how = draw(st.sampled_from(["value", "longer", "field", "name"]))
+        here = holder[path[-1]]
+        if how == "field" and isinstance(here, dict):
+            here[MARKER] = copy.deepcopy(draw(values))
+        elif how == "name" and isinstance(holder, dict):
+            holder[f"{path[-1]}{MARKER}"] = holder.pop(path[-1])
+        elif how == "longer" and isinstance(here, str):
+            holder[path[-1]] = here + MARKER
+        else:
+            holder[path[-1]] = copy.deepcopy(draw(values))
+    return event
+
+
+@given(spoilt(MARKED))
+@settings(max_examples=300, deadline=None)
+def test_no_value_of_the_event_is_in_the_sentence(event: dict[str, Any]) -> None:
+    try:
+        read(json.dumps(event).encode())
+    except ValidationError as error:
+        sentence = where(error)
+        assert sentence
+        assert MARKER not in sentence
+        assert "Example" not in sentence  # the family name in the examples
+        assert "A1234BC" not in sentence
+
+
+@given(spoilt(ODD | MARKED))
+@settings(max_examples=300, deadline=None)
+def test_what_is_read_fits_the_schema_file(event: dict[str, Any]) -> None:
+    """A publisher that checks against the file refuses nothing that the door would take."""
+    try:
+        read(json.dumps(event).encode())
+    except ValidationError:
+        return
+    schema = json.loads((make.SCHEMAS / "events" / f"{event['type']}.json").read_text())
+    errors = [error.message for error in Draft202012Validator(schema).iter_errors(event)]
+    assert errors == []
