@@ -1,0 +1,133 @@
+"""The matching API: states and references, never a client's data."""
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AfterValidator, Field, StringConstraints
+
+from contracts.facts import Short
+from contracts.leaving import Withheld
+from contracts.vocabulary import NEEDS, AgencyId, Area, Category
+from matching import service
+from matching.domain import Actor, Reason, State
+from servicekit.auth import Caller, require
+from servicekit.envelope import StrictWire, Wire
+
+router = APIRouter(tags=["matching"])
+
+
+def _need(category: Category) -> Category:
+    if category not in NEEDS:
+        raise ValueError("not a pathway")
+    return category
+
+
+Limit = Annotated[int, Query(ge=1, le=200)]
+Prison = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+
+
+class VolunteerBody(StrictWire):
+    """A volunteer as the scheme registers them: no name, only what the rules ask about."""
+
+    scheme: AgencyId
+    """The agency that the volunteer belongs to, and that is told of the offer."""
+    areas: list[Area] = []
+    languages: list[Short] = []
+    gender: Literal["female", "male", "non-binary"] | None = None
+    approved: bool
+    available: bool
+    dbs_level: Literal["basic", "standard", "enhanced"] | None = None
+    dbs_expires: date | None = None
+    prison_clearances: list[Prison] = []
+    training: list[Short] = []
+    """Such as `core` and `high-risk`."""
+    experience_months: Annotated[int, Field(ge=0, le=1200)] = 0
+    interviewed_by_public_protection: bool = False
+    caseload_limit: Annotated[int, Field(ge=0, le=100)] = 1
+    pathways: list[Annotated[Category, AfterValidator(_need)]] = []
+    """Pathways of which the volunteer has experience."""
+
+
+class VolunteerLine(Wire):
+    """A volunteer as they stand."""
+
+    id: UUID
+    scheme: AgencyId
+    approved: bool
+    available: bool
+    dbs_expires: date | None
+    caseload: int
+    caseload_limit: int
+
+
+class HistoryLine(Wire):
+    """A state that a match came to, who moved it there, and why."""
+
+    at: datetime
+    state: State
+    by: Actor
+    reason: Reason | None
+
+
+class MatchLine(Wire):
+    """A match as it stands: its id is the offer's."""
+
+    id: UUID
+    client: UUID
+    volunteer: UUID
+    scheme: AgencyId
+    state: State
+    reason: Reason | None
+    expires_at: datetime
+    created_at: datetime
+    changed_at: datetime
+    explanation: dict[str, Any]
+    """What spoke for the pair, and the rules that it passed."""
+    withheld: list[Withheld]
+    history: list[HistoryLine]
+
+
+class RoundDone(Wire):
+    """What a round did."""
+
+    ran: bool
+    """False: another round was running."""
+    offers: list[UUID]
+    unmatched: dict[UUID, dict[str, int]]
+    """The clients who still wait, and how many volunteers each rule barred for them."""
+
+
+@router.put("/volunteers/{id}", status_code=204, summary="Write one volunteer")
+async def put_volunteer(
+    id: UUID, body: VolunteerBody, request: Request, _: Annotated[Caller, Depends(require("volunteers:write"))]
+) -> None:
+    await request.app.state.database.run(lambda session: service.put_volunteer(session, id, body.model_dump()))
+
+
+@router.get("/volunteers", summary="Volunteers with their caseloads")
+async def get_volunteers(
+    request: Request, _: Annotated[Caller, Depends(require("matches:read"))], limit: Limit = 100
+) -> list[VolunteerLine]:
+    rows = await request.app.state.database.run(lambda session: service.volunteers(session, limit))
+    return [VolunteerLine.model_validate(dict(row)) for row in rows]
+
+
+@router.get("/matches", summary="Matches, newest first")
+async def get_matches(
+    request: Request,
+    _: Annotated[Caller, Depends(require("matches:read"))],
+    client: UUID | None = None,
+    state: State | None = None,
+    limit: Limit = 100,
+) -> list[MatchLine]:
+    rows = await request.app.state.database.run(lambda session: service.matches(session, client, state, limit))
+    return [MatchLine.model_validate(dict(row)) for row in rows]
+
+
+@router.post("/rounds", summary="Run one round now")
+async def post_round(request: Request, _: Annotated[Caller, Depends(require("rounds:run"))]) -> RoundDone:
+    await request.app.state.database.run(service.expire)
+    done = await request.app.state.database.run(service.run_round)
+    return RoundDone(ran=done.ran, offers=done.offers, unmatched=done.unmatched)

@@ -1,0 +1,95 @@
+"""What this service reads on `cleared.notifications` and asks on `requests.notifications`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from opentelemetry.trace import SpanKind
+
+from contracts.leaving import (
+    CLEARED,
+    ClearedEvent,
+    ClientChanged,
+    ClientSnapshot,
+    ClientWithdrawn,
+    RequestSettled,
+    StepMessage,
+)
+from contracts.requests import AcknowledgedData, StepRequestData
+from servicekit.envelope import Wire, encode
+from servicekit.kafka import Outgoing
+from servicekit.telemetry import follow, from_headers, header
+from servicekit.worker import Record
+
+__all__ = [
+    "ClearedEvent",
+    "SERVICE",
+    "CLEARED_TOPIC",
+    "ClientChanged",
+    "ClientSnapshot",
+    "ClientWithdrawn",
+    "Received",
+    "StepRequestData",
+    "StepMessage",
+    "RequestSettled",
+    "acknowledged",
+    "reading",
+    "requested",
+]
+
+SERVICE = "notifications"
+CLEARED_TOPIC = f"cleared.{SERVICE}"
+REQUESTS_TOPIC = f"requests.{SERVICE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One cleared event, the client it is about, and the trace that what follows from it belongs to."""
+
+    event: ClearedEvent
+    client: UUID
+    traceparent: str | None
+
+
+@contextmanager
+def reading(records: Sequence[Record]) -> Iterator[list[Received]]:
+    """The events of a batch, each within a traced step of its own.
+
+    Raises:
+        ValueError: a record cannot be read (pydantic's error is one); the worker sets it aside.
+    """
+    with ExitStack() as steps:
+        received = []
+        for record in records:
+            event = CLEARED.validate_json(record.value)
+            step = steps.enter_context(
+                follow(f"{SERVICE} applies {event.type}", from_headers(record.headers), kind=SpanKind.CONSUMER)
+            )
+            received.append(Received(event, UUID(event.subject), step.traceparent))
+        yield received
+
+
+def requested(data: StepRequestData, time: datetime, traceparent: str | None) -> Outgoing:
+    """Ask the door to tell a recipient of a step that is due."""
+    return _outgoing("throughgate.release.step-requested.v1", data, data.client, time, traceparent)
+
+
+def acknowledged(client: UUID, retraction: UUID, time: datetime, traceparent: str | None) -> Outgoing:
+    """Tell the door that for this retraction we have stopped and erased."""
+    data = AcknowledgedData(client=client, retraction=retraction)
+    return _outgoing("throughgate.retraction.acknowledged.v1", data, client, time, traceparent)
+
+
+def _outgoing(type: str, data: Wire, client: UUID, time: datetime, traceparent: str | None) -> Outgoing:
+    reference = str(client)
+    value = encode(
+        type,
+        f"/services/{SERVICE}",
+        data.model_dump(mode="json", by_alias=True),
+        subject=reference,
+        time=time,
+        traceparent=traceparent,
+    )
+    return Outgoing(REQUESTS_TOPIC, reference.encode(), value, header(traceparent))

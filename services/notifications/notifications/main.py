@@ -1,0 +1,22 @@
+"""The notifications API as a process: `python -m notifications.main`."""
+
+from fastapi import FastAPI
+
+from notifications.api import clock_router, router
+from notifications.settings import Settings
+from servicekit import app, run
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The notifications API; with an adjustable clock it can be set."""
+    return app.create_app(
+        settings,
+        "Throughgate notifications",
+        "Release plans and their steps. States and references: the data comes from the door.",
+        [router, clock_router] if settings.clock == "adjustable" else [router],
+    )
+
+
+if __name__ == "__main__":
+    settings = Settings()
+    run.serve(create_app(settings), settings, "notifications-api")

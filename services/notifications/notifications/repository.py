@@ -1,0 +1,329 @@
+"""The tables of the notifications service, all of its SQL, and its clocks."""
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contracts.vocabulary import Category
+from notifications.domain import (
+    Client,
+    Partner,
+    Plan,
+    PlanReason,
+    PlanState,
+    Section,
+    Step,
+    StepName,
+    StepState,
+)
+
+PARTNERS_LOCK = 7_204
+"""Advisory lock: shared by whoever plans, alone for whoever changes the gate partners, so that no plan misses one."""
+
+Clock = Callable[[AsyncSession], Awaitable[datetime]]
+"""Gives the present, UTC. Asked after locks were taken: the time at which the transaction began is too early."""
+
+
+async def _rows(session: AsyncSession, sql: str, **values: Any) -> Sequence[RowMapping]:
+    result = await session.execute(text(sql), values)
+    return result.mappings().all()
+
+
+async def _do(session: AsyncSession, sql: str, **values: Any) -> None:
+    await session.execute(text(sql), values)
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+async def system_clock(session: AsyncSession) -> datetime:
+    """The database's time."""
+    at: datetime = (await session.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    return at
+
+
+async def adjustable_clock(session: AsyncSession) -> datetime:
+    """The database's time and the offset that was set."""
+    sql = "SELECT clock_timestamp() + coalesce((SELECT ahead FROM clock), interval '0')"
+    at: datetime = (await session.execute(text(sql))).scalar_one()
+    return at
+
+
+CLOCKS: dict[str, Clock] = {"system": system_clock, "adjustable": adjustable_clock}
+"""The clocks by the names that the setting has for them."""
+
+
+async def set_clock(session: AsyncSession, at: datetime) -> None:
+    """Set the adjustable clock."""
+    await _do(
+        session,
+        """
+        INSERT INTO clock (ahead) VALUES (CAST(:at AS timestamptz) - clock_timestamp())
+        ON CONFLICT (single) DO UPDATE SET ahead = excluded.ahead
+        """,
+        at=at,
+    )
+
+
+async def lock_clients(session: AsyncSession, references: Collection[UUID]) -> dict[UUID, Client]:
+    """Lock the clients' rows in sorted order, making those that are new, and give what is known of each."""
+    wanted = sorted(references)
+    await _do(
+        session,
+        """
+        INSERT INTO client (reference) SELECT r FROM unnest(CAST(:wanted AS uuid[])) AS r ORDER BY r
+        ON CONFLICT DO NOTHING
+        """,
+        wanted=wanted,
+    )
+    await _do(
+        session,
+        "SELECT FROM client WHERE reference = ANY(:wanted) ORDER BY reference FOR NO KEY UPDATE",
+        wanted=wanted,
+    )
+    return await _clients(session, wanted)
+
+
+async def lock_due_clients(session: AsyncSession, now: datetime, limit: int) -> dict[UUID, Client]:
+    """Lock clients with a step that is due or a plan that is stale, leaving out those whom somebody else works on."""
+    found = await session.scalars(
+        text(
+            """
+            (SELECT client FROM step WHERE state = 'planned' AND due_at <= :now ORDER BY due_at LIMIT :limit)
+            UNION (SELECT client FROM plan WHERE stale LIMIT :limit)
+            """
+        ),
+        {"now": now, "limit": limit},
+    )
+    wanted = sorted(found)
+    if not wanted:
+        return {}
+    locked = await session.scalars(
+        text(
+            "SELECT reference FROM client WHERE reference = ANY(:wanted) ORDER BY reference"
+            " FOR NO KEY UPDATE SKIP LOCKED"
+        ),
+        {"wanted": wanted},
+    )
+    return await _clients(session, list(locked))
+
+
+async def _clients(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, Client]:
+    found = {
+        row.reference: Client(row.reference, row.tombstone)
+        for row in await _rows(
+            session, "SELECT reference, tombstone FROM client WHERE reference = ANY(:wanted)", wanted=wanted
+        )
+    }
+    for row in await _rows(
+        session,
+        "SELECT client, source, category, recorded_at, data FROM section WHERE client = ANY(:wanted)",
+        wanted=wanted,
+    ):
+        section = Section(row.source, Category(row.category), row.recorded_at, row.data)
+        found[row.client].sections[section.source, section.category] = section
+    plans: dict[UUID, Plan] = {}
+    for row in await _rows(
+        session,
+        """
+        SELECT id, client, state, reason, origin, prison, release_date FROM plan
+        WHERE client = ANY(:wanted) AND (reason IS DISTINCT FROM 'consent-withdrawn'
+            OR EXISTS (SELECT FROM step WHERE step.plan = plan.id AND step.client = plan.client
+                AND step.state = 'asked'))
+        """,
+        wanted=wanted,
+    ):
+        read: dict[str, Any] = {"state": PlanState(row.state), "reason": PlanReason(row.reason) if row.reason else None}
+        plans[row.id] = Plan(**{**row, **read})
+        found[row.client].plans.append(plans[row.id])
+    for row in await _rows(
+        session,
+        """
+        SELECT id, plan, name, recipient, for_date, due_at, state, request, withheld FROM step
+        WHERE plan = ANY(CAST(:plans AS uuid[])) ORDER BY due_at, recipient, id
+        """,
+        plans=list(plans),
+    ):
+        values = {k: v for k, v in row.items() if k != "plan"}
+        values |= {"name": StepName(row.name), "state": StepState(row.state)}
+        plans[row.plan].steps.append(Step(**values))
+    return found
+
+
+async def partners(session: AsyncSession) -> list[Partner]:
+    """Every gate partner, who cannot change until this transaction ends."""
+    await _do(session, "SELECT pg_advisory_xact_lock_shared(:lock)", lock=PARTNERS_LOCK)
+    return [
+        Partner(row.agency, row.prison, frozenset(StepName(name) for name in row.steps))
+        for row in await _rows(session, "SELECT agency, prison, steps FROM gate_partner")
+    ]
+
+
+async def save(
+    session: AsyncSession,
+    changed: Collection[Client],
+    withdrawn: Collection[UUID],
+    kept: Iterable[tuple[UUID, Section]],
+) -> None:
+    """Write what changed: `withdrawn` clients are erased first, then what was `kept` is written."""
+    if withdrawn:
+        await _erase(session, [client for client in changed if client.reference in withdrawn])
+    await _save_sections(session, {(client, s.source, s.category): s for client, s in kept})
+    plans = [plan for client in changed for plan in client.plans]
+    # First the plans that are cancelled: a client has one that is planned.
+    await _save_plans(session, [p for p in plans if p.changed and p.state == PlanState.CANCELLED])
+    await _save_plans(session, [p for p in plans if p.changed and p.state == PlanState.PLANNED])
+    await _save_steps(session, [(plan, step) for plan in plans for step in plan.steps if step.changed])
+
+
+async def _erase(session: AsyncSession, clients: Sequence[Client]) -> None:
+    references = [client.reference for client in clients]
+    await _do(session, "DELETE FROM section WHERE client = ANY(:references)", references=references)
+    await _do(
+        session,
+        """
+        UPDATE client SET tombstone = GREATEST(client.tombstone, r.version), withdrawn_at = clock_timestamp()
+        FROM unnest(CAST(:references AS uuid[]), CAST(:versions AS int[])) AS r(reference, version)
+        WHERE client.reference = r.reference
+        """,
+        references=references,
+        versions=[client.tombstone for client in clients],
+    )
+
+
+async def _save_sections(session: AsyncSession, sections: Mapping[tuple[UUID, str, Category], Section]) -> None:
+    if not sections:
+        return
+    await _do(
+        session,
+        """
+        INSERT INTO section (client, source, category, recorded_at, data)
+        SELECT c, s, k, t, CAST(d AS jsonb)
+        FROM unnest(CAST(:clients AS uuid[]), CAST(:sources AS text[]), CAST(:categories AS text[]),
+            CAST(:times AS timestamptz[]), CAST(:data AS text[])) AS r(c, s, k, t, d)
+        ON CONFLICT (client, source, category)
+        DO UPDATE SET recorded_at = excluded.recorded_at, data = excluded.data
+        """,
+        clients=[client for client, _, _ in sections],
+        sources=[source for _, source, _ in sections],
+        categories=[category for _, _, category in sections],
+        times=[section.recorded_at for section in sections.values()],
+        data=[_json(section.data) for section in sections.values()],
+    )
+
+
+async def _save_plans(session: AsyncSession, plans: Sequence[Plan]) -> None:
+    if not plans:
+        return
+    await _do(
+        session,
+        """
+        INSERT INTO plan (id, client, state, reason, origin, prison, release_date)
+        SELECT i, c, s, r, o, p, d
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:clients AS uuid[]), CAST(:states AS text[]), CAST(:reasons AS text[]),
+            CAST(:origins AS text[]), CAST(:prisons AS text[]), CAST(:dates AS date[])) AS rows(i, c, s, r, o, p, d)
+        ON CONFLICT (id) DO UPDATE SET state = excluded.state, reason = excluded.reason, origin = excluded.origin,
+            prison = excluded.prison, release_date = excluded.release_date, stale = false,
+            changed_at = clock_timestamp()
+        """,
+        ids=[p.id for p in plans],
+        clients=[p.client for p in plans],
+        states=[p.state for p in plans],
+        reasons=[p.reason for p in plans],
+        origins=[p.origin for p in plans],
+        prisons=[p.prison for p in plans],
+        dates=[p.release_date for p in plans],
+    )
+
+
+async def _save_steps(session: AsyncSession, steps: Sequence[tuple[Plan, Step]]) -> None:
+    if not steps:
+        return
+    await _do(
+        session,
+        """
+        INSERT INTO step (id, plan, client, name, recipient, for_date, due_at, state, request, withheld)
+        SELECT i, p, c, n, r, f, d, s, q, CAST(w AS jsonb)
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:plans AS uuid[]), CAST(:clients AS uuid[]), CAST(:names AS text[]),
+            CAST(:recipients AS text[]), CAST(:dates AS date[]), CAST(:due AS timestamptz[]),
+            CAST(:states AS text[]), CAST(:requests AS uuid[]), CAST(:withheld AS text[]))
+            AS rows(i, p, c, n, r, f, d, s, q, w)
+        ON CONFLICT (id) DO UPDATE SET for_date = excluded.for_date, due_at = excluded.due_at, state = excluded.state,
+            request = excluded.request, withheld = excluded.withheld, changed_at = clock_timestamp()
+        """,
+        ids=[step.id for _, step in steps],
+        plans=[plan.id for plan, _ in steps],
+        clients=[plan.client for plan, _ in steps],
+        names=[step.name for _, step in steps],
+        recipients=[step.recipient for _, step in steps],
+        dates=[step.for_date for _, step in steps],
+        due=[step.due_at for _, step in steps],
+        states=[step.state for _, step in steps],
+        requests=[step.request for _, step in steps],
+        withheld=[_json(step.withheld) for _, step in steps],
+    )
+
+
+async def put_partner(session: AsyncSession, agency: str, prisons: Sequence[str], steps: Sequence[str]) -> None:
+    """Write who an agency meets and what it is told of; the worker brings the plans that it touches in line."""
+    await _do(session, "SELECT pg_advisory_xact_lock(:lock)", lock=PARTNERS_LOCK)
+    await _do(
+        session,
+        """
+        UPDATE plan SET stale = true WHERE state = 'planned' AND (
+            EXISTS (SELECT FROM gate_partner g WHERE g.agency = :agency AND g.prison IN ('*', plan.prison))
+            OR CAST(:prisons AS text[]) && ARRAY['*', plan.prison])
+        """,
+        agency=agency,
+        prisons=prisons,
+    )
+    await _do(session, "DELETE FROM gate_partner WHERE agency = :agency", agency=agency)
+    await _do(
+        session,
+        """
+        INSERT INTO gate_partner (agency, prison, steps)
+        SELECT :agency, p, CAST(:steps AS text[]) FROM unnest(CAST(:prisons AS text[])) AS r(p)
+        """,
+        agency=agency,
+        prisons=prisons,
+        steps=steps,
+    )
+
+
+async def plans(
+    session: AsyncSession, *, id: UUID | None = None, client: UUID | None = None, limit: int = 1
+) -> Sequence[RowMapping]:
+    """Plans, newest first, with how many of their steps are in each state."""
+    return await _rows(
+        session,
+        """
+        SELECT id, client, state, reason, created_at, changed_at,
+            (SELECT coalesce(jsonb_object_agg(s.state, s.n), '{}') FROM (
+                SELECT state, count(*) AS n FROM step WHERE step.plan = plan.id GROUP BY state) s) AS steps
+        FROM plan
+        WHERE (CAST(:id AS uuid) IS NULL OR id = CAST(:id AS uuid))
+            AND (CAST(:client AS uuid) IS NULL OR client = CAST(:client AS uuid))
+        ORDER BY created_at DESC, id LIMIT :limit
+        """,
+        id=id,
+        client=client,
+        limit=limit,
+    )
+
+
+async def steps(session: AsyncSession, plan: UUID) -> Sequence[RowMapping]:
+    """The steps of one plan."""
+    return await _rows(
+        session,
+        """
+        SELECT id, name, recipient, state, withheld, changed_at FROM step WHERE plan = :plan
+        ORDER BY due_at, recipient, id
+        """,
+        plan=plan,
+    )

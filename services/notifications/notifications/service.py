@@ -1,0 +1,158 @@
+"""Use cases of notifications: load, decide, write rows and outbox. Commits nothing: the caller does."""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contracts.leaving import SettledData
+from contracts.vocabulary import Category
+from notifications import events, repository
+from notifications.domain import KEPT, Client, Partner, Plan, Section, Step, StepState
+from servicekit import faults, inbox, outbox
+from servicekit.kafka import Outgoing
+from servicekit.problems import Problem
+
+log = logging.getLogger(__name__)
+
+DUE_AT_ONCE = 200
+"""Clients whose due steps one transaction takes."""
+
+
+def clock(name: str) -> repository.Clock:
+    """The clock that the setting names."""
+    return repository.CLOCKS[name]
+
+
+async def take_in(session: AsyncSession, received: Sequence[events.Received], clock: repository.Clock) -> None:
+    """Apply a batch of cleared events, each once, in their order."""
+    fresh = await inbox.fresh(session, [r.event.id for r in received])
+    batch = list({r.event.id: r for r in received if r.event.id in fresh}.values())
+    if not batch:
+        return
+    clients = await repository.lock_clients(session, {r.client for r in batch})
+    partners = await repository.partners(session)
+    work = Batch(clients, partners, await clock(session))
+    for r in batch:
+        work.apply(r)
+    await repository.save(session, clients.values(), work.withdrawn, work.kept)
+    await outbox.add(session, work.outgoing)
+    faults.point("notifications.applied")
+
+
+class Batch:
+    """A batch on its way: the locked clients, and what is to be written. No I/O."""
+
+    def __init__(self, clients: dict[UUID, Client], partners: list[Partner], now: datetime) -> None:
+        self.clients = clients
+        self.partners = partners
+        self.now = now
+        self.withdrawn: set[UUID] = set()
+        self.kept: list[tuple[UUID, Section]] = []
+        self.outgoing: list[Outgoing] = []
+
+    def apply(self, r: events.Received) -> None:
+        """Apply one event to the client in memory."""
+        client = self.clients[r.client]
+        event = r.event
+        match event:
+            case events.ClientWithdrawn():
+                client.withdraw(event.data.consent_version)
+                self.withdrawn.add(client.reference)
+                self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
+                retraction = event.data.retraction
+                self.outgoing.append(events.acknowledged(client.reference, retraction, self.now, r.traceparent))
+            case events.RequestSettled():
+                _settle(client, event.data)
+            case events.ClientSnapshot() | events.ClientChanged():
+                if not client.covered(event.data.receipt.consents):
+                    self._learn(client, event)
+            case _:
+                log.warning("ignored an event of type %s: it is not for this service", event.type)
+
+    def _learn(self, client: Client, event: events.ClientSnapshot | events.ClientChanged) -> None:
+        learnt = False
+        for s in event.data.sections:
+            if s.category in KEPT:
+                data = {k: s.data[k] for k in KEPT[s.category] if k in s.data}
+                section = Section(s.source, s.category, s.recorded_at, data)
+                if client.keep(section):
+                    self.kept.append((client.reference, section))
+                    learnt = True
+        if learnt:
+            client.replan(self.partners, self.now)
+
+
+def _settle(client: Client, settled: SettledData) -> None:
+    """What became of a step that was asked about."""
+    step = next((s for p in client.plans for s in p.steps if s.request == settled.request), None)
+    if step is None or step.state != StepState.ASKED:
+        return
+    step.to(StepState(settled.outcome))
+    if client.sections:  # after a withdrawal nothing more is written down but what became of it
+        step.withheld = [w.model_dump(mode="json", by_alias=True) for w in settled.withheld]
+
+
+async def do_due(session: AsyncSession, clock: repository.Clock) -> int:
+    """Bring stale plans in line and ask the door about the steps that are due; how many clients were looked at."""
+    clients = await repository.lock_due_clients(session, await clock(session), DUE_AT_ONCE)
+    if not clients:
+        return 0
+    partners = await repository.partners(session)
+    now = await clock(session)
+    outgoing = []
+    for client in clients.values():
+        client.replan(partners, now)
+        plan = client.plan()
+        for step in plan.take_due(now) if plan else ():
+            outgoing.append(_ask(plan, step, now))
+    await repository.save(session, clients.values(), (), ())
+    await outbox.add(session, outgoing)
+    faults.point("notifications.asked")
+    return len(clients)
+
+
+def _ask(plan: Plan | None, step: Step, now: datetime) -> Outgoing:
+    if plan is None or plan.origin is None or step.due_at is None or step.request is None:
+        raise AssertionError("a step that is due has its plan, and the plan its origin")
+    data = events.StepRequestData(
+        request=step.request,
+        client=plan.client,
+        recipient=step.recipient,
+        origin=plan.origin,
+        about=[Category.CUSTODY_AND_RELEASE],
+        include=[Category.IDENTITY, Category.CUSTODY_AND_RELEASE],
+        message=events.StepMessage(plan=plan.id, step=step.name.value, due_at=step.due_at),
+    )
+    return events.requested(data, now, None)
+
+
+async def put_partner(session: AsyncSession, agency: str, prisons: Sequence[str], steps: Sequence[str]) -> None:
+    """Write who an agency meets and what it is told of."""
+    await repository.put_partner(session, agency, prisons, steps)
+
+
+async def plans(session: AsyncSession, client: UUID | None, limit: int) -> Sequence[RowMapping]:
+    """Plans, newest first."""
+    return await repository.plans(session, client=client, limit=limit)
+
+
+async def plan(session: AsyncSession, id: UUID) -> tuple[RowMapping, Sequence[RowMapping]]:
+    """One plan and its steps.
+
+    Raises:
+        Problem: there is none with that id.
+    """
+    found = await repository.plans(session, id=id)
+    if not found:
+        raise Problem("plan-not-found", "There is no such plan", "Take the id from GET /plans, or from the event.", 404)
+    return found[0], await repository.steps(session, id)
+
+
+async def set_clock(session: AsyncSession, at: datetime) -> datetime:
+    """Set the adjustable clock, and give its time."""
+    await repository.set_clock(session, at)
+    return await repository.adjustable_clock(session)

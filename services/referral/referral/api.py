@@ -1,0 +1,169 @@
+"""The referral API: states and references, never a client's data."""
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import AfterValidator, Field, model_validator
+
+from contracts.facts import Short
+from contracts.leaving import Withheld
+from contracts.vocabulary import NEEDS, AgencyId, Area, Category
+from referral import service
+from referral.domain import Actor, Reason, State
+from servicekit.auth import Caller, require
+from servicekit.envelope import StrictWire, Wire
+from servicekit.telemetry import from_headers
+
+router = APIRouter(tags=["referral"])
+
+
+def _need(category: Category) -> Category:
+    if category not in NEEDS:
+        raise ValueError("not a pathway")
+    return category
+
+
+Pathway = Annotated[Category, AfterValidator(_need)]
+Age = Annotated[int, Field(ge=0, le=120)]
+Limit = Annotated[int, Query(ge=1, le=200)]
+
+
+class ServiceBody(StrictWire):
+    """One line of the directory, by the names of HSDS."""
+
+    name: Short
+    organization: AgencyId
+    """The agency that provides it, and is told of its referrals."""
+    pathways: Annotated[list[Pathway], Field(min_length=1)]
+    area: Area | None = None
+    minimum_age: Age | None = None
+    maximum_age: Age | None = None
+    status: Literal["active", "inactive"] = "active"
+    capacity: Annotated[int, Field(ge=0, le=100_000)]
+    assured_date: date | None = None
+
+    @model_validator(mode="after")
+    def _ages_in_order(self) -> "ServiceBody":
+        if self.minimum_age is not None and self.maximum_age is not None and self.minimum_age > self.maximum_age:
+            raise ValueError("minimum age above maximum age")
+        return self
+
+
+class ServiceLine(ServiceBody):
+    """One line of the directory as it stands."""
+
+    id: UUID
+    held: int
+    """Places that open referrals hold."""
+
+
+class ReferralBody(StrictWire):
+    """A practitioner's referral."""
+
+    client: UUID
+    """The reference of the client for the referral service, as its referrals show it."""
+    pathway: Pathway
+    service: UUID
+
+
+class ReferralMade(Wire):
+    """The referral that was made; the door decides now whether its provider may be told."""
+
+    id: UUID
+    state: State = State.AWAITING
+
+
+class ReferralLine(Wire):
+    """A referral as it stands."""
+
+    id: UUID
+    client: UUID
+    pathway: Category
+    service: UUID | None
+    state: State
+    follows: UUID | None
+    """The referral that was declined before this one was made."""
+    respond_by: datetime
+    created_at: datetime
+    changed_at: datetime
+
+
+class HistoryLine(Wire):
+    """A state that a referral came to, who moved it there, and why."""
+
+    at: datetime
+    state: State
+    by: Actor
+    reason: Reason | None
+
+
+class Eligibility(Wire):
+    """Why a service was or was not eligible."""
+
+    service: UUID
+    eligible: bool
+    reasons: list[str]
+
+
+class ReferralDetail(ReferralLine):
+    """A referral with its history and its reasons."""
+
+    history: list[HistoryLine]
+    withheld: list[Withheld]
+    """Of the last denial: the rules, and what would make sharing possible."""
+    eligibility: list[Eligibility]
+
+
+@router.put("/services/{id}", status_code=204, summary="Write one line of the directory")
+async def put_service(
+    id: UUID, body: ServiceBody, request: Request, _: Annotated[Caller, Depends(require("directory:write"))]
+) -> None:
+    await request.app.state.database.run(lambda session: service.put_service(session, id, body.model_dump()))
+
+
+@router.get("/services", summary="The directory")
+async def get_services(
+    request: Request,
+    _: Annotated[Caller, Depends(require("referrals:read"))],
+    pathway: Category | None = None,
+    limit: Limit = 100,
+) -> list[ServiceLine]:
+    rows = await request.app.state.database.run(lambda session: service.services(session, pathway, limit))
+    return [ServiceLine.model_validate(dict(row)) for row in rows]
+
+
+@router.post("/referrals", status_code=201, summary="Refer a client to a service")
+async def post_referral(
+    body: ReferralBody,
+    request: Request,
+    caller: Annotated[Caller, Depends(require("referrals:write"))],
+    traceparent: Annotated[str | None, Header()] = None,
+) -> ReferralMade:
+    trace = from_headers([("traceparent", traceparent.encode())]) if traceparent else None
+    made = await request.app.state.database.run(
+        lambda session: service.refer(session, body.client, body.pathway, body.service, caller.agency, trace)
+    )
+    return ReferralMade(id=made)
+
+
+@router.get("/referrals", summary="Referrals, newest first")
+async def get_referrals(
+    request: Request,
+    _: Annotated[Caller, Depends(require("referrals:read"))],
+    client: UUID | None = None,
+    state: State | None = None,
+    limit: Limit = 100,
+) -> list[ReferralLine]:
+    rows = await request.app.state.database.run(lambda session: service.referrals(session, client, state, limit))
+    return [ReferralLine.model_validate(dict(row)) for row in rows]
+
+
+@router.get("/referrals/{id}", summary="One referral with its history")
+async def get_referral(
+    id: UUID, request: Request, _: Annotated[Caller, Depends(require("referrals:read"))]
+) -> ReferralDetail:
+    row, history = await request.app.state.database.run(lambda session: service.referral(session, id))
+    values: dict[str, Any] = dict(row) | {"history": [dict(line) for line in history]}
+    return ReferralDetail.model_validate(values)

@@ -1,0 +1,294 @@
+"""The tables of the referral service, and all of its SQL."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contracts.vocabulary import Category
+from referral.domain import HOLDING, Client, Referral, Section, Service, State
+
+
+async def _rows(session: AsyncSession, sql: str, **values: Any) -> Sequence[RowMapping]:
+    result = await session.execute(text(sql), values)
+    return result.mappings().all()
+
+
+async def _do(session: AsyncSession, sql: str, **values: Any) -> None:
+    await session.execute(text(sql), values)
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+async def now(session: AsyncSession) -> datetime:
+    """The time. Read after locks were taken: so not the time at which the transaction began."""
+    at: datetime = (await session.execute(text("SELECT clock_timestamp()"))).scalar_one()
+    return at
+
+
+async def lock_clients(session: AsyncSession, references: Collection[UUID]) -> dict[UUID, Client]:
+    """Lock the clients' rows in sorted order, making those that are new, and give what is known of each."""
+    wanted = sorted(references)
+    await _do(
+        session,
+        """
+        INSERT INTO client (reference) SELECT r FROM unnest(CAST(:wanted AS uuid[])) AS r ORDER BY r
+        ON CONFLICT DO NOTHING
+        """,
+        wanted=wanted,
+    )
+    return await _locked(session, wanted)
+
+
+async def lock_known_client(session: AsyncSession, reference: UUID) -> Client | None:
+    """Lock one client's row and give what is known, if the client is."""
+    return (await _locked(session, [reference])).get(reference)
+
+
+async def _locked(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, Client]:
+    locked = await _rows(
+        session,
+        """
+        SELECT reference, tombstone FROM client WHERE reference = ANY(:wanted) ORDER BY reference
+        FOR NO KEY UPDATE
+        """,
+        wanted=wanted,
+    )
+    clients = {row.reference: Client(row.reference, row.tombstone) for row in locked}
+    for row in await _rows(
+        session,
+        "SELECT client, source, category, recorded_at, data FROM section WHERE client = ANY(:wanted)",
+        wanted=wanted,
+    ):
+        section = Section(row.source, Category(row.category), row.recorded_at, row.data)
+        clients[row.client].sections[section.source, section.category] = section
+    for row in await _rows(
+        session,
+        """
+        SELECT id, client, pathway, origin, respond_by, state, service, provider, request, follows, withheld,
+            eligibility, changed_at
+        FROM referral
+        WHERE client = ANY(:wanted) AND state NOT IN ('completed', 'ended-early', 'withdrawn')
+        ORDER BY created_at, id
+        """,
+        wanted=wanted,
+    ):
+        read = {
+            "pathway": Category(row.pathway),
+            "state": State(row.state),
+            "withheld": row.withheld,
+            "eligibility": row.eligibility,
+        }
+        clients[row.client].referrals.append(Referral(**{**row, **read}))
+    return clients
+
+
+async def lock_directory(session: AsyncSession, pathways: Collection[str]) -> dict[UUID, Service]:
+    """Lock the lines on these pathways, so that nobody else gives places away, and count places held."""
+    locked = await _rows(
+        session,
+        """
+        SELECT id, organization, pathways, area, minimum_age, maximum_age, status, capacity, assured_date
+        FROM directory WHERE pathways && CAST(:pathways AS text[]) ORDER BY id FOR NO KEY UPDATE
+        """,
+        pathways=sorted(pathways),
+    )
+    found = {row.id: Service(**{**row, "pathways": frozenset(row.pathways)}) for row in locked}
+    for row in await _rows(
+        session,
+        """
+        SELECT service, count(*) AS held FROM referral
+        WHERE service = ANY(CAST(:services AS uuid[])) AND state = ANY(CAST(:holding AS text[]))
+        GROUP BY service
+        """,
+        services=list(found),
+        holding=sorted(HOLDING),
+    ):
+        found[row.service].held = row.held
+    return found
+
+
+async def save(
+    session: AsyncSession,
+    clients: Collection[Client],
+    withdrawn: Collection[UUID],
+    kept: Iterable[tuple[UUID, Section]],
+) -> None:
+    """Write what changed: `withdrawn` clients are erased first, then what was `kept` is written."""
+    if withdrawn:
+        await _erase(session, [client for client in clients if client.reference in withdrawn])
+    await _save_sections(session, {(client, s.source, s.category): s for client, s in kept})
+    moved = [r for client in clients for r in client.referrals if r.moves]
+    # First the moves that end a referral: a client has one open referral a pathway.
+    await _save_referrals(session, [r for r in moved if not r.is_open])
+    await _save_referrals(session, [r for r in moved if r.is_open])
+
+
+async def _erase(session: AsyncSession, clients: Sequence[Client]) -> None:
+    references = [client.reference for client in clients]
+    await _do(session, "DELETE FROM section WHERE client = ANY(:references)", references=references)
+    await _do(
+        session,
+        "UPDATE referral SET withheld = '[]', eligibility = '[]' WHERE client = ANY(:references)",
+        references=references,
+    )
+    await _do(
+        session,
+        """
+        UPDATE client SET tombstone = GREATEST(client.tombstone, r.version), withdrawn_at = clock_timestamp()
+        FROM unnest(CAST(:references AS uuid[]), CAST(:versions AS int[])) AS r(reference, version)
+        WHERE client.reference = r.reference
+        """,
+        references=references,
+        versions=[client.tombstone for client in clients],
+    )
+
+
+async def _save_sections(session: AsyncSession, sections: Mapping[tuple[UUID, str, Category], Section]) -> None:
+    if not sections:
+        return
+    await _do(
+        session,
+        """
+        INSERT INTO section (client, source, category, recorded_at, data)
+        SELECT c, s, k, t, CAST(d AS jsonb)
+        FROM unnest(CAST(:clients AS uuid[]), CAST(:sources AS text[]), CAST(:categories AS text[]),
+            CAST(:times AS timestamptz[]), CAST(:data AS text[])) AS r(c, s, k, t, d)
+        ON CONFLICT (client, source, category)
+        DO UPDATE SET recorded_at = excluded.recorded_at, data = excluded.data
+        """,
+        clients=[client for client, _, _ in sections],
+        sources=[source for _, source, _ in sections],
+        categories=[category for _, _, category in sections],
+        times=[section.recorded_at for section in sections.values()],
+        data=[_json(section.data) for section in sections.values()],
+    )
+
+
+async def _save_referrals(session: AsyncSession, referrals: Sequence[Referral]) -> None:
+    if not referrals:
+        return
+    await _do(
+        session,
+        """
+        INSERT INTO referral (id, client, pathway, origin, respond_by, state, service, provider, request,
+            follows, withheld, eligibility, changed_at)
+        SELECT i, c, p, o, r, s, v, a, q, f, CAST(w AS jsonb), CAST(e AS jsonb), t
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:clients AS uuid[]), CAST(:pathways AS text[]),
+            CAST(:origins AS text[]), CAST(:respond_by AS timestamptz[]), CAST(:states AS text[]),
+            CAST(:services AS uuid[]), CAST(:providers AS text[]), CAST(:requests AS uuid[]),
+            CAST(:follows AS uuid[]), CAST(:withheld AS text[]), CAST(:eligibility AS text[]),
+            CAST(:changed_at AS timestamptz[])) AS rows(i, c, p, o, r, s, v, a, q, f, w, e, t)
+        ON CONFLICT (id) DO UPDATE SET origin = excluded.origin, respond_by = excluded.respond_by,
+            state = excluded.state, service = excluded.service, provider = excluded.provider,
+            request = excluded.request, withheld = excluded.withheld, eligibility = excluded.eligibility,
+            changed_at = excluded.changed_at
+        """,
+        ids=[r.id for r in referrals],
+        clients=[r.client for r in referrals],
+        pathways=[r.pathway for r in referrals],
+        origins=[r.origin for r in referrals],
+        respond_by=[r.respond_by for r in referrals],
+        states=[r.state for r in referrals],
+        services=[r.service for r in referrals],
+        providers=[r.provider for r in referrals],
+        requests=[r.request for r in referrals],
+        follows=[r.follows for r in referrals],
+        withheld=[_json(r.withheld) for r in referrals],
+        eligibility=[_json(r.eligibility) for r in referrals],
+        changed_at=[r.changed_at for r in referrals],
+    )
+    moves = [(r.id, move) for r in referrals for move in r.moves]
+    await _do(
+        session,
+        """
+        INSERT INTO referral_history (referral, at, state, by, reason)
+        SELECT i, t, s, b, w
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:times AS timestamptz[]), CAST(:states AS text[]),
+            CAST(:by AS text[]), CAST(:reasons AS text[])) WITH ORDINALITY AS r(i, t, s, b, w, n)
+        ORDER BY n
+        """,
+        ids=[id for id, _ in moves],
+        times=[move.at for _, move in moves],
+        states=[move.state for _, move in moves],
+        by=[move.by for _, move in moves],
+        reasons=[move.reason for _, move in moves],
+    )
+
+
+async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any]) -> None:
+    """Write one line of the directory."""
+    await _do(
+        session,
+        """
+        INSERT INTO directory (id, name, organization, pathways, area, minimum_age, maximum_age, status,
+            capacity, assured_date)
+        VALUES (:id, :name, :organization, CAST(:pathways AS text[]), :area, :minimum_age, :maximum_age,
+            :status, :capacity, :assured_date)
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name, organization = excluded.organization,
+            pathways = excluded.pathways, area = excluded.area, minimum_age = excluded.minimum_age,
+            maximum_age = excluded.maximum_age, status = excluded.status, capacity = excluded.capacity,
+            assured_date = excluded.assured_date
+        """,
+        id=id,
+        **values,
+    )
+
+
+async def services(session: AsyncSession, pathway: str | None, limit: int) -> Sequence[RowMapping]:
+    """The directory, with the places that are held now."""
+    return await _rows(
+        session,
+        """
+        SELECT d.*, (SELECT count(*) FROM referral r
+            WHERE r.service = d.id AND r.state = ANY(CAST(:holding AS text[]))) AS held
+        FROM directory d
+        WHERE CAST(:pathway AS text) IS NULL OR CAST(:pathway AS text) = ANY(d.pathways)
+        ORDER BY d.name, d.id LIMIT :limit
+        """,
+        pathway=pathway,
+        holding=sorted(HOLDING),
+        limit=limit,
+    )
+
+
+async def referrals(
+    session: AsyncSession,
+    *,
+    id: UUID | None = None,
+    client: UUID | None = None,
+    state: str | None = None,
+    limit: int = 1,
+) -> Sequence[RowMapping]:
+    """Referrals, newest first."""
+    return await _rows(
+        session,
+        """
+        SELECT id, client, pathway, service, state, follows, respond_by, withheld, eligibility, created_at,
+            changed_at
+        FROM referral
+        WHERE (CAST(:id AS uuid) IS NULL OR id = CAST(:id AS uuid))
+            AND (CAST(:client AS uuid) IS NULL OR client = CAST(:client AS uuid))
+            AND (CAST(:state AS text) IS NULL OR state = CAST(:state AS text))
+        ORDER BY created_at DESC, id LIMIT :limit
+        """,
+        id=id,
+        client=client,
+        state=state,
+        limit=limit,
+    )
+
+
+async def history(session: AsyncSession, referral: UUID) -> Sequence[RowMapping]:
+    """The states of one referral in the order in which it came to them."""
+    return await _rows(
+        session,
+        "SELECT at, state, by, reason FROM referral_history WHERE referral = :referral ORDER BY id",
+        referral=referral,
+    )

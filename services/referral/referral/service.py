@@ -1,0 +1,321 @@
+"""Use cases of referral: load, decide, write rows and outbox. Commits nothing: the caller does."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contracts.leaving import ReferralAnswerMessage, SettledData, Withheld
+from contracts.vocabulary import Category
+from referral import events, repository
+from referral.domain import (
+    KEPT,
+    RESPOND_WITHIN,
+    Actor,
+    Client,
+    NotAllowedError,
+    Reason,
+    Referral,
+    Section,
+    Service,
+    State,
+    bars,
+    choose,
+)
+from servicekit import faults, inbox, outbox
+from servicekit.kafka import Outgoing
+from servicekit.problems import Problem
+
+log = logging.getLogger(__name__)
+
+
+async def take_in(session: AsyncSession, received: Sequence[events.Received]) -> None:
+    """Apply a batch of cleared events, each once, in their order."""
+    fresh = await inbox.fresh(session, [r.event.id for r in received])
+    batch = list({r.event.id: r for r in received if r.event.id in fresh}.values())
+    if not batch:
+        return
+    clients = await repository.lock_clients(session, {r.client for r in batch})
+    work = Batch(clients, await repository.now(session))
+    if pathways := work.pathways_at_stake(batch):
+        work.directory = await repository.lock_directory(session, pathways)
+        work.now = await repository.now(session)
+    for r in batch:
+        work.apply(r)
+    await repository.save(session, clients.values(), work.withdrawn, work.kept)
+    await outbox.add(session, work.outgoing)
+    faults.point("referral.applied")
+
+
+class Batch:
+    """A batch on its way: the locked clients and directory, and what is to be written. No I/O."""
+
+    def __init__(self, clients: dict[UUID, Client], now: datetime) -> None:
+        self.clients = clients
+        self.now = now
+        self.directory: dict[UUID, Service] = {}
+        self.withdrawn: set[UUID] = set()
+        self.kept: list[tuple[UUID, Section]] = []
+        self.outgoing: list[Outgoing] = []
+
+    def pathways_at_stake(self, batch: Sequence[events.Received]) -> set[str]:
+        """The pathways on which a service may have to be chosen: their lines are to be locked."""
+        found: set[str] = set()
+        for r in batch:
+            client = self.clients[r.client]
+            match r.event:
+                case events.ClientSnapshot() | events.ClientChanged():
+                    found |= {s.category for s in _sections(r.event) if s.is_wanting()}
+                case events.ReferralAnswerPassed() if r.event.data.message.answer == "declined":
+                    found |= {x.pathway for x in client.referrals if x.id == r.event.data.message.referral}
+        only_facts = all(isinstance(r.event, events.ClientSnapshot | events.ClientChanged) for r in batch)
+        if only_facts:  # the usual batch: most of its needs have their referral already
+            wanting = [
+                (self.clients[r.client], s.category) for r in batch for s in _sections(r.event) if s.is_wanting()
+            ]
+            found &= {pathway for client, pathway in wanting if _unreferred(client, pathway)}
+        return found
+
+    def apply(self, r: events.Received) -> None:
+        """Apply one event to the client in memory."""
+        client = self.clients[r.client]
+        event = r.event
+        match event:
+            case events.ClientWithdrawn():
+                self._withdraw(client, event.data.consent_version, event.data.retraction, r.traceparent)
+            case events.RequestSettled():
+                self._settle(client, event.data, r.traceparent)
+            case events.ClientSnapshot() | events.ClientChanged():
+                if not client.covered(event.data.receipt.consents):
+                    self._learn(client, event, r.traceparent)
+            case events.ReferralAnswerPassed():
+                if not client.covered(event.data.receipt.consents):
+                    self._answer(client, event.data.provider, event.data.message, r.traceparent)
+            case _:
+                log.warning("ignored an event of type %s: it is not for this service", event.type)
+
+    def _withdraw(self, client: Client, version: int, retraction: UUID, traceparent: str | None) -> None:
+        for referral in client.referrals:
+            self._free(referral)
+        client.withdraw(version, self.now)
+        self.withdrawn.add(client.reference)
+        self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
+        self.outgoing.append(events.acknowledged(client.reference, retraction, self.now, traceparent))
+
+    def _learn(
+        self, client: Client, event: events.ClientSnapshot | events.ClientChanged, traceparent: str | None
+    ) -> None:
+        taken = [s for s in _sections(event) if client.keep(s)]  # all of them first: age and area may stand apart
+        self.kept += [(client.reference, s) for s in taken]
+        for section in taken:
+            if section.is_wanting() and _unreferred(client, section.category):
+                referral = client.open_referral(section.category) or self._new(client, section)
+                self._propose(client, referral, section, traceparent)
+
+    def _new(self, client: Client, section: Section, follows: UUID | None = None) -> Referral:
+        referral = Referral(
+            client.reference, section.category, section.source, self.now + RESPOND_WITHIN, follows=follows
+        )
+        referral.record(Actor.RULE, self.now)
+        client.referrals.append(referral)
+        return referral
+
+    def _propose(self, client: Client, referral: Referral, section: Section, traceparent: str | None) -> None:
+        """Choose the best service for a draft and ask the door; without one it stays a draft, explained."""
+        best, referral.eligibility = choose(
+            self.directory.values(), client, referral.pathway, section.data.get("area"), self.now
+        )
+        referral.origin = section.source
+        if best is None:
+            if not referral.moves:  # an older draft was looked at again, and stays
+                referral.record(Actor.RULE, self.now)
+            return
+        self.assign(referral, best, Actor.RULE, traceparent)
+
+    def assign(self, referral: Referral, service: Service, by: Actor, traceparent: str | None) -> None:
+        """Hold a place at the service and ask the door to tell its provider."""
+        referral.move(State.AWAITING, by, self.now)
+        referral.service, referral.provider = service.id, service.organization
+        referral.respond_by = self.now + RESPOND_WITHIN
+        referral.withheld = []
+        service.held += 1
+        self._ask(referral, traceparent)
+
+    def _ask(self, referral: Referral, traceparent: str | None) -> None:
+        if referral.provider is None:
+            raise AssertionError("a referral that is asked about has a provider")
+        referral.request = uuid4()
+        data = events.ReferralRequestData(
+            request=referral.request,
+            client=referral.client,
+            recipient=referral.provider,
+            origin=referral.origin,
+            about=[referral.pathway],
+            include=[Category.IDENTITY, Category.CONTACT, Category.CUSTODY_AND_RELEASE, referral.pathway],
+            message=events.ReferralSentMessage(
+                referral=referral.id,
+                service=str(referral.service),
+                pathway=referral.pathway,
+                respond_by=referral.respond_by,
+            ),
+        )
+        self.outgoing.append(events.requested(data, self.now, traceparent))
+
+    def _settle(self, client: Client, settled: SettledData, traceparent: str | None) -> None:
+        """What became of the request that is outstanding; of an older one it does not matter any more."""
+        referral = next((r for r in client.referrals if r.request == settled.request), None)
+        if referral is None or referral.state != State.AWAITING:
+            return
+        match settled.outcome:
+            case "sent":
+                referral.move(State.SENT, Actor.DOOR, self.now)
+            case "denied":
+                self._free(referral)
+                referral.move(State.DRAFT, Actor.DOOR, self.now)
+                referral.withheld = [_rule(w) for w in settled.withheld]
+            case "cancelled":  # a withdrawal would have ended the referral: it is open, so it is asked again
+                referral.move(State.AWAITING, Actor.DOOR, self.now)
+                self._ask(referral, traceparent)
+
+    def _answer(self, client: Client, provider: str, answer: ReferralAnswerMessage, traceparent: str | None) -> None:
+        referral = next((r for r in client.referrals if r.id == answer.referral), None)
+        if referral is None or referral.provider != provider:
+            log.warning("ignored an answer: it is not its sender's referral")
+            return
+        if referral.state == State.AWAITING:  # the provider was faster than the door's word that it was told
+            referral.move(State.SENT, Actor.DOOR, self.now)
+        try:
+            if answer.answer == "accepted":
+                referral.move(State.ACCEPTED, Actor.PROVIDER, self.now)
+                return
+            referral.move(State.DECLINED, Actor.PROVIDER, self.now, Reason.read(answer.reason))
+        except NotAllowedError:
+            log.warning("ignored an answer: the referral is %s", referral.state)
+            return
+        self._free(referral, left=True)
+        section = client.need(referral.pathway, referral.origin)
+        if section is not None:
+            self._propose(client, self._new(client, section, follows=referral.id), section, traceparent)
+
+    def _free(self, referral: Referral, left: bool = False) -> None:
+        """Give the place back, in memory; in the database it is the state that holds it."""
+        if (left or referral.holds_place) and referral.service in self.directory:
+            self.directory[referral.service].held -= 1
+
+
+def _unreferred(client: Client, pathway: Category) -> bool:
+    """Whether the pathway has no referral yet, or one that found no service or no permit."""
+    referral = client.open_referral(pathway)
+    return referral is None or referral.state == State.DRAFT
+
+
+def _sections(event: events.ClearedEvent) -> list[Section]:
+    """The event's sections that this service has a use for, cut to it."""
+    if not isinstance(event, events.ClientSnapshot | events.ClientChanged):
+        return []
+    return [
+        Section(s.source, s.category, s.recorded_at, {k: s.data[k] for k in KEPT[s.category] if k in s.data})
+        for s in event.data.sections
+        if s.category in KEPT
+    ]
+
+
+def _rule(withheld: Withheld) -> dict[str, str]:
+    return withheld.model_dump(mode="json", by_alias=True)
+
+
+async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any]) -> None:
+    """Write one line of the directory."""
+    await repository.put_service(session, id, values)
+
+
+async def services(session: AsyncSession, pathway: str | None, limit: int) -> Sequence[RowMapping]:
+    """The directory."""
+    return await repository.services(session, pathway, limit)
+
+
+async def refer(
+    session: AsyncSession,
+    reference: UUID,
+    pathway: Category,
+    service_id: UUID,
+    agency: str,
+    traceparent: str | None,
+) -> UUID:
+    """A practitioner refers a client to a service; gives the referral's id.
+
+    Raises:
+        Problem: client or service is not known, the service does not fit, or a referral is open already.
+    """
+    client = await repository.lock_known_client(session, reference)
+    section = client.need(pathway, agency) if client else None
+    if client is None or section is None:
+        raise Problem(
+            "need-not-known",
+            "No need on this pathway has been cleared for this client",
+            "Record the need in the case system, see that the client agrees to referrals, then refer again.",
+            409,
+        )
+    directory = await repository.lock_directory(session, [pathway])
+    work = Batch({reference: client}, await repository.now(session))
+    work.directory = directory
+    service = directory.get(service_id)
+    if service is None:
+        raise Problem(
+            "service-not-found",
+            "The directory has no such service on this pathway",
+            "Choose one that GET /services lists for this pathway.",
+            404,
+        )
+    referral = client.open_referral(pathway)
+    if referral is not None and referral.state != State.DRAFT:
+        raise Problem(
+            "referral-open",
+            "The client has an open referral on this pathway",
+            "Follow the open referral at GET /referrals, or have it ended before making another.",
+            409,
+        )
+    area = section.data.get("area")
+    if found := bars(service, client, pathway, area, work.now):
+        raise Problem(
+            "not-eligible",
+            "The client cannot be referred there",
+            f"Choose another service: {', '.join(found)}.",
+            409,
+        )
+    if referral is None:
+        referral = Referral(reference, pathway, section.source, work.now + RESPOND_WITHIN)
+        referral.record(Actor.PRACTITIONER, work.now)
+        client.referrals.append(referral)
+    referral.origin = section.source
+    _, referral.eligibility = choose(directory.values(), client, pathway, area, work.now)
+    work.assign(referral, service, Actor.PRACTITIONER, traceparent)
+    await repository.save(session, [client], (), ())
+    await outbox.add(session, work.outgoing)
+    return referral.id
+
+
+async def referrals(session: AsyncSession, client: UUID | None, state: str | None, limit: int) -> Sequence[RowMapping]:
+    """Referrals, newest first."""
+    return await repository.referrals(session, client=client, state=state, limit=limit)
+
+
+async def referral(session: AsyncSession, id: UUID) -> tuple[RowMapping, Sequence[RowMapping]]:
+    """One referral and its history.
+
+    Raises:
+        Problem: there is none with that id.
+    """
+    found = await repository.referrals(session, id=id)
+    if not found:
+        raise Problem(
+            "referral-not-found",
+            "There is no such referral",
+            "Take the id from GET /referrals, or from the event.",
+            404,
+        )
+    return found[0], await repository.history(session, id)

@@ -1,0 +1,255 @@
+"""The matching service against a real PostgreSQL: what it does with what is cleared."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from aiokafka import ConsumerRecord
+from sqlalchemy import text
+
+from contracts.requests import REQUESTS, OfferRequested, RetractionAcknowledged
+from contracts.vocabulary import Category
+from matching import domain, service
+from matching.api import MatchLine, VolunteerBody
+from matching.worker import apply
+from servicekit.db import Database
+from servicekit.envelope import encode
+
+DatabaseOf = Callable[[str], Awaitable[Database]]
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+TODAY = datetime.now(UTC).date()
+HOME = Category.NEEDS_ACCOMMODATION
+
+
+def record(type: str, client: UUID, data: dict[str, Any], id: str | None = None) -> ConsumerRecord[Any, Any]:
+    key = str(client).encode()
+    value = encode(type, "/throughgate", data, subject=str(client), id=id)
+    headers = (("traceparent", TRACE.encode()),)
+    return ConsumerRecord("cleared.matching", 0, 0, 0, 0, key, value, 0, len(key), len(value), headers)
+
+
+def receipt(*consents: int) -> dict[str, Any]:
+    return {
+        "decision": uuid4(),
+        "decidedAt": datetime.now(UTC),
+        "purpose": "mentor-matching",
+        "agreements": [],
+        "consents": consents or [1],
+        "withheld": [],
+        "obligations": [],
+    }
+
+
+def section(category: str, data: dict[str, Any], at: datetime | None = None) -> dict[str, Any]:
+    recorded = at or datetime.now(UTC)
+    return {"category": category, "source": "hmp-leeds", "recordedAt": recorded, "data": data}
+
+
+def snapshot(client: UUID, *sections: dict[str, Any], consents: Sequence[int] = (1,), id: str | None = None) -> Any:
+    data = {"purpose": "mentor-matching", "sections": sections, "receipt": receipt(*consents)}
+    return record("throughgate.client.snapshot.v1", client, data, id)
+
+
+def waits(client: UUID, harm: str = "low", **more: Any) -> Any:
+    return snapshot(
+        client,
+        section("risk", {"harm": harm, "considerations": "secret"}),
+        section("custody-and-release", {"prison": "LEI", "status": "sentenced", "releaseDate": "2026-12-01"}),
+        section(HOME, {"level": "soon", "area": "leeds"}),
+        **more,
+    )
+
+
+def settled(client: UUID, request: UUID, outcome: str) -> Any:
+    withheld = [{"category": "identity", "source": "hmp-leeds", "rule": "no-consent", "remedy": "Ask."}]
+    data = {"request": request, "outcome": outcome, "withheld": withheld if outcome == "denied" else []}
+    return record("throughgate.request.settled.v1", client, data)
+
+
+def answered(client: UUID, offer: UUID, answer: str, scheme: str = "mentors", reason: str | None = None) -> Any:
+    message = {"offer": offer, "answer": answer, "reason": reason}
+    data = {"purpose": "mentor-matching", "sections": [], "receipt": receipt(), "provider": scheme}
+    return record("throughgate.mentoring.answer-passed.v1", client, data | {"message": message})
+
+
+def withdrawn(client: UUID, version: int) -> Any:
+    data = {"retraction": uuid4(), "purposes": ["mentor-matching"], "consentVersion": version}
+    return record("throughgate.client.withdrawn.v1", client, data)
+
+
+async def put(database: Database, id: UUID | None = None, **more: Any) -> UUID:
+    body = VolunteerBody(
+        scheme="mentors",
+        areas=["leeds"],
+        languages=["en"],
+        approved=True,
+        available=True,
+        dbs_level="enhanced",
+        dbs_expires=TODAY + timedelta(days=400),
+        prison_clearances=["LEI"],
+    )
+    made = id or uuid4()
+    await database.run(lambda session: service.put_volunteer(session, made, body.model_dump() | more))
+    return made
+
+
+async def take(database: Database, *records: Any) -> None:
+    await database.run(lambda session: apply(session, records))
+
+
+async def asked(database: Database) -> list[Any]:
+    """The outbox, read and emptied."""
+
+    async def read(session: Any) -> list[Any]:
+        rows = (await session.execute(text("SELECT * FROM outbox ORDER BY id"))).all()
+        await session.execute(text("DELETE FROM outbox"))
+        assert all(row.topic == "requests.matching" for row in rows)
+        return [REQUESTS.validate_json(row.value) for row in rows]
+
+    return await database.run(read)
+
+
+async def matches(database: Database, client: UUID) -> list[tuple[str, str | None]]:
+    rows = await database.run(lambda session: service.matches(session, client, None, 50))
+    return [(MatchLine.model_validate(dict(row)).state, row.reason) for row in rows]
+
+
+@pytest.fixture
+async def database(database_of: DatabaseOf) -> Database:
+    return await database_of("matching")
+
+
+async def test_a_round_offers_a_mentor_and_the_scheme_accepts(database: Database) -> None:
+    mentor, client = await put(database), uuid4()
+    first = waits(client)
+    await take(database, first, first)
+    await take(database, first)
+    done = await database.run(service.run_round_if_due)
+    assert done is not None
+    [request] = await asked(database)
+    assert isinstance(request, OfferRequested)
+    assert (request.data.recipient, request.data.origin, request.data.about) == ("mentors", "hmp-leeds", ["identity"])
+    assert request.data.include == ["identity", "custody-and-release", HOME]
+    assert (request.data.message.mentor, done.offers) == (mentor, [request.data.message.offer])
+    assert (await database.run(service.run_round)).offers == []
+    await take(database, settled(client, request.data.request, "sent"))
+    await take(database, answered(client, request.data.message.offer, "accepted", "others"))
+    assert await matches(database, client) == [("offered", None)]
+    await take(database, answered(client, request.data.message.offer, "accepted"))
+    assert await matches(database, client) == [("active", None)]
+    kept = await database.run(lambda s: s.scalar(text("SELECT string_agg(data::text, '') FROM section")))
+    assert "secret" not in kept
+    assert "releaseDate" not in kept
+
+
+async def test_a_decline_is_remembered(database: Database) -> None:
+    await put(database)
+    client = uuid4()
+    await take(database, waits(client))
+    await database.run(service.run_round)
+    [request] = await asked(database)
+    await take(database, answered(client, request.data.message.offer, "declined", reason="client-declined"))
+    assert await matches(database, client) == [("declined", "client-declined")]
+    await take(database, waits(client))
+    done = await database.run(service.run_round)
+    assert (done.offers, done.unmatched) == ([], {client: {"declined-before": 1}})
+    other = await put(database)
+    assert len((await database.run(service.run_round)).offers) == 1
+    [again] = await asked(database)
+    assert again.data.message.mentor == other
+
+
+async def test_a_denial_is_not_repeated_until_facts_come_anew(database: Database) -> None:
+    await put(database)
+    client = uuid4()
+    await take(database, waits(client))
+    await database.run(service.run_round)
+    [request] = await asked(database)
+    await take(database, settled(client, request.data.request, "denied"))
+    assert await matches(database, client) == [("withdrawn", "sharing-denied")]
+    assert (await database.run(service.run_round)).unmatched == {client: {"sharing-denied": 1}}
+    await take(database, waits(client))
+    assert len((await database.run(service.run_round)).offers) == 1
+    _, second = [request, *await asked(database)]
+    await take(database, settled(client, second.data.request, "cancelled"))
+    assert len((await database.run(service.run_round)).offers) == 1
+
+
+async def test_checks_are_asked_about_again_when_mentoring_starts(database: Database) -> None:
+    mentor, client = await put(database), uuid4()
+    await take(database, waits(client))
+    await database.run(service.run_round)
+    [request] = await asked(database)
+    await put(database, mentor, dbs_expires=TODAY)
+    await take(database, answered(client, request.data.message.offer, "accepted"))
+    assert await matches(database, client) == [("withdrawn", "checks-failed")]
+
+
+async def test_an_offer_expires(database: Database) -> None:
+    await put(database)
+    clients = [uuid4(), uuid4()]
+    await take(database, waits(clients[0]))
+    await database.run(service.run_round)
+    [request] = await asked(database)
+    await database.run(lambda s: s.execute(text("UPDATE match SET expires_at = clock_timestamp()")))
+    assert await database.run(service.expire) == 1
+    await take(database, answered(clients[0], request.data.message.offer, "accepted"))
+    assert await matches(database, clients[0]) == [("expired", "not-answered")]
+    assert (await database.run(service.run_round)).unmatched == {clients[0]: {"expired-before": 1}}
+    await take(database, waits(clients[1]))
+    assert len((await database.run(service.run_round)).offers) == 1
+
+
+async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> None:
+    await put(database, caseload_limit=5)
+    matched, offered = uuid4(), uuid4()
+    await take(database, waits(matched), waits(offered))
+    await database.run(service.run_round)
+    requests = {r.data.client: r for r in await asked(database)}
+    await take(database, answered(matched, requests[matched].data.message.offer, "accepted"))
+    gone = [withdrawn(matched, 1), withdrawn(offered, 1)]
+    await take(database, *gone)
+    await take(database, *gone)
+    assert [type(r) for r in await asked(database)] == [RetractionAcknowledged] * 2
+    assert await matches(database, matched) == [("ended", "consent-withdrawn")]
+    assert await matches(database, offered) == [("withdrawn", "consent-withdrawn")]
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
+    await take(database, waits(matched), settled(offered, requests[offered].data.request, "sent"))
+    assert await database.run(service.run_round_if_due) is None
+    await take(database, waits(matched, consents=[2]))
+    assert await database.run(service.run_round_if_due) is not None
+    assert len(await asked(database)) == 1
+
+
+async def test_what_changes_while_a_round_thinks_is_seen(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    mentors = [await put(database) for _ in range(3)]
+    clients = [uuid4() for _ in range(3)]
+    await take(database, *(waits(c) for c in clients))
+    think, loop = domain.solve, asyncio.get_running_loop()
+
+    def meanwhile(*given: Any) -> domain.Solution:
+        found = think(*given)
+        for change in (take(database, withdrawn(clients[0], 1)), put(database, mentors[0], approved=False)):
+            asyncio.run_coroutine_threadsafe(change, loop).result(10)
+        return found
+
+    monkeypatch.setattr(domain, "solve", meanwhile)
+    done = await database.run(service.run_round)
+    requests = [r for r in await asked(database) if isinstance(r, OfferRequested)]
+    assert len(done.offers) == len(requests)
+    assert 1 <= len(requests) <= 2
+    assert clients[0] not in {r.data.client for r in requests}
+    assert mentors[0] not in {r.data.message.mentor for r in requests}
+
+
+async def test_two_rounds_at_once_offer_once(database: Database) -> None:
+    await put(database, caseload_limit=50)
+    clients = [uuid4() for _ in range(40)]
+    await take(database, *(waits(c) for c in clients))
+    done = await asyncio.gather(*(database.run(service.run_round) for _ in range(3)))
+    assert sorted(len(d.offers) for d in done) == [0, 0, 40]
+    assert {d.ran for d in done} >= {True}
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM match"))) == 40

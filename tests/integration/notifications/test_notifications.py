@@ -1,0 +1,221 @@
+"""The notifications service against a real PostgreSQL: what it does with what is cleared."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from aiokafka import ConsumerRecord
+from sqlalchemy import text
+
+from contracts.requests import REQUESTS, RetractionAcknowledged, StepRequested
+from notifications import service
+from notifications.api import PlanLine, StepLine
+from notifications.domain import StepName, due_at
+from notifications.repository import adjustable_clock
+from notifications.worker import apply
+from servicekit.db import Database
+from servicekit.envelope import encode
+
+DatabaseOf = Callable[[str], Awaitable[Database]]
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+RELEASE = (datetime.now(UTC) + timedelta(days=30)).date()
+MORNING, EVE = StepName.MORNING, StepName.DAY_BEFORE
+
+
+def record(type: str, client: UUID, data: dict[str, Any], id: str | None = None) -> ConsumerRecord[Any, Any]:
+    key = str(client).encode()
+    value = encode(type, "/throughgate", data, subject=str(client), id=id)
+    headers = (("traceparent", TRACE.encode()),)
+    return ConsumerRecord("cleared.notifications", 0, 0, 0, 0, key, value, 0, len(key), len(value), headers)
+
+
+def receipt(*consents: int) -> dict[str, Any]:
+    return {
+        "decision": uuid4(),
+        "decidedAt": datetime.now(UTC),
+        "purpose": "release-notification",
+        "agreements": [],
+        "consents": consents or [1],
+        "withheld": [],
+        "obligations": [],
+    }
+
+
+def section(category: str, data: dict[str, Any], at: datetime | None = None) -> dict[str, Any]:
+    recorded = at or datetime.now(UTC)
+    return {"category": category, "source": "hmp-leeds", "recordedAt": recorded, "data": data}
+
+
+def snapshot(client: UUID, *sections: dict[str, Any], consents: Sequence[int] = (1,), id: str | None = None) -> Any:
+    data = {"purpose": "release-notification", "sections": sections, "receipt": receipt(*consents)}
+    return record("throughgate.client.snapshot.v1", client, data, id)
+
+
+def custody(client: UUID, release: date | None = RELEASE, status: str = "sentenced", **more: Any) -> Any:
+    data = {"prison": "LEI", "status": status, "releaseDate": release, "releaseKind": "automatic"}
+    return snapshot(client, section("custody-and-release", data), section("risk", {"harm": "low"}), **more)
+
+
+def settled(client: UUID, request: UUID, outcome: str) -> Any:
+    rule = {"category": "custody-and-release", "source": "hmp-leeds", "rule": "no-agreement", "remedy": "Sign."}
+    data = {"request": request, "outcome": outcome, "withheld": [rule] if outcome == "denied" else []}
+    return record("throughgate.request.settled.v1", client, data)
+
+
+def withdrawn(client: UUID, version: int) -> Any:
+    data = {"retraction": uuid4(), "purposes": ["release-notification"], "consentVersion": version}
+    return record("throughgate.client.withdrawn.v1", client, data)
+
+
+async def take(database: Database, *records: Any) -> None:
+    await database.run(lambda session: apply("adjustable", session, records))
+
+
+async def partner(database: Database, agency: str, *prisons: str, steps: Sequence[str] = tuple(StepName)) -> None:
+    await database.run(lambda session: service.put_partner(session, agency, prisons, steps))
+
+
+async def at(database: Database, now: datetime) -> list[Any]:
+    """Set the clock, do what is due, and give what was asked."""
+
+    async def read(session: Any) -> list[Any]:
+        rows = (await session.execute(text("SELECT * FROM outbox ORDER BY id"))).all()
+        await session.execute(text("DELETE FROM outbox"))
+        assert all(row.topic == "requests.notifications" for row in rows)
+        return [REQUESTS.validate_json(row.value) for row in rows]
+
+    await database.run(lambda session: service.set_clock(session, now))
+    while await database.run(lambda session: service.do_due(session, adjustable_clock)):
+        pass
+    return await database.run(read)
+
+
+async def steps(database: Database, client: UUID) -> list[list[tuple[str, str, str]]]:
+    """The steps of each of the client's plans, newest plan first."""
+    found = []
+    for row in await database.run(lambda session: service.plans(session, client, 10)):
+        PlanLine.model_validate(dict(row))
+        _, rows = await database.run(partial(service.plan, id=row.id))
+        lines = [StepLine.model_validate(dict(r)) for r in rows]
+        found.append(sorted((s.name.value, s.recipient, s.state.value) for s in lines))
+    return found
+
+
+@pytest.fixture
+async def database(database_of: DatabaseOf) -> Database:
+    return await database_of("notifications")
+
+
+async def test_steps_are_asked_when_they_are_due_and_once(database: Database) -> None:
+    await partner(database, "mentors", "*")
+    await partner(database, "police-leeds", "LEI", "YOI", steps=[MORNING])
+    await partner(database, "police-york", "YOI")
+    client = uuid4()
+    first = custody(client)
+    await take(database, first, first)
+    await take(database, first)
+    await take(database, custody(client))
+    assert await at(database, due_at(EVE, RELEASE) - timedelta(seconds=30)) == []
+    [eve] = await at(database, due_at(EVE, RELEASE))
+    assert isinstance(eve, StepRequested)
+    assert (eve.data.recipient, eve.data.origin, eve.data.message.step) == ("mentors", "hmp-leeds", "day-before")
+    assert eve.data.about == ["custody-and-release"]
+    assert eve.data.include == ["identity", "custody-and-release"]
+    assert await at(database, due_at(EVE, RELEASE)) == []
+    await take(database, settled(client, eve.data.request, "sent"))
+    morning = await at(database, due_at(MORNING, RELEASE))
+    assert sorted(m.data.recipient for m in morning) == ["mentors", "police-leeds"]
+    await take(database, *(settled(client, m.data.request, "denied") for m in morning))
+    await take(database, custody(client))
+    assert await at(database, due_at(MORNING, RELEASE)) == []
+    assert await steps(database, client) == [
+        [
+            ("day-before", "mentors", "sent"),
+            ("morning-of-release", "mentors", "denied"),
+            ("morning-of-release", "police-leeds", "denied"),
+        ]
+    ]
+    kept = await database.run(lambda s: s.scalar(text("SELECT string_agg(data::text, '') FROM section")))
+    assert "releaseKind" not in kept
+    assert "harm" not in kept
+
+
+async def test_a_changed_date_moves_what_is_unsent_and_tells_anew(database: Database) -> None:
+    await partner(database, "mentors", "LEI")
+    client = uuid4()
+    await take(database, custody(client))
+    [eve] = await at(database, due_at(EVE, RELEASE))
+    await take(database, settled(client, eve.data.request, "sent"))
+    later = RELEASE + timedelta(days=5)
+    await take(database, custody(client, later))
+    assert await at(database, due_at(MORNING, RELEASE)) == []
+    assert [r.data.message.step for r in await at(database, due_at(EVE, later))] == ["day-before"]
+    await take(database, custody(client, RELEASE), custody(client, later))
+    assert await at(database, due_at(EVE, later)) == []
+    assert [r.data.message.step for r in await at(database, due_at(MORNING, later))] == ["morning-of-release"]
+
+
+async def test_released_or_no_date_cancels(database: Database) -> None:
+    await partner(database, "mentors", "LEI")
+    clients = [uuid4(), uuid4()]
+    await take(database, *(custody(c) for c in clients))
+    await take(database, custody(clients[0], status="released"), custody(clients[1], None))
+    assert await at(database, due_at(MORNING, RELEASE)) == []
+    for client, reason in zip(clients, ("released", "no-release-date"), strict=True):
+        [row] = await database.run(partial(service.plans, client=client, limit=10))
+        assert (row.state, row.reason, row.steps) == ("cancelled", reason, {"cancelled": 2})
+    await take(database, custody(clients[1]))
+    assert len(await at(database, due_at(MORNING, RELEASE))) == 2
+
+
+async def test_what_is_more_than_a_day_late_is_missed(database: Database) -> None:
+    await partner(database, "mentors", "LEI")
+    early, late = uuid4(), uuid4()
+    await take(database, custody(early))
+    await database.run(lambda s: service.set_clock(s, due_at(MORNING, RELEASE) + timedelta(hours=20)))
+    await take(database, custody(late))
+    asked = await at(database, due_at(MORNING, RELEASE) + timedelta(hours=20))
+    assert sorted((r.data.message.step, r.data.client) for r in asked) == sorted(
+        ("morning-of-release", client) for client in (early, late)
+    )
+    expected = [[("day-before", "mentors", "missed"), ("morning-of-release", "mentors", "asked")]]
+    assert await steps(database, early) == expected
+    assert await steps(database, late) == expected
+
+
+async def test_a_partner_that_comes_or_goes_later_is_planned_for(database: Database) -> None:
+    client = uuid4()
+    await take(database, custody(client))
+    await partner(database, "mentors", "LEI")
+    await partner(database, "others", "LEI")
+    await at(database, datetime.now(UTC))
+    await partner(database, "others", steps=[MORNING])
+    assert [r.data.recipient for r in await at(database, due_at(EVE, RELEASE))] == ["mentors"]
+
+
+async def test_withdrawal_cancels_erases_and_is_remembered(database: Database) -> None:
+    await partner(database, "mentors", "LEI")
+    client = uuid4()
+    await take(database, custody(client))
+    [eve] = await at(database, due_at(EVE, RELEASE))
+    gone = withdrawn(client, 1)
+    await take(database, gone)
+    await take(database, gone)
+    [acknowledged] = await at(database, due_at(EVE, RELEASE))
+    assert isinstance(acknowledged, RetractionAcknowledged)
+    await take(database, settled(client, eve.data.request, "cancelled"), custody(client))
+    assert await at(database, due_at(MORNING, RELEASE)) == []
+    assert await steps(database, client) == [
+        [("day-before", "mentors", "cancelled"), ("morning-of-release", "mentors", "cancelled")]
+    ]
+    facts = "SELECT count(*) FROM step WHERE for_date IS NOT NULL OR due_at IS NOT NULL"
+    assert await database.run(lambda s: s.scalar(text(facts))) == 0
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
+    facts = "SELECT count(*) FROM plan WHERE coalesce(origin, prison, release_date::text) IS NOT NULL"
+    assert await database.run(lambda s: s.scalar(text(facts))) == 0
+    await take(database, custody(client, consents=[2]))
+    assert len(await at(database, due_at(MORNING, RELEASE))) == 2
+    assert len(await steps(database, client)) == 2

@@ -1,0 +1,284 @@
+"""The referral service against a real PostgreSQL: what it does with what is cleared."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from aiokafka import ConsumerRecord
+from sqlalchemy import text
+
+from contracts.requests import REQUESTS, ReferralRequested, RetractionAcknowledged
+from contracts.vocabulary import Category
+from referral import service
+from referral.worker import apply
+from servicekit.db import Database
+from servicekit.envelope import encode
+from servicekit.problems import Problem
+
+DatabaseOf = Callable[[str], Awaitable[Database]]
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+HOME = Category.NEEDS_ACCOMMODATION
+
+
+def record(type: str, client: UUID, data: dict[str, Any], id: str | None = None) -> ConsumerRecord[Any, Any]:
+    key = str(client).encode()
+    value = encode(type, "/throughgate", data, subject=str(client), id=id)
+    headers = (("traceparent", TRACE.encode()),)
+    return ConsumerRecord("cleared.referral", 0, 0, 0, 0, key, value, 0, len(key), len(value), headers)
+
+
+def receipt(*consents: int) -> dict[str, Any]:
+    return {
+        "decision": uuid4(),
+        "decidedAt": datetime.now(UTC),
+        "purpose": "referral",
+        "agreements": [],
+        "consents": consents or [1],
+        "withheld": [],
+        "obligations": [],
+    }
+
+
+def section(category: str, data: dict[str, Any], at: datetime | None = None) -> dict[str, Any]:
+    recorded = at or datetime.now(UTC)
+    return {"category": category, "source": "hmp-leeds", "recordedAt": recorded, "data": data}
+
+
+def snapshot(client: UUID, *sections: dict[str, Any], consents: Sequence[int] = (1,), id: str | None = None) -> Any:
+    data = {"purpose": "referral", "sections": sections, "receipt": receipt(*consents)}
+    return record("throughgate.client.snapshot.v1", client, data, id)
+
+
+def needs_home(client: UUID, **more: Any) -> Any:
+    need = section(HOME, {"level": "urgent", "summary": "secret", "area": "Leeds"})
+    return snapshot(client, section("identity", {"givenName": "X", "dateOfBirth": "1990-01-01"}), need, **more)
+
+
+def settled(client: UUID, request: UUID, outcome: str) -> Any:
+    withheld = [{"category": HOME, "source": "hmp-leeds", "rule": "no-agreement", "remedy": "Sign one."}]
+    data = {"request": request, "outcome": outcome, "withheld": withheld if outcome == "denied" else []}
+    return record("throughgate.request.settled.v1", client, data)
+
+
+def answered(client: UUID, referral: UUID, answer: str, provider: str, reason: str | None = None) -> Any:
+    message = {"referral": referral, "answer": answer, "reason": reason}
+    data = {"purpose": "referral", "sections": [], "receipt": receipt(), "provider": provider, "message": message}
+    return record("throughgate.referral.answer-passed.v1", client, data)
+
+
+def withdrawn(client: UUID, version: int) -> Any:
+    data = {"retraction": uuid4(), "purposes": ["referral"], "consentVersion": version}
+    return record("throughgate.client.withdrawn.v1", client, data)
+
+
+async def put(database: Database, organization: str, **more: Any) -> UUID:
+    id = uuid4()
+    values: dict[str, Any] = {
+        "name": organization,
+        "organization": organization,
+        "pathways": [HOME],
+        "area": "leeds",
+        "minimum_age": 18,
+        "maximum_age": None,
+        "status": "active",
+        "capacity": 1,
+        "assured_date": date(2026, 1, 1),
+    }
+    await database.run(lambda session: service.put_service(session, id, values | more))
+    return id
+
+
+async def take(database: Database, *records: Any) -> None:
+    await database.run(lambda session: apply(session, records))
+
+
+async def asked(database: Database) -> list[Any]:
+    """The outbox, read and emptied."""
+
+    async def read(session: Any) -> list[Any]:
+        rows = (await session.execute(text("SELECT * FROM outbox ORDER BY id"))).all()
+        await session.execute(text("DELETE FROM outbox"))
+        assert all(row.topic == "requests.referral" and row.traceparent == TRACE for row in rows)
+        return [REQUESTS.validate_json(row.value) for row in rows]
+
+    return await database.run(read)
+
+
+async def listed(database: Database, client: UUID) -> list[Any]:
+    return list(await database.run(lambda session: service.referrals(session, client, None, 50)))
+
+
+@pytest.fixture
+async def database(database_of: DatabaseOf) -> Database:
+    return await database_of("referral")
+
+
+async def test_a_need_becomes_a_referral_to_the_best_service_and_is_asked_once(database: Database) -> None:
+    await put(database, "old-house", assured_date=date(2020, 1, 1))
+    best = await put(database, "new-house")
+    await put(database, "york-house", area="york", assured_date=date(2026, 6, 1))
+    await put(database, "young-house", maximum_age=25, assured_date=date(2026, 6, 1))
+    client = uuid4()
+    first = needs_home(client)
+    await take(database, first, first)
+    await take(database, first)
+    await take(database, needs_home(client))
+    [request] = await asked(database)
+    assert isinstance(request, ReferralRequested)
+    assert (request.data.recipient, request.data.origin, request.data.about) == ("new-house", "hmp-leeds", [HOME])
+    assert request.data.include == ["identity", "contact", "custody-and-release", HOME]
+    [row] = await listed(database, client)
+    assert (row.service, row.state, row.id) == (best, "awaiting-sharing-decision", request.data.message.referral)
+    reasons = {e["eligible"]: e["reasons"] for e in row.eligibility if e["reasons"]}
+    assert reasons[False] in (["other-area"], ["age-outside-limits"])
+    kept = await database.run(lambda s: s.execute(text("SELECT string_agg(data::text, '') FROM section")))
+    assert "secret" not in str(kept.scalar_one())
+
+
+async def test_sent_and_accepted(database: Database) -> None:
+    await put(database, "house")
+    client = uuid4()
+    await take(database, needs_home(client))
+    [request] = await asked(database)
+    await take(database, settled(client, request.data.request, "sent"))
+    await take(database, answered(client, request.data.message.referral, "accepted", "somebody-else"))
+    assert [r.state for r in await listed(database, client)] == ["sent"]
+    await take(database, answered(client, request.data.message.referral, "accepted", "house"))
+    await take(database, answered(client, request.data.message.referral, "declined", "house"))
+    assert [r.state for r in await listed(database, client)] == ["accepted"]
+    _, history = await database.run(lambda s: service.referral(s, request.data.message.referral))
+    assert [(h.state, h.by) for h in history] == [
+        ("draft", "rule"),
+        ("awaiting-sharing-decision", "rule"),
+        ("sent", "door"),
+        ("accepted", "provider"),
+    ]
+
+
+async def test_declined_goes_to_the_next_best_and_never_back(database: Database) -> None:
+    await put(database, "first", assured_date=date(2026, 6, 1))
+    await put(database, "second")
+    client = uuid4()
+    await take(database, needs_home(client))
+    [one] = await asked(database)
+    await take(database, answered(client, one.data.message.referral, "declined", "first", "full"))
+    [two] = await asked(database)
+    assert two.data.recipient == "second"
+    await take(database, settled(client, one.data.request, "sent"))  # late, and of the referral that ended
+    await take(database, answered(client, two.data.message.referral, "declined", "second"))
+    assert await asked(database) == []
+    rows = await listed(database, client)
+    assert [r.state for r in rows] == ["draft", "declined", "declined"]
+    assert rows[0].follows == two.data.message.referral
+    assert rows[0].service is None
+    assert {tuple(e["reasons"]) for e in rows[0].eligibility} == {("declined-before",)}
+    assert [s.held for s in await database.run(lambda s: service.services(s, None, 10))] == [0, 0]
+
+
+async def test_denied_waits_as_a_draft_with_the_rules_and_is_asked_when_facts_come_anew(database: Database) -> None:
+    await put(database, "house")
+    client = uuid4()
+    await take(database, needs_home(client))
+    [request] = await asked(database)
+    await take(database, settled(client, request.data.request, "denied"))
+    [row] = await listed(database, client)
+    assert row.state == "draft"
+    assert row.withheld[0]["rule"] == "no-agreement"
+    await take(database, needs_home(client))
+    [again] = await asked(database)
+    assert again.data.message.referral == row.id
+    await take(database, settled(client, again.data.request, "cancelled"))
+    [third] = await asked(database)
+    assert third.data.request not in (request.data.request, again.data.request)
+
+
+async def test_capacity_is_held_and_freed(database: Database) -> None:
+    await put(database, "house", capacity=1)
+    clients = [uuid4(), uuid4()]
+    await take(database, *(needs_home(c) for c in clients))
+    [request] = await asked(database)
+    [draft] = await listed(database, clients[1])
+    assert (request.data.client, draft.state) == (clients[0], "draft")
+    await take(database, withdrawn(clients[0], 1), needs_home(clients[1]))
+    acknowledged, asked_again = await asked(database)
+    assert isinstance(acknowledged, RetractionAcknowledged)
+    assert asked_again.data.client == clients[1]
+
+
+async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> None:
+    await put(database, "house", capacity=5)
+    client = uuid4()
+    await take(database, needs_home(client, consents=[1, 2]))
+    [request] = await asked(database)
+    gone = withdrawn(client, 2)
+    await take(database, gone)
+    await take(database, gone)
+    [acknowledged] = await asked(database)
+    assert isinstance(acknowledged, RetractionAcknowledged)
+    [row] = await listed(database, client)
+    assert (row.state, row.eligibility) == ("withdrawn", [])
+    _, history = await database.run(lambda s: service.referral(s, row.id))
+    assert (history[-1].by, history[-1].reason) == ("client", "consent-withdrawn")
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
+    await take(database, settled(client, request.data.request, "sent"), needs_home(client, consents=[1, 2]))
+    await take(database, answered(client, request.data.message.referral, "accepted", "house"))
+    assert await asked(database) == []
+    await take(database, needs_home(client, consents=[3]))
+    [anew] = await asked(database)
+    assert anew.data.message.referral != request.data.message.referral
+    await take(database, needs_home(client, consents=[3]), withdrawn(client, 3), needs_home(client, consents=[4]))
+    assert [type(r) for r in await asked(database)] == [RetractionAcknowledged, ReferralRequested]
+    assert sorted(r.state for r in await listed(database, client)) == [
+        "awaiting-sharing-decision",
+        "withdrawn",
+        "withdrawn",
+    ]
+
+
+async def test_a_large_batch_gives_no_place_twice(database: Database) -> None:
+    for n in range(3):
+        await put(database, f"house-{n}", capacity=20, assured_date=None)
+    await take(database, *(needs_home(uuid4()) for _ in range(100)))
+    assert len(await asked(database)) == 60
+    assert {s.held for s in await database.run(lambda s: service.services(s, None, 10))} == {20}
+
+
+async def test_batches_at_once_give_no_place_twice(database: Database) -> None:
+    await put(database, "house", capacity=12)
+    batches = [[needs_home(uuid4()) for _ in range(8)] for _ in range(4)]
+    await asyncio.gather(*(take(database, *batch) for batch in batches))
+    assert len(await asked(database)) == 12
+    [house] = await database.run(lambda s: service.services(s, HOME, 10))
+    assert house.held == 12
+
+
+async def test_older_facts_do_not_replace_newer_ones(database: Database) -> None:
+    client = uuid4()
+    old = datetime.now(UTC) - timedelta(days=2)
+    await take(database, snapshot(client, section(HOME, {"level": "met"})))
+    await take(database, snapshot(client, section(HOME, {"level": "urgent"}, old)))
+    assert await listed(database, client) == []
+
+
+async def test_a_practitioner_refers(database: Database) -> None:
+    client = uuid4()
+    await take(database, needs_home(client))
+    [draft] = await listed(database, client)
+    house = await put(database, "house", capacity=0)
+
+    async def refer() -> UUID:
+        return await database.run(lambda s: service.refer(s, client, HOME, house, "probation-leeds", TRACE))
+
+    with pytest.raises(Problem, match="not-eligible"):
+        await refer()
+    await database.run(lambda s: s.execute(text("UPDATE directory SET capacity = 1")))
+    assert await refer() == draft.id
+    [request] = await asked(database)
+    assert request.data.recipient == "house"
+    with pytest.raises(Problem, match="referral-open"):
+        await refer()
+    with pytest.raises(Problem, match="need-not-known"):
+        await database.run(lambda s: service.refer(s, uuid4(), HOME, house, "probation-leeds", TRACE))
