@@ -1,0 +1,82 @@
+"""The door alone, started once; each test takes a prison, probation and two VCS agencies that nobody has used."""
+
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from support.agency import Agency, Operator, event, granted, terms, withdrawn
+
+from throughgate.system import System
+
+CATEGORIES = ["identity", "custody-and-release", "needs.accommodation"]
+SETS = 48
+_sets = itertools.count()
+
+
+@dataclass
+class Door:
+    """The system under test, those who take part, and one client's numbers."""
+
+    system: System
+    operator: Operator
+    prison: Agency
+    probation: Agency
+    hostel: Agency
+    mentors: Agency
+    number: str = field(
+        default_factory=lambda: f"A{random.randint(1000, 9999)}{''.join(random.choices('BCDFGH', k=2))}"
+    )
+
+    @property
+    def identifiers(self) -> list[dict[str, str]]:
+        """The client, as the prison knows it."""
+        return [{"type": "NOMS", "value": self.number}]
+
+    def recorded(self, facts: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+        """Facts that the prison recorded."""
+        return event(
+            "client.recorded", self.prison.name, {"identifiers": self.identifiers, "facts": facts or FACTS}, **more
+        )
+
+    def consent(self, *recipients: Agency, categories: list[str] | None = None) -> dict[str, Any]:
+        """Consent for referral that the prison recorded."""
+        wanted = categories or ["identity", "needs.accommodation", "risk"]
+        names = [r.name for r in recipients]
+        return event("consent.granted", self.prison.name, granted(self.identifiers, names, ["referral"], wanted))
+
+    def withdrawal(self, **scope: Any) -> dict[str, Any]:
+        """A withdrawal that the prison recorded."""
+        return event("consent.withdrawn", self.prison.name, withdrawn(self.identifiers, **scope))
+
+
+FACTS = {
+    "identity": {"givenName": "Robin", "familyName": "Fictional"},
+    "contact": {"address": "1 Nowhere Street"},
+    "needs.accommodation": {"level": "urgent", "summary": "no fixed abode"},
+    "risk": {"harm": "low"},
+}
+
+
+@pytest.fixture(scope="session")
+def door_system(start_system: Callable[..., System]) -> System:
+    """One running door for all tests of this process."""
+    names = ("prison", "probation", "hostel", "mentors")
+    return start_system([f"{name}-{n}" for n in range(SETS) for name in names], ["consent"])
+
+
+@pytest.fixture
+async def door(door_system: System) -> AsyncIterator[Door]:
+    """The door, and an agreement: the prison tells hostel and mentors for referral, by consent, with a subscription."""
+    n = next(_sets)
+    operator = Operator(door_system)
+    names = (f"prison-{n}", f"probation-{n}", f"hostel-{n}", f"mentors-{n}")
+    await operator.register(
+        **dict(zip((x.replace("-", "_") for x in names), ("prison", "probation", "vcs", "vcs"), strict=True))
+    )
+    await operator.agree(f"referral-{n}", [names[0]], [names[2], names[3], "referral"], [terms("referral", CATEGORIES)])
+    async with AsyncExitStack() as stack:
+        yield Door(door_system, operator, *[await stack.enter_async_context(Agency(door_system, x)) for x in names])

@@ -1,0 +1,159 @@
+"""Bad input comes back with a code and a sentence; nothing is lost; the next event flows; a withdrawal denies."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from support.agency import event, eventually, eventually_true, granted
+
+from throughgate.verify import WITHDRAWN
+
+FACTS = {"identity": {"givenName": "Robin", "familyName": "Fictional"}}
+FUTURE = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+Make = Callable[[Any], bytes]
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    return json.dumps(body).encode()
+
+
+def _without_identifier(door: Any) -> bytes:
+    return _json(event("client.recorded", door.prison.name, {"identifiers": [], "facts": FACTS}))
+
+
+def _of_nobody(door: Any) -> bytes:
+    nobody = [{"type": "NOMS", "value": "Z0000ZZ"}]
+    return _json(event("consent.granted", door.prison.name, granted(nobody, ["hostel-0"], ["referral"], ["identity"])))
+
+
+BAD: dict[str, Make] = {
+    "malformed-json": lambda door: b'{"specversion": "1.0", ',
+    "unknown-type": lambda door: _json(door.recorded(type="throughgate.client.guessed.v9")),
+    "wrong-agency": lambda door: _json(door.recorded(source=f"/agencies/{door.probation.name}")),
+    "invalid-event": _without_identifier,
+    "time-in-future": lambda door: _json(door.recorded(time=FUTURE)),
+    "too-large": lambda door: _json(door.recorded(padding="x" * 2_000_000)),
+    "unknown-client": _of_nobody,
+}
+
+
+async def _holds(door: Any) -> list[dict[str, Any]]:
+    return [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name]
+
+
+async def test_every_bad_input_is_answered_and_the_next_event_flows(door: Any) -> None:
+    for code, make in BAD.items():
+        size = len(door.prison.replies)
+        await door.prison.publish(make(door))
+        await eventually(lambda n=size: door.prison.replies[n:] or None, f"the rejection {code}")  # type: ignore[misc]
+        reply = door.prison.replies[-1]
+        assert reply["type"] == "throughgate.event.rejected.v1"
+        assert reply["data"]["code"] == code
+        assert len(reply["data"]["detail"]) > 30
+        assert "Fictional" not in json.dumps(reply)
+        assert door.number not in json.dumps(reply)
+        assert (await door.prison.answered(door.recorded()))["type"] == "throughgate.event.accepted.v1"
+
+
+@pytest.mark.parametrize("code", [c for c in BAD if c != "too-large"])
+async def test_over_http_it_is_a_problem(door: Any, code: str) -> None:
+    async with door.prison.http() as http:
+        response = await http.post("/events", content=BAD[code](door))
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == code
+    assert 400 <= response.status_code < 500
+
+
+async def test_http_limits_and_authentication(door: Any) -> None:
+    async with door.prison.http() as http:
+        too_large = await http.post("/events", content=BAD["too-large"](door))
+        assert (too_large.status_code, too_large.json()["code"]) == (413, "too-large")
+        huge = await http.post("/events", content=b"x" * 5_000_000)
+        assert huge.status_code == 413
+        accepted = await http.post("/events", content=json.dumps(door.recorded()))
+        assert accepted.status_code == 202
+        assert (await http.post("/agreements", json={})).status_code in (403, 422)
+        http.headers["Authorization"] = "Bearer nonsense"
+        assert (await http.post("/events", content=b"{}")).status_code == 401
+
+
+async def test_the_same_event_again_gets_its_first_answer_and_another_under_its_id_does_not(door: Any) -> None:
+    body = door.recorded()
+    first = await door.prison.answered(body)
+    async with door.prison.http() as http:
+        again = await http.post("/events", content=json.dumps(body))
+        assert again.json()["client"] == first["client"]
+        changed = await http.post("/events", content=json.dumps(body | {"clientversion": 7}))
+    assert (changed.status_code, changed.json()["code"]) == (409, "id-used-again")
+
+
+async def test_an_older_client_version_is_history(door: Any) -> None:
+    await door.prison.answered(door.consent(door.hostel))
+    await door.prison.answered(door.recorded(clientversion=5))
+    await door.prison.answered(door.consent(door.hostel))
+    older = door.recorded({"identity": {"givenName": "Old", "familyName": "Name"}}, clientversion=4)
+    assert (await door.prison.answered(older))["type"] == "throughgate.event.accepted.v1"
+    newer = door.recorded(clientversion=9)  # a gap is flagged and not waited for
+    await door.prison.answered(newer)
+
+    async def arrived() -> bool:
+        return len(await door.hostel.received()) >= 2
+
+    await eventually_true(arrived, "the newer facts")
+    assert "Old" not in json.dumps([r.event for r in await door.hostel.received()])
+
+
+UNREADABLE: dict[str, Make] = {
+    "cut off": lambda door: _json(door.withdrawal())[:-20],
+    "no scope": lambda door: _json(door.withdrawal() | {"data": {"identifiers": door.identifiers}}),
+    "future": lambda door: _json(door.withdrawal() | {"time": FUTURE}),
+    "another's source": lambda door: _json(door.withdrawal() | {"source": f"/agencies/{door.probation.name}"}),
+    "a number in an odd place": lambda door: _json(door.withdrawal() | {"data": {"person": {"ref": door.number}}}),
+    "escaped": lambda door: _json(door.withdrawal() | {"time": "x"}).replace(
+        door.number.encode(), b"\\u0041" + door.number[1:].encode()
+    ),
+    "too large": lambda door: _json(door.withdrawal() | {"padding": "x" * 400_000}),
+}
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+async def test_a_withdrawal_that_cannot_be_applied_denies_anyway(door: Any, how: str) -> None:
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def permitted() -> bool:
+        return len(await door.hostel.received()) >= 1
+
+    await eventually_true(permitted, "the snapshot")
+    rejected = await door.prison.answered(UNREADABLE[how](door))
+    assert rejected["type"] == "throughgate.event.rejected.v1"
+
+    async def retracted() -> bool:
+        return (await door.hostel.received())[-1].event["type"] == WITHDRAWN
+
+    await eventually_true(retracted, "the retraction")
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+    await door.prison.answered(door.recorded())
+    assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN, "held until a person has looked"
+    holds = await _holds(door)
+    assert len(holds) == 1, "someone is told"
+    await door.operator.call("DELETE", f"/holds/{holds[0]['hold']}")
+    await door.prison.answered(door.recorded())
+
+    async def flows() -> bool:
+        return (await door.hostel.received())[-1].event["type"] != WITHDRAWN
+
+    await eventually_true(flows, "the record under the consent given since")
+
+
+async def test_a_withdrawal_for_a_client_not_yet_known_waits_for_that_client(door: Any) -> None:
+    rejected = await door.prison.answered(door.withdrawal())
+    assert rejected["code"] == "unknown-client"
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+    await door.prison.answered(door.recorded())
+    assert [r for r in await door.hostel.received() if r.event["type"] != WITHDRAWN] == []
+    assert len(await _holds(door)) == 1

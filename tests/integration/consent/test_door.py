@@ -1,0 +1,165 @@
+"""The door over real Kafka and PostgreSQL: what comes in is answered, what leaves is cut, withdrawal is done."""
+
+from typing import Any
+from uuid import uuid4
+
+from support.agency import event, eventually_true, granted, terms
+
+from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+
+
+async def of_types(agency: Any, *types: str) -> list[Placed]:
+    return [r for r in await agency.received() if r.event["type"].split(".", 1)[1].removesuffix(".v1") in types]
+
+
+async def test_nothing_leaves_before_consent_and_only_what_is_permitted_after(door: Any) -> None:
+    first = await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def arrived() -> bool:
+        return len(await door.hostel.received()) >= 1
+
+    await eventually_true(arrived, "the snapshot")
+    await door.prison.answered(door.recorded(facts={"identity": {"givenName": "Robin", "familyName": "Changed"}}))
+
+    async def changed() -> bool:
+        return len(await door.hostel.received()) >= 2
+
+    await eventually_true(changed, "the change")
+    snapshot, change = [r.event for r in await door.hostel.received()]
+    assert snapshot["type"] == "throughgate.client.snapshot.v1"
+    assert [s["category"] for s in snapshot["data"]["sections"]] == ["identity", "needs.accommodation"]
+    assert snapshot["data"]["receipt"]["consents"] == [1]
+    assert {(w["category"], w["rule"]) for w in snapshot["data"]["receipt"]["withheld"]} == {
+        ("contact", "agreement-category"),
+        ("risk", "agreement-category"),
+    }
+    assert change["data"]["sections"][0]["data"]["familyName"] == "Changed"
+    assert snapshot["subject"] == change["subject"] != first["client"]
+    assert await door.mentors.received() == [], "the client named one recipient only"
+
+
+async def test_the_ledger_says_who_was_told_what_and_why_not(door: Any) -> None:
+    reply = await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def sent() -> bool:
+        async with door.prison.http() as http:
+            answer = await http.get(f"/clients/{reply['client']}/disclosures")
+        entries = answer.json()["entries"]
+        return any(e["outcome"] == "sent" and e["recipient"] == door.hostel.name for e in entries)
+
+    await eventually_true(sent, "the disclosure in the ledger")
+    async with door.prison.http() as http:
+        entries = (await http.get(f"/clients/{reply['client']}/disclosures")).json()["entries"]
+        assert {e["recipient"] for e in entries if e["outcome"] == "refused"} >= {door.hostel.name, door.mentors.name}
+        refused = next(e for e in entries if e["outcome"] == "refused" and e["recipient"] == door.hostel.name)
+        assert {w["rule"] for w in refused["withheld"]} == {"no-consent", "agreement-category"}
+        assert (await http.get(f"/clients/{uuid4()}/disclosures")).status_code == 404
+    async with door.hostel.http() as http:
+        response = await http.get(f"/clients/{reply['client']}/disclosures")
+        assert response.status_code == 404, "another agency's reference means nobody"
+
+
+async def test_withdrawal_is_done_for_each_recipient_and_nothing_follows(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel, door.mentors))
+    taken_back = door.withdrawal()
+    accepted = await door.prison.answered(taken_back)
+    done = await door.prison.done(taken_back["id"])
+    assert [d["recipient"] for d in done["recipients"]] == [door.hostel.name, door.mentors.name, "referral"]
+    for agency in (door.hostel, door.mentors):
+        records = await agency.received()
+        place = next(d for d in done["recipients"] if d["recipient"] == agency.name)
+        there = next(r for r in records if (r.partition, r.offset) == (place["partition"], place["offset"]))
+        assert there.event["type"] == WITHDRAWN
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.recorded())
+    async with door.prison.http() as http:
+        status = (await http.get(f"/withdrawals/{accepted['withdrawal']}")).json()
+        assert status["doneAt"]
+        assert all(r["doneAt"] for r in status["recipients"])
+    async with door.hostel.http() as http:
+        assert (await http.get(f"/withdrawals/{accepted['withdrawal']}")).status_code == 404
+    for agency in (door.hostel, door.mentors):
+        records = await agency.received()
+        assert behind_retraction(records) == []
+        assert records[-1].event["type"] == WITHDRAWN
+
+
+async def test_consent_given_again_works_and_a_replayed_form_does_not(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    first = door.consent(door.hostel)
+    await door.prison.answered(first)
+    taken_back = door.withdrawal()
+    await door.prison.answered(taken_back)
+    await door.prison.done(taken_back["id"])
+    before = len(await door.hostel.received())
+    # the old form, under a new id
+    await door.prison.answered(event("consent.granted", door.prison.name, first["data"]))
+    await door.prison.answered(door.recorded())
+    late = granted(door.identifiers, [door.hostel.name], ["referral"], ["identity"]) | {
+        "givenAt": first["data"]["givenAt"]
+    }
+    # a new form, signed before the withdrawal
+    await door.prison.answered(event("consent.granted", door.prison.name, late))
+    await door.prison.answered(door.recorded())
+    assert len(await door.hostel.received()) == before
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def again() -> bool:
+        return len(await door.hostel.received()) > before
+
+    await eventually_true(again, "the snapshot of the new consent")
+    records = await door.hostel.received()
+    assert records[-1].event["data"]["receipt"]["consents"] == [5]
+    assert behind_retraction(records) == []
+
+
+async def test_a_scoped_withdrawal_stops_only_what_it_names(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel, door.mentors))
+    taken_back = door.withdrawal(recipients=[door.hostel.name])
+    await door.prison.answered(taken_back)
+    done = await door.prison.done(taken_back["id"])
+    assert [d["recipient"] for d in done["recipients"]] == [door.hostel.name]
+    before = len(await door.mentors.received())
+    await door.prison.answered(door.recorded())
+
+    async def told() -> bool:
+        return len(await door.mentors.received()) > before
+
+    await eventually_true(told, "the change for the recipient that was not named")
+    assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN
+
+
+async def test_what_rests_on_statute_goes_on_after_a_withdrawal(door: Any) -> None:
+    statute = terms("release-notification", ["identity", "custody-and-release"], "oma-2007-s14")
+    await door.operator.agree(f"custody-{door.prison.name}", [door.prison.name], [door.probation.name], [statute])
+    await door.operator.agree(f"custody-vcs-{door.prison.name}", [door.prison.name], [door.hostel.name], [statute])
+    await door.prison.answered(door.recorded())
+    taken_back = door.withdrawal()
+    await door.prison.answered(taken_back)
+    await door.prison.done(taken_back["id"])
+    await door.prison.answered(door.recorded())
+
+    async def arrived() -> bool:
+        return len(await of_types(door.probation, "client.changed")) >= 2
+
+    await eventually_true(arrived, "the change by statute")
+    types = [r.event["type"] for r in await door.probation.received()]
+    assert types[-1] == "throughgate.client.changed.v1"
+    assert WITHDRAWN in types
+    assert all(r.event["data"]["receipt"]["consents"] == [] for r in await of_types(door.probation, "client.changed"))
+    assert await of_types(door.hostel, "client.changed", "client.snapshot") == [], "a charity is no listed body"
+
+
+async def test_an_agreement_that_begins_later_brings_a_snapshot(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    statute = terms("release-notification", ["identity"], "oma-2007-s14")
+    await door.operator.agree(f"custody-{door.prison.name}", [door.prison.name], [door.probation.name], [statute])
+
+    async def arrived() -> bool:
+        return [r.event["type"] for r in await door.probation.received()] == ["throughgate.client.snapshot.v1"]
+
+    await eventually_true(arrived, "the snapshot")
