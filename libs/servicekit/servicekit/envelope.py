@@ -10,6 +10,12 @@ from pydantic.alias_generators import to_camel
 
 D = TypeVar("D")
 
+NO_NUL = r"^[^\x00]*$"
+"""PostgreSQL cannot store U+0000 in text, so nothing that is stored may hold it."""
+
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Bounds of an event's time, so that arithmetic with it cannot overflow."""
+
 
 class Wire(BaseModel):
     """A JSON object on the wire: camelCase names; a reader ignores fields that it does not know yet."""
@@ -29,14 +35,14 @@ class Event(BaseModel, Generic[D]):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     specversion: Literal["1.0"]
-    id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
-    source: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    id: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=NO_NUL)]
+    source: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)]
     type: str
-    time: AwareDatetime
-    subject: Annotated[str, StringConstraints(max_length=200)] | None = None
+    time: Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)]
+    subject: Annotated[str, StringConstraints(max_length=200, pattern=NO_NUL)] | None = None
     datacontenttype: Literal["application/json"] = "application/json"
     traceparent: str | None = None
-    clientversion: Annotated[int, Field(ge=0)] | None = None
+    clientversion: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     data: D
 
 

@@ -52,6 +52,12 @@ def _names(loc: tuple[int | str, ...]) -> list[str]:
     return [str(part) for part in loc if not str(part).startswith(("throughgate.", "function-", "body"))]
 
 
+def _kind(type: str) -> str:
+    if type.endswith(("_type", "_parsing")):
+        return "is not of the type that the contract asks for"
+    return _KINDS.get(type, "does not fit the contract")
+
+
 _KINDS = {
     "missing": "is missing",
     "json_invalid": "is not JSON",
@@ -60,6 +66,14 @@ _KINDS = {
     "literal_error": "is not one of the values in the contract",
     "timezone_aware": "needs a time zone or offset",
     "value_error": "contradicts another field or says nothing",
+    "too_short": "needs at least one entry",
+    "too_long": "has too many entries",
+    "string_too_short": "is empty or too short",
+    "string_too_long": "is too long",
+    "union_tag_invalid": "is of a kind that is not in the contract",
+    "union_tag_not_found": "does not say of which kind it is",
+    "greater_than_equal": "is smaller than the contract allows",
+    "less_than_equal": "is larger than the contract allows",
 }
 
 

@@ -1,4 +1,10 @@
-"""Settings that every process reads from its environment (`THROUGHGATE_...`)."""
+"""Settings that every process reads from its environment (`THROUGHGATE_...`), or from files of the same names.
+
+The files lie in the folder THROUGHGATE_SECRETS_DIR, as a Kubernetes Secret mounted as a volume has them: passwords
+need not stand in an environment. A variable goes before a file.
+"""
+
+import os
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -7,7 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """What a process needs to find its database, its brokers and the issuer whose tokens it trusts."""
 
-    model_config = SettingsConfigDict(env_prefix="THROUGHGATE_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="THROUGHGATE_", secrets_dir=os.environ.get("THROUGHGATE_SECRETS_DIR"), extra="ignore"
+    )
 
     database_url: SecretStr
     """`postgresql+asyncpg://role:password@host:port/database`"""

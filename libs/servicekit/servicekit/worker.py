@@ -67,6 +67,7 @@ class Worker:
                     continue
                 await self.take(records)
                 await self._commit_offsets(records)
+                faults.point("worker.offsets")
                 CONSUMED.inc(len(records))
                 self._watchdog.progress()
         finally:
@@ -75,7 +76,7 @@ class Worker:
     async def take(self, records: Sequence[Record]) -> None:
         """Apply a batch; where it fails, event by event; what fails alone for a reason of its own is set aside."""
         try:
-            answers = await self._until_not_transient(lambda session: self._apply(session, records))
+            answers = await self._until_not_transient(lambda session: self._applied(session, records))
         except Exception as error:
             if len(records) == 1:
                 answers = await self._set_aside(records[0], type(error).__name__)
@@ -86,6 +87,12 @@ class Worker:
                 return
         faults.point("worker.committed")
         await self._answer(answers)
+        faults.point("worker.answered")
+
+    async def _applied(self, session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
+        answers = await self._apply(session, records)
+        faults.point("worker.applied")
+        return answers
 
     async def _until_not_transient(
         self, work: Callable[[AsyncSession], Awaitable[Sequence[Outgoing]]]

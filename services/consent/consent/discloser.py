@@ -23,6 +23,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 from prometheus_client import Counter, Gauge
+from pydantic import model_validator
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -47,14 +48,6 @@ PAUSED = Gauge(
 
 LOCK = 7_300
 """Advisory lock of shard 0; the next shard's is one higher."""
-SEND_SECONDS = 10.0
-"""A send that is not done by then is aborted and decided again."""
-SESSION = {
-    "idle_session_timeout": "15s",  # more than a send may take: frees the lock of a process that was stopped
-    "idle_in_transaction_session_timeout": "15s",
-    "tcp_user_timeout": "15s",
-    "default_transaction_isolation": "repeatable read",
-}
 PAUSE_SECONDS = 5.0
 UNSENDABLE = (
     InvalidMessageError,
@@ -74,6 +67,27 @@ class DiscloserSettings(Settings):
     shards: int = 1
     """All disclosers run with the same number; to change it, stop them all first."""
     batch: int = 1000
+    send_seconds: float = 10.0
+    """A send that is not done by then is aborted and decided again."""
+    session_seconds: float = 15.0
+    """The database ends a session that was idle for so long, and with it the lock of a process that was stopped. More
+    than a send may take."""
+
+    @model_validator(mode="after")
+    def _session_outlives_a_send(self) -> "DiscloserSettings":
+        if self.session_seconds <= self.send_seconds:
+            raise ValueError("session_seconds must be more than send_seconds")
+        return self
+
+    def session(self) -> dict[str, str]:
+        """Server settings of the one session."""
+        limit = f"{int(self.session_seconds * 1000)}ms"
+        return {
+            "idle_session_timeout": limit,
+            "idle_in_transaction_session_timeout": limit,
+            "tcp_user_timeout": limit,
+            "default_transaction_isolation": "repeatable read",
+        }
 
 
 class Discloser:
@@ -105,9 +119,9 @@ class Discloser:
         """Enter what the last cycle sent, decide the next rows, send them. False when there was nothing to do."""
         finished = bool(self._sent)
         cycle = await self._decide(only)
-        faults.point("discloser.claimed")
         if not cycle.leaving:
             return finished or cycle.claimed > 0
+        faults.point("discloser.claimed")
         try:
             await self._send(cycle.leaving)
         except UNSENDABLE as error:
@@ -136,7 +150,8 @@ class Discloser:
                         self._doubts,
                         only,
                     )
-                    faults.point("discloser.decided")
+                    if cycle.leaving:
+                        faults.point("discloser.decided")
                 DISCLOSED.inc(len(self._sent))
                 self._sent = []
                 for leaving in cycle.leaving:
@@ -160,7 +175,7 @@ class Discloser:
         missing = await self._missing({o.topic for o in outgoing})
         if missing:
             raise UnknownTopicOrPartitionError
-        async with asyncio.timeout(SEND_SECONDS):
+        async with asyncio.timeout(self._settings.send_seconds):
             # Not aborted here when it fails: the producer that replaces this one aborts it, or finds it committed.
             await self._producer.begin_transaction()
             places = await send_all(self._producer, outgoing)
@@ -176,7 +191,7 @@ class Discloser:
         """Topics that cannot be written to; they are paused, so that one of them does not hold up the others."""
         if self._producer is None:
             return set()
-        async with asyncio.timeout(SEND_SECONDS):
+        async with asyncio.timeout(self._settings.send_seconds):
             missing = topics - await known_topics(self._producer, sorted(topics))
         for topic in missing:
             log.error("topic %s does not exist or may not be written: its records wait", topic)
@@ -227,7 +242,7 @@ class Discloser:
         while True:
             self._producer = create_producer(self._settings, f"discloser-{self._settings.shard}")
             try:
-                async with asyncio.timeout(SEND_SECONDS):
+                async with asyncio.timeout(self._settings.send_seconds):
                     await self._producer.start()
                 break
             except (TimeoutError, KafkaError, OSError) as error:
@@ -274,7 +289,7 @@ async def main(ready: Callable[[], None]) -> None:
     """Disclose until cancelled. Ends with an error when the session is lost or the producer is fenced."""
     settings = DiscloserSettings()
     url = settings.database_url.get_secret_value()
-    engine = create_engine(url, 1, f"discloser {settings.shard}", SESSION)
+    engine = create_engine(url, 1, f"discloser {settings.shard}", settings.session())
     async with engine.connect() as connection, listening(url, queue.CHANNEL) as woken:
         discloser = Discloser(settings, connection)
         await discloser.take_over()

@@ -11,9 +11,10 @@ from uuid import NAMESPACE_URL, uuid5
 import orjson
 from pydantic import ValidationError
 
-from consent.events import INTAKE, SOURCE, STOPPING_TYPES, IntakeEvent
+from consent.events import SOURCE, STOPPING_TYPES, IntakeEvent
 from consent.repository.clients import IdentifierKey
 from contracts.intake import PATTERNS
+from contracts.intake import read as read_intake
 from contracts.vocabulary import IdentifierType
 from servicekit.app import MAX_BODY
 from servicekit.envelope import encode
@@ -54,7 +55,7 @@ def read(arrival: Arrival, now: datetime) -> IntakeEvent:
             413,
         )
     try:
-        event = INTAKE.validate_json(arrival.value)
+        event = read_intake(arrival.value)
     except ValidationError as error:
         raise _does_not_fit(error) from None
     if event.source != f"/agencies/{arrival.agency}" and not event.source.startswith(f"/agencies/{arrival.agency}/"):
@@ -84,21 +85,22 @@ def _moments(event: IntakeEvent) -> Iterable[datetime]:
 
 
 def _does_not_fit(error: ValidationError) -> Problem:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]["type"]
-    if first == "json_invalid":
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    whole = next((e["type"] for e in errors if e["loc"] == ()), "")
+    if whole == "json_invalid":
         return Problem(
             "malformed-json",
             "The event is not JSON",
             "Send one CloudEvents 1.0 event in structured JSON mode, UTF-8; check for cut-off or doubly encoded text.",
         )
-    if first == "union_tag_invalid":
+    if whole == "union_tag_invalid":
         return Problem(
             "unknown-type",
             "We do not know this type of event",
             "Use a type and version from docs/reference/events.md; the version is part of the type.",
             422,
         )
-    if first == "union_tag_not_found":
+    if whole == "union_tag_not_found":
         return Problem(
             "invalid-event", "The event has no type", "Set type to one of those in docs/reference/events.md.", 422
         )
@@ -123,25 +125,63 @@ def id_of(value: bytes) -> str | None:
 
 def is_stopping(value: bytes) -> bool:
     """Whether unreadable bytes look like an event that was to stop sharing. When in doubt: yes."""
-    return any(type.rsplit(".", 1)[0].encode() in value for type in STOPPING_TYPES)
+    text = value.decode("utf-8", "replace")
+    if "\\u" in text:
+        try:
+            text = orjson.dumps(orjson.loads(value)).decode()
+        except orjson.JSONDecodeError:
+            return True
+    return any(type.rsplit(".", 1)[0] in text for type in STOPPING_TYPES)
 
 
 _ANYWHERE = [
-    (type, re.compile(rb"(?<![A-Za-z0-9])" + pattern.encode() + rb"(?![A-Za-z0-9])"))
+    (type, re.compile(r"(?<![A-Za-z0-9])" + pattern + r"(?![A-Za-z0-9])"))
     for type, pattern in PATTERNS.items()
     if type is not IdentifierType.CASE
 ]
-_CASE = re.compile(rb'"CASE"\s*,\s*"value"\s*:\s*"(' + PATTERNS[IdentifierType.CASE].encode() + rb')"')
+_CASE = re.compile(PATTERNS[IdentifierType.CASE])
 
 
 def identifiers_in(value: bytes, agency: str) -> set[IdentifierKey]:
-    """Every identifier that may stand anywhere in the bytes: whom an unreadable stopping event may mean."""
-    found = {
-        (type.value, agency if type is IdentifierType.THROUGHGATE else "", match.decode())
+    """Every identifier that may stand anywhere in the bytes: whom an unreadable stopping event may mean.
+
+    JSON is walked, so that no escape hides a number; what is not JSON is searched as text, escaped slashes undone.
+    """
+    try:
+        parsed = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        text = value.decode("utf-8", "replace").replace("\\/", "/")
+        return _numbers_in(text, agency) | {
+            ("CASE", agency, found.group(1))
+            for found in re.finditer(r'"value"\s*:\s*"([^"]{1,64})"', text)
+            if "CASE" in text
+        }
+    found: set[IdentifierKey] = set()
+    for node in _nodes(parsed):
+        if isinstance(node, str):
+            found |= _numbers_in(node, agency)
+        elif isinstance(node, dict) and node.get("type") == "CASE" and isinstance(node.get("value"), str):
+            found.add(("CASE", agency, node["value"]))
+    return {key for key in found if key[0] != "CASE" or _CASE.fullmatch(key[2])}
+
+
+def _numbers_in(text: str, agency: str) -> set[IdentifierKey]:
+    return {
+        (type.value, agency if type is IdentifierType.THROUGHGATE else "", match.group(0))
         for type, pattern in _ANYWHERE
-        for match in (m.group(0) for m in pattern.finditer(value))
+        for match in pattern.finditer(text)
     }
-    return found | {("CASE", agency, m.group(1).decode()) for m in _CASE.finditer(value)}
+
+
+def _nodes(root: Any) -> Iterable[Any]:
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        if isinstance(node, dict):
+            stack += [*node.keys(), *node.values()]
+        elif isinstance(node, list):
+            stack += node
 
 
 def keys_of(event: IntakeEvent, agency: str) -> list[IdentifierKey]:

@@ -1,0 +1,47 @@
+"""The door with two discloser settings shortened, so that a takeover takes seconds and not a quarter of a minute."""
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+from support.agency import Agency, Operator
+from support.load import AGENCIES, Load, agree
+
+from throughgate.native.process import Process, free_port
+from throughgate.system import System
+
+SHORT = {"THROUGHGATE_SEND_SECONDS": "3", "THROUGHGATE_SESSION_SECONDS": "4"}
+
+
+@dataclass
+class Scene:
+    """The system, the load on it, and its partners."""
+
+    system: System
+    load: Load
+    prison: Agency
+    partners: list[Agency]
+
+    def standby(self) -> Process:
+        """A second discloser of the same shard, started: it waits for the lock."""
+        environment = self.system.environment("consent.discloser") | {"THROUGHGATE_HTTP_PORT": str(free_port())}
+        process = Process(
+            "standby",
+            [sys.executable, "-m", "consent.discloser"],
+            log=self.system.log("consent.discloser").with_name("standby.log"),
+            env=environment,
+        )
+        process.start()
+        return process
+
+
+@pytest.fixture
+async def scene(make_system: Callable[..., System]) -> AsyncIterator[Scene]:
+    """A door of its own for each test: its processes are going to be killed."""
+    system = make_system(AGENCIES, ["consent"], environment={"consent.discloser": SHORT})
+    await agree(Operator(system))
+    async with AsyncExitStack() as stack:
+        prison, *partners = [await stack.enter_async_context(Agency(system, name)) for name in AGENCIES]
+        yield Scene(system, Load(prison, 100), prison, partners)

@@ -1,0 +1,122 @@
+"""Promise 2: once a withdrawal is done for a recipient, nothing that rests on what was withdrawn leaves for it."""
+
+import asyncio
+import random
+import signal
+from typing import Any
+
+import psutil
+from support.agency import eventually, eventually_true
+from support.load import retractions
+
+from throughgate.verify import behind_retraction
+
+
+async def check(scene: Any) -> None:
+    """Every withdrawal is done, its retractions stand where it says, and behind none of them stands a record."""
+    for person in scene.load.people:
+        for withdrawal in person.withdrawals:
+            done = await scene.prison.done(withdrawal, 60)
+            assert {d["recipient"] for d in done["recipients"]} == {p.name for p in scene.partners}
+    for partner in scene.partners:
+        records = await partner.received()
+        assert behind_retraction(records) == []
+        places = {(r.partition, r.offset) for r in retractions(records)}
+        told = {
+            (d["partition"], d["offset"])
+            for reply in scene.prison.replies
+            if "withdrawal.done" in reply["type"]
+            for d in reply["data"]["recipients"]
+            if d["recipient"] == partner.name
+        }
+        assert told <= places
+        assert _unretracted(records, {w for p in scene.load.people for w in p.withdrawals}, scene) == []
+
+
+def _unretracted(records: list[Any], withdrawals: set[str], scene: Any) -> list[Any]:
+    """Records on a version of consent that a later version replaced, with no retraction behind them."""
+    latest = {r.event["subject"]: r.event["data"]["consentVersion"] for r in retractions(records)}
+    last = {r.event["subject"]: (r.partition, r.offset) for r in retractions(records)}
+    return [
+        r
+        for r in records
+        if "receipt" in r.event["data"]
+        and max(r.event["data"]["receipt"]["consents"]) <= latest.get(r.event["subject"], -1)
+        and (r.partition, r.offset) > last[r.event["subject"]]
+    ]
+
+
+async def test_under_full_load(scene: Any) -> None:
+    await scene.load.introduce()
+    assert await scene.load.storm(4, withdrawals_a_second=50) > 150
+    await check(scene)
+
+
+async def test_while_the_discloser_is_killed_again_and_again(scene: Any) -> None:
+    await scene.load.introduce()
+
+    async def kill() -> None:
+        for _ in range(4):
+            await asyncio.sleep(random.uniform(0.5, 1.5))
+            scene.system.kill("consent.discloser")
+
+    await asyncio.gather(scene.load.storm(5, withdrawals_a_second=20), kill())
+    await check(scene)
+
+
+async def test_a_stopped_discloser_that_wakes_cannot_send(scene: Any) -> None:
+    """Stopped between deciding and sending, replaced, and woken after the withdrawal was done."""
+    person = scene.load.people[0]
+    await scene.load.send(person, scene.load.consent(person))
+    await scene.load.send(person, scene.load.change(person), scene.load.consent(person))
+    await scene.load.settle()
+    await _everyone_has(scene, 1)
+    scene.system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"})
+    stopped = scene.system.pid("consent.discloser")
+    scene.system.wait_ready()
+    await scene.load.send(person, scene.load.change(person))
+    await scene.load.settle()
+    await _is_stopped(stopped)
+    standby = scene.standby()
+    try:
+        await scene.load.send(person, scene.load.withdrawal(person))
+        await scene.load.settle()
+        await scene.prison.done(person.withdrawals[0], 40)
+        scene.system.kill("consent.discloser", signal.SIGCONT)
+        await eventually(lambda: scene.system.pid("consent.discloser") != stopped or None, "the woken one to end", 30)
+        await check(scene)
+    finally:
+        standby.stop()
+
+
+async def test_who_only_has_rows_on_their_way_gets_a_retraction(scene: Any) -> None:
+    """The first record ever for a recipient was decided and not yet sent when the client withdrew."""
+    person = scene.load.people[0]
+    await scene.load.send(person, scene.load.change(person))
+    await scene.load.settle()
+    await eventually(lambda: scene.prison.replies or None, "the client to be known")
+    scene.system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"})
+    stopped = scene.system.pid("consent.discloser")
+    scene.system.wait_ready()
+    await scene.load.send(person, scene.load.consent(person))
+    await scene.load.settle()
+    await _is_stopped(stopped)
+    await scene.load.send(person, scene.load.withdrawal(person))
+    await scene.load.settle()
+    await eventually(lambda: len(scene.prison.replies) >= 3 or None, "the withdrawal to be accepted")
+    scene.system.kill("consent.discloser", signal.SIGCONT)
+    await check(scene)
+    for partner in scene.partners:
+        kinds = [r.event["type"] for r in await partner.received()]
+        assert kinds == ["throughgate.client.snapshot.v1", "throughgate.client.withdrawn.v1"]
+
+
+async def _everyone_has(scene: Any, count: int) -> None:
+    async def arrived() -> bool:
+        return all([len(await p.received()) >= count for p in scene.partners])
+
+    await eventually_true(arrived, f"{count} records at each partner")
+
+
+async def _is_stopped(pid: int) -> None:
+    await eventually(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED or None, "the fault to strike")
