@@ -13,7 +13,7 @@ PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard schemas/pyproject.toml libs
 SOURCES := $(wildcard schemas libs services deploy tests bench)
 TYPED := $(wildcard $(addsuffix /*.py,bench) tests) $(PACKAGES)
 
-.PHONY: help install demo test lint format bench-pipeline lock clean
+.PHONY: help install demo test lint format bench-pipeline lock schemas clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
@@ -57,6 +57,9 @@ lock: install ## compile requirements/*.in again; ARGS=--upgrade takes newer ver
 	$(LOCK) $(ARGS) requirements/runtime.in -o requirements/runtime.txt
 	$(LOCK) $(ARGS) -c requirements/runtime.txt requirements/matching.in -o requirements/matching.txt
 	$(LOCK) $(ARGS) -c requirements/matching.txt requirements/dev.in -o requirements/dev.txt
+
+schemas: install ## make schema files, AsyncAPI and OpenAPI again from the contracts
+	$(BIN)/python -m contracts.make
 
 clean: ## remove .venv and what the tools left (caches outside the checkout stay)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
