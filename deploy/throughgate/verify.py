@@ -28,8 +28,10 @@ class Violation:
 
 
 def behind_retraction(records: Iterable[Placed]) -> list[Violation]:
-    """Promise 2, from the topic alone: per client reference and purpose, behind a retraction stands no record whose receipt
-    rests on the consent version that it names, or an older one. Empty when the promise is kept.
+    """Promise 2, checked from the topic alone. Empty when it is kept.
+
+    Per client reference and purpose, behind a retraction stands no record whose receipt rests on the consent version
+    that it names, or an older one.
 
     A repeated id counts like any other record: a resend behind the retraction would be a disclosure too.
     """

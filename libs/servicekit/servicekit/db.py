@@ -141,7 +141,7 @@ class Waker:
 
 @asynccontextmanager
 async def listening(url: str, channel: str) -> AsyncIterator[asyncio.Event]:
-    """An event that is set when `channel` is notified. It is a hint: a lost connection only means waiting for the poll."""
+    """An event that is set when `channel` is notified. Only a hint: who loses the connection waits for the poll."""
     woken = asyncio.Event()
     connection = await asyncpg.connect(_plain(url), timeout=10)
     await connection.add_listener(channel, lambda *_: woken.set())

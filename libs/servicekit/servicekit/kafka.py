@@ -1,8 +1,8 @@
 """Everything that this code base knows of Kafka: connections, the batch consumer's safety, the watchdog.
 
 Known limits of aiokafka 0.14 that shape this file: no cooperative assignor; consumers read uncommitted unless told;
-consuming can stall after a rebalance or a leader change with no error (`Watchdog`); a send to a topic that does not exist waits for
-its metadata for the whole request timeout (`known_topics`).
+consuming can stall after a rebalance or a leader change with no error (`Watchdog`); a send to a topic that does not
+exist waits for its metadata for the whole request timeout (`known_topics`).
 """
 
 import asyncio

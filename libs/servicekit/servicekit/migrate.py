@@ -46,7 +46,7 @@ def grants(tables: dict[str, str], *roles: str) -> list[str]:
     Roles are called `<database>_<role>`; the migration runs as `<database>_owner`, so the prefix is read from the name.
     """
     return [
-        f"""DO $$ BEGIN EXECUTE format('GRANT {privileges} ON {table} TO %I', current_database() || '_{role}'); END $$"""
+        f"DO $$ BEGIN EXECUTE format('GRANT {privileges} ON {table} TO %I', current_database() || '_{role}'); END $$"
         for table, privileges in tables.items()
         for role in roles
     ]

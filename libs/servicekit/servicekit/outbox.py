@@ -47,7 +47,8 @@ async def add(session: AsyncSession, records: Sequence[Outgoing]) -> None:
     await session.execute(
         text(
             "INSERT INTO outbox (topic, key, value, traceparent) SELECT t, k, v, p FROM unnest(CAST(:t AS text[]),"
-            " CAST(:k AS bytea[]), CAST(:v AS bytea[]), CAST(:p AS text[])) WITH ORDINALITY AS r(t, k, v, p, n) ORDER BY n"
+            " CAST(:k AS bytea[]), CAST(:v AS bytea[]), CAST(:p AS text[]))"
+            " WITH ORDINALITY AS r(t, k, v, p, n) ORDER BY n"
         ),
         {
             "t": [r.topic for r in records],

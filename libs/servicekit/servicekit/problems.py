@@ -1,4 +1,4 @@
-"""Errors that people act on: RFC 9457 problem details over HTTP, with a stable code and a sentence that says what to do."""
+"""Errors that people act on: RFC 9457 problem details, with a stable code and a sentence that says what to do."""
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,8 +31,8 @@ class ProblemDetails(BaseModel):
 def where(error: ValidationError | RequestValidationError) -> str:
     """Which fields do not fit and how, in our words and the field names of the contract; never a value.
 
-    Pydantic's messages and inputs quote what was sent, so only the place and the kind of each error are used. A place is
-    told as far as the contract names it: keys that the sender made up could be personal data.
+    Pydantic's messages and inputs quote what was sent, so only the place and the kind of each error are used. A place
+    is told as far as the contract names it: keys that the sender made up could be personal data.
     """
     told = []
     for item in error.errors():

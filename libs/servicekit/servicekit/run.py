@@ -46,8 +46,8 @@ def serve(app: FastAPI, settings: Settings, service: str) -> None:
 def work(main: Callable[[Callable[[], None]], Awaitable[None]], settings: Settings, service: str) -> None:
     """Run a worker: `main(ready)` works until it is cancelled and calls `ready` once it can.
 
-    When `main` fails the process ends with status 1 at once, and whatever supervises it starts it again: a fresh process
-    is the one state of a worker that is always right.
+    When `main` fails the process ends with status 1 at once, and whatever supervises it starts it again: a fresh
+    process is the one state of a worker that is always right.
     """
     telemetry.set_up(settings, service)
     with suppress(KeyboardInterrupt):

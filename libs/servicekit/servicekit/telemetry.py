@@ -138,7 +138,8 @@ def follow(name: str, traceparent: str | None, *, kind: SpanKind = SpanKind.INTE
 def across_the_border(name: str, traceparent: str | None) -> tuple[Step, str | None]:
     """A sending step towards a partner: the step stays in our trace, the partner gets a new trace that we link to.
 
-    Gives the step and the partner's traceparent. Our trace id never reaches a partner, so two of them cannot join theirs.
+    Gives the step and the partner's traceparent. Our trace id never reaches a partner, so two of them cannot join
+    theirs.
     """
     parent = _parse(traceparent)
     if parent is None or not parent.trace_flags.sampled:

@@ -1,4 +1,4 @@
-"""HTTP of the door: publishing where an agency has no Kafka, following a withdrawal, who was told what, the register."""
+"""HTTP of the door: publishing without Kafka, following a withdrawal, who was told what, the register."""
 
 from datetime import datetime
 from typing import Annotated, Any

@@ -1,8 +1,8 @@
 """The discloser: the one process a shard that writes what leaves. `python -m consent.discloser`.
 
-Its order is what makes a withdrawal exact, and must not be changed: take the shard's advisory lock; start the producer, which fences
-any older one at the broker; only then claim the first row; all of it on one database session. A discloser that was
-stopped and wakes later finds its session gone (`idle_session_timeout`) or its producer fenced, and ends.
+Its order is what makes a withdrawal exact, and must not be changed: take the shard's advisory lock; start the producer,
+which fences any older one at the broker; only then claim the first row; all of it on one database session. A discloser
+that was stopped and wakes later finds its session gone (`idle_session_timeout`) or its producer fenced, and ends.
 """
 
 import asyncio
@@ -153,6 +153,9 @@ class Discloser:
                     if cycle.leaving:
                         faults.point("discloser.decided")
                 DISCLOSED.inc(len(self._sent))
+                for id, reason in cycle.unsendable.items():
+                    log.error("queue row %d is set aside: %s", id, reason)
+                    SET_ASIDE.inc()
                 self._sent = []
                 for leaving in cycle.leaving:
                     self._doubts.pop(leaving.row.id, None)

@@ -161,7 +161,7 @@ REMEDIES = {
     "no-agreement": "Sign an information-sharing agreement between the source and the recipient for this purpose.",
     "agreement-not-in-force": "The agreement has not begun, or has ended: sign a new version.",
     "agreement-category": "The agreement does not cover this category for this purpose: sign a version that does.",
-    "not-a-listed-body": "This statutory gateway does not reach both parties: another lawful basis is needed, such as consent.",
+    "not-a-listed-body": "This statutory gateway does not reach both parties: it takes another basis, such as consent.",
     "no-consent": "Ask the client for consent that names this recipient, purpose and category.",
     "consent-withdrawn": "The client withdrew. Only consent given afterwards, on a new form, makes it possible.",
     "consent-not-current": "The client's consent has not begun or has expired: ask the client again.",
@@ -170,7 +170,7 @@ REMEDIES = {
 """Every rule that withholds, and what would make sharing possible. The order in which they bind is that of `decide`."""
 
 OMA_S14_BODIES = frozenset({AgencyKind.PRISON, AgencyKind.PROBATION})
-"""Offender Management Act 2007 s.14: an uncontracted charity is not evidently one of the listed bodies, so it is not here."""
+"""Offender Management Act 2007 s.14: an uncontracted charity is not evidently a listed body, so it is not here."""
 
 OBLIGATIONS = ("no-onward-sharing", "erase-on-retraction")
 

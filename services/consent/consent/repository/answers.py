@@ -46,8 +46,8 @@ async def keep_answers(db: Executor, answers: Collection[tuple[str, str, bytes]]
         await arrays(
             db,
             text(
-                "UPDATE intake SET answer = v FROM unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]), CAST(:a2 AS bytea[]))"
-                " AS r(a, e, v) WHERE agency = a AND event_id = e"
+                "UPDATE intake SET answer = v FROM unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]),"
+                " CAST(:a2 AS bytea[])) AS r(a, e, v) WHERE agency = a AND event_id = e"
             ),
             answers,
         )

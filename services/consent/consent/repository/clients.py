@@ -274,7 +274,8 @@ _CONSENTS = text(
     " CAST(:a7 AS timestamptz[])) AS r(c, v, k, a, e, f, b, t)"
 )
 _CONSENT_VERSIONS = text(
-    "UPDATE client SET consent_version = v FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS int[])) AS r(i, v) WHERE id = i"
+    "UPDATE client SET consent_version = v FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS int[])) AS r(i, v)"
+    " WHERE id = i"
 )
 _WITHDRAWALS = insert_of(
     "withdrawal",

@@ -41,7 +41,8 @@ async def add_agreement(db: Executor, agreement: Agreement, signatories: Mapping
     await db.execute(
         text(
             "INSERT INTO agreement (id, version, sources, recipients, terms, signatories, starts, review, ends) VALUES"
-            " (:id, :version, :sources, :recipients, CAST(:terms AS jsonb), CAST(:signatories AS jsonb), :starts, :review, :ends)"
+            " (:id, :version, :sources, :recipients, CAST(:terms AS jsonb), CAST(:signatories AS jsonb),"
+            " :starts, :review, :ends)"
         ),
         {
             "id": agreement.id,

@@ -39,7 +39,8 @@ class QueueRow:
 
 _QUEUE = insert_of(
     "queue",
-    "kind, client_id, recipient, topic, reference, type, purpose, body, requester, reference_of_requester, request, traceparent, due_at",
+    "kind, client_id, recipient, topic, reference, type, purpose, body, requester, reference_of_requester, request,"
+    " traceparent, due_at",
     "smallint, bigint, text, text, uuid, text, text, text, text, uuid, uuid, text, timestamptz",
 )
 
@@ -109,15 +110,17 @@ async def claim(
     """
     if only is not None:
         result = await db.execute(
-            text(f"SELECT * FROM queue WHERE id = ANY(:only) AND {_OURS} ORDER BY kind <> 0, id"),
+            text(f"SELECT * FROM queue WHERE id = ANY(:only) AND {_OURS} ORDER BY kind <> 0, id"),  # noqa: S608 # constants
             {"only": list(only), "shard": shard, "shards": shards},
         )
         return result.all()
     result = await db.execute(
         text(
-            f"(SELECT * FROM queue WHERE kind = 0 AND {_OURS} AND topic <> ALL(:paused) ORDER BY id LIMIT :n)"
+            # Only constants are put into the text.
+            f"(SELECT * FROM queue WHERE kind = 0 AND {_OURS} AND topic <> ALL(:paused) ORDER BY id LIMIT :n)"  # noqa: S608
             f" UNION ALL (SELECT * FROM queue q WHERE kind <> 0 AND {_OURS} AND topic <> ALL(:paused) AND NOT EXISTS"
-            " (SELECT 1 FROM queue s WHERE s.set_aside IS NOT NULL AND s.topic = q.topic AND s.reference = q.reference AND s.id < q.id)"
+            " (SELECT 1 FROM queue s WHERE s.set_aside IS NOT NULL AND s.topic = q.topic AND s.reference = q.reference"
+            " AND s.id < q.id)"
             " ORDER BY id LIMIT :n)"
         ),
         {"shard": shard, "shards": shards, "n": limit, "paused": list(paused)},
@@ -129,7 +132,8 @@ async def doubts(db: Executor, shard: int, shards: int) -> dict[int, Doubt]:
     """Rows whose cycle was cut between deciding and knowing that they were sent, by queue id."""
     result = await db.execute(
         text(
-            "SELECT q.id, l.decision, l.explanation, l.record FROM queue q JOIN ledger l ON l.queue_id = q.id AND l.kind = 'disclosure'"
+            "SELECT q.id, l.decision, l.explanation, l.record FROM queue q"
+            " JOIN ledger l ON l.queue_id = q.id AND l.kind = 'disclosure'"
             " WHERE q.client_id % :shards = :shard AND NOT EXISTS"
             " (SELECT 1 FROM ledger c WHERE c.queue_id = q.id AND c.kind = 'cancelled' AND c.decision = l.decision)"
         ),
@@ -181,14 +185,15 @@ async def set_aside(db: Executor, id: int, reason: str) -> None:
 
 
 async def retractions_done(db: Executor, places: Mapping[UUID, tuple[str, int, int]]) -> Sequence[Any]:
-    """Enter where retractions stand (topic, partition, offset); gives the withdrawals that are done by it for everyone."""
+    """Enter where retractions stand (topic, partition, offset); gives the withdrawals that are done by it."""
     if not places:
         return ()
     await arrays(
         db,
         text(
             'UPDATE retraction SET topic = t, partition = p, "offset" = o, done_at = clock_timestamp()'
-            " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS text[]), CAST(:a2 AS int[]), CAST(:a3 AS bigint[])) AS r(i, t, p, o)"
+            " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS text[]), CAST(:a2 AS int[]), CAST(:a3 AS bigint[]))"
+            " AS r(i, t, p, o)"
             " WHERE id = i AND done_at IS NULL"
         ),
         [(id, *place) for id, place in places.items()],

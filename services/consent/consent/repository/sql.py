@@ -14,7 +14,8 @@ def insert_of(table: str, columns: str, types: str, tail: str = "") -> TextClaus
     names = [c.strip() for c in columns.split(",")]
     casts = ", ".join(f"CAST(:a{n} AS {t.strip()}[])" for n, t in enumerate(types.split(",")))
     return text(
-        f"INSERT INTO {table} ({columns}) SELECT {columns} FROM unnest({casts}) WITH ORDINALITY AS r({', '.join(names)}, nth)"
+        f"INSERT INTO {table} ({columns}) SELECT {columns} FROM unnest({casts})"  # noqa: S608 # our own names only
+        f" WITH ORDINALITY AS r({', '.join(names)}, nth)"
         f" ORDER BY nth {tail}"
     )
 

@@ -26,8 +26,9 @@ async def disclosures(db: Executor, client_id: int, limit: int, before: int | No
         text(
             "SELECT l.id, l.kind, l.decision, l.recipient, l.purpose, l.type, l.decided_at, l.explanation,"
             " EXISTS (SELECT 1 FROM queue q WHERE q.id = l.queue_id) AS leaving,"
-            " EXISTS (SELECT 1 FROM ledger c WHERE c.queue_id = l.queue_id AND c.kind = 'cancelled' AND c.decision = l.decision)"
-            " AS cancelled FROM ledger l WHERE l.client_id = :client AND (CAST(:before AS bigint) IS NULL OR l.id < :before)"
+            " EXISTS (SELECT 1 FROM ledger c WHERE c.queue_id = l.queue_id AND c.kind = 'cancelled'"
+            " AND c.decision = l.decision) AS cancelled"
+            " FROM ledger l WHERE l.client_id = :client AND (CAST(:before AS bigint) IS NULL OR l.id < :before)"
             " AND l.kind <> 'cancelled' ORDER BY l.id DESC LIMIT :limit"
         ),
         {"client": client_id, "limit": limit, "before": before},
@@ -68,7 +69,8 @@ async def lift_hold(db: Executor, id: UUID, by: str) -> bool:
     """Lift a hold; False when there is none. The consents that it stopped stay withdrawn."""
     result = await db.execute(
         text(
-            "UPDATE hold SET lifted_at = clock_timestamp(), lifted_by = :by WHERE id = :id AND lifted_at IS NULL RETURNING 1"
+            "UPDATE hold SET lifted_at = clock_timestamp(), lifted_by = :by WHERE id = :id"
+            " AND lifted_at IS NULL RETURNING 1"
         ),
         {"id": id, "by": by},
     )

@@ -132,8 +132,8 @@ class Desk:
     ) -> UUID:
         """Add a withdrawal and queue a retraction for everyone that it reaches who was ever sent or queued anything.
 
-        That includes who only has rows that did not leave yet: one of them may have been decided a moment ago and be on its
-        way. Gives the id under which the withdrawal can be followed.
+        That includes who only has rows that did not leave yet: one of them may have been decided a moment ago and be on
+        its way. Gives the id under which the withdrawal can be followed.
         """
         event = Withdrawn(self._next_version(client), withdrawn_at, purposes, recipients)
         self._remember(client, event, agency, event_id, None, {})

@@ -40,6 +40,11 @@ class Cycle:
 
     claimed: int = 0
     leaving: list[Leaving] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+    notices: list[queue.QueueRow] = field(default_factory=list)
+    unsendable: dict[int, str] = field(default_factory=dict)
+    """Rows that cannot be read or would be too large, and why: set aside for a person to look at."""
 
 
 async def decide_cycle(
@@ -58,44 +63,55 @@ async def decide_cycle(
         return cycle
     records = [row for row in rows if row.kind == queue.RECORD]
     facts, registered, now = await _facts(db, {row.client_id for row in records})
-    entries: list[Entry] = []
-    refused: list[int] = []
-    notices: list[queue.QueueRow] = []
     for row in rows:
         if row.kind != queue.RECORD:
             cycle.leaving.append(Leaving(row, row.body.encode()))
             continue
-        body = orjson.loads(row.body)
-        question, about = _question(row, body, registered, now)
-        decision = decide(question, facts.get(row.client_id, ClientFacts()), registered.agreements, registered.kinds)
-        if not about <= decision.permitted:
-            decision = Decision((), decision.refusals)
-        doubt = doubts.get(row.id)
-        if not decision.permits:
-            refused.append(row.id)
-            entries.append(_entry("refusal", uuid4(), row, now, explain(decision), None))
-            if doubt:
-                entries.append(_entry("cancelled", doubt.decision, row, now, doubt.explanation, None))
-                notices.append(_retract_doubt(row, doubt, now))
-            if row.requester:
-                outcome = "cancelled" if doubt else "denied"
-                notices.append(_settled(row, outcome, decision, now))
-        elif doubt and orjson.loads(doubt.explanation)["restsOn"] == _rests_on(decision):
-            cycle.leaving.append(Leaving(row, doubt.record))  # the same bytes with the same id go again
-        else:
-            if doubt:
-                entries.append(_entry("cancelled", doubt.decision, row, now, doubt.explanation, None))
-            id = uuid4()
-            value = _record(row, body, decision, id, now)
-            if len(value) > MAX_RECORD:
-                await queue.set_aside(db, row.id, "too-large")
-                continue
-            entries.append(_entry("disclosure", id, row, now, explain(decision), value))
-            cycle.leaving.append(Leaving(row, value))
-    await queue.enter_ledger(db, entries)
-    await queue.remove(db, refused)
-    await queue.add(db, notices)
+        try:
+            _decide_row(row, facts.get(row.client_id, ClientFacts()), registered, now, doubts.get(row.id), cycle)
+        except (ValueError, KeyError, TypeError) as error:  # a bad row never stops the others
+            cycle.unsendable[row.id] = type(error).__name__
+    await queue.enter_ledger(db, cycle.entries)
+    await queue.remove(db, cycle.refused)
+    await queue.add(db, cycle.notices)
+    for id, reason in cycle.unsendable.items():
+        await queue.set_aside(db, id, reason)
     return cycle
+
+
+def _decide_row(
+    row: Any, facts: ClientFacts, registered: Register, now: datetime, doubt: Doubt | None, cycle: Cycle
+) -> None:
+    """Decide one record. `doubt` is what would have left for it in a cycle that was cut.
+
+    Raises:
+        ValueError, KeyError, TypeError: the row cannot be read.
+    """
+    body = orjson.loads(row.body)
+    question, about = _question(row, body, registered, now)
+    decision = decide(question, facts, registered.agreements, registered.kinds)
+    if not about <= decision.permitted:
+        decision = Decision((), decision.refusals)
+    if doubt and decision.permits and orjson.loads(doubt.explanation)["restsOn"] == _rests_on(decision):
+        cycle.leaving.append(Leaving(row, doubt.record))  # the same bytes with the same id go again
+        return
+    id, value = uuid4(), None
+    if decision.permits:
+        value = _record(row, body, decision, id, now)
+        if len(value) > MAX_RECORD:
+            raise ValueError("too large for the recipient's topic")
+    if doubt:
+        cycle.entries.append(_entry("cancelled", doubt.decision, row, now, doubt.explanation, None))
+    if value is not None:
+        cycle.entries.append(_entry("disclosure", id, row, now, explain(decision), value))
+        cycle.leaving.append(Leaving(row, value))
+        return
+    cycle.refused.append(row.id)
+    cycle.entries.append(_entry("refusal", id, row, now, explain(decision), None))
+    if doubt:
+        cycle.notices.append(_retract_doubt(row, doubt, now))
+    if row.requester:
+        cycle.notices.append(_settled(row, "cancelled" if doubt else "denied", decision, now))
 
 
 async def finish_cycle(db: Executor, sent: list[tuple[Leaving, tuple[str, int, int]]]) -> int:

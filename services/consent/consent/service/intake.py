@@ -31,14 +31,15 @@ log = logging.getLogger(__name__)
 UNKNOWN_CLIENT = Problem(
     "unknown-client",
     "We do not know this client",
-    "Publish throughgate.client.recorded.v1 with this identifier first, then send a new event with a new id. A withdrawal"
-    " counts already: nothing will leave for whoever gets this identifier.",
+    "Publish throughgate.client.recorded.v1 with this identifier first, then send a new event with a new id. A"
+    " withdrawal counts already: nothing will leave for whoever gets this identifier.",
     404,
 )
 CONFLICT = Problem(
     "identifier-conflict",
     "The identifiers belong to different clients",
-    "Check each identifier against its source. If they are one person, ask operations to link them; nothing was changed.",
+    "Check each identifier against its source. If they are one person, ask operations to link them; nothing was"
+    " changed.",
     409,
 )
 ID_USED_AGAIN = Problem(

@@ -204,7 +204,7 @@ def accepted(arrival: Arrival, event: IntakeEvent, data: dict[str, Any], now: da
 
 
 def rejected(arrival: Arrival, event_id: str | None, problem: Problem, now: datetime) -> bytes:
-    """The reply to a rejected event. Its id follows from the event, so that a redelivery cannot look like a second one."""
+    """The reply to a rejected event. Its id follows from the event: a redelivery cannot look like a second one."""
     return encode(
         "throughgate.event.rejected.v1",
         SOURCE,

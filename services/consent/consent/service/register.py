@@ -30,7 +30,7 @@ class Register:
         self._by_source: dict[str, list[Subscription]] = {}
 
     def subscriptions(self, source: str, now: datetime) -> list[Subscription]:
-        """Who gets the changes that `source` records, one entry a recipient and purpose, from agreements not yet ended."""
+        """Who gets the changes that `source` records, an entry a recipient and purpose; no agreement that has ended."""
         if source not in self._by_source:
             merged: dict[tuple[str, Purpose], Subscription] = {}
             for s in self._subscriptions(source, now):
