@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +13,9 @@ from servicekit import problems
 from servicekit.auth import Verifier
 from servicekit.db import Database
 from servicekit.settings import Settings
+
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own telemetry puts paths and queries into spans, whatever a caller wrote there."""
 
 MAX_BODY = 262_144
 """Bytes of one request's body, and of one event over Kafka: 256 KiB."""
@@ -38,6 +42,7 @@ def create_app(
         description=description,
         version=version,
         lifespan=lifespan,
+        telemetry=NO_TELEMETRY,
         responses={
             code: {"model": problems.ProblemDetails, "description": text}
             for code, text in (
@@ -107,7 +112,7 @@ class BodyLimit:
         while True:  # buffered: bounded by the limit, and every route reads the whole body anyway
             message = await receive()
             if message["type"] != "http.request":
-                break
+                return  # the caller hung up: half a body is no event
             body += message.get("body", b"")
             if len(body) > self._limit:
                 await self._refuse(scope, receive, send)

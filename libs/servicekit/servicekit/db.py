@@ -31,7 +31,7 @@ def sqlstate(error: BaseException) -> str:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same work may succeed later without anyone changing it."""
-    if isinstance(error, TryAgain | InterfaceError | OSError | TimeoutError | asyncpg.InterfaceError):
+    if isinstance(error, InterfaceError | OSError | TimeoutError | asyncpg.InterfaceError):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True

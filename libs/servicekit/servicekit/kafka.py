@@ -8,19 +8,36 @@ exist waits for its metadata for the whole request timeout (`known_topics`).
 import asyncio
 import logging
 import os
-import re
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import (
+    InvalidMessageError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 
 from servicekit.settings import Settings
 
 log = logging.getLogger(__name__)
+
+UNSENDABLE = (
+    InvalidMessageError,
+    InvalidTopicError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+"""Errors of a record or its topic. Every other error is of the cluster, and no record is to blame for it."""
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -83,11 +100,6 @@ def create_consumer(settings: Settings, group: str | None, **options: Any) -> AI
     )
 
 
-def subscribe_to_prefix(consumer: AIOKafkaConsumer, prefix: str) -> None:
-    """Follow every topic whose name begins with `prefix`, also one made later (seen within ten seconds)."""
-    consumer.subscribe(pattern=f"^{re.escape(prefix)}[a-z0-9-]+$")
-
-
 async def known_topics(producer: AIOKafkaProducer, topics: Sequence[str]) -> set[str]:
     """Which of `topics` exist for this user, found out in one round trip where not known yet."""
     missing = [t for t in topics if not producer.client.cluster.partitions_for_topic(t)]
@@ -109,11 +121,6 @@ async def send_all(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> l
         for r in records
     ]
     return await asyncio.gather(*futures) if futures else []
-
-
-def headers_of(record: ConsumerRecord) -> Mapping[str, bytes]:
-    """A record's headers by name."""
-    return dict(record.headers)
 
 
 class Watchdog:
@@ -152,5 +159,6 @@ class Watchdog:
         ends = await self._consumer.end_offsets(list(partitions)) if partitions else {}
         lag = 0
         for partition, end in ends.items():
-            lag += end - await self._consumer.position(partition)
+            # committed, not position: the batch in hand is not done
+            lag += end - (await self._consumer.committed(partition) or 0)
         return lag

@@ -113,5 +113,5 @@ def install(app: FastAPI) -> None:
             500,
             "internal",
             "Something failed on our side",
-            "Nothing was changed. Send the request again; if it fails again, tell operations the time.",
+            "Send the request again, an event with its same id; if it fails again, tell operations the time.",
         )

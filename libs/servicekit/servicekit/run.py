@@ -13,7 +13,7 @@ import uvloop
 from fastapi import FastAPI, Request
 
 from servicekit import problems, telemetry
-from servicekit.app import probes
+from servicekit.app import NO_TELEMETRY, probes
 from servicekit.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ async def _work(main: Callable[[Callable[[], None]], Awaitable[None]], settings:
     async def ready(_: Request) -> bool:
         return is_ready.is_set()
 
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, telemetry=NO_TELEMETRY)
     problems.install(app)
     app.include_router(probes(ready))
     config = uvicorn.Config(

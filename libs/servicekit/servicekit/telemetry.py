@@ -12,7 +12,6 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -29,6 +28,7 @@ from servicekit.settings import Settings
 
 CONSUMED = Counter("throughgate_consumed", "Records consumed and committed.")
 SET_ASIDE = Counter("throughgate_set_aside", "Poison records set aside; each needs a person.")
+UNANSWERED = Counter("throughgate_unanswered", "Answers whose topic could not be written.")
 RELAYED = Counter("throughgate_relayed", "Outbox rows acknowledged by the brokers.")
 
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
@@ -51,7 +51,7 @@ def set_up(settings: Settings, service: str) -> None:
         provider = TracerProvider(resource=Resource.create({"service.name": service}))
         exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint.rstrip("/") + "/v1/traces", timeout=5)
         provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
-        trace.set_tracer_provider(provider)
+        # Not made the global provider: libraries that trace by themselves (FastAPI does) would put URLs into spans.
         _tracer = provider.get_tracer("throughgate")
         _sampling = settings.trace_sampling
 
@@ -165,13 +165,6 @@ def from_headers(
             text = value.decode("ascii", "replace")
             return text if _TRACEPARENT.match(text) else None
     return None
-
-
-@contextmanager
-def tracing_request(name: str, traceparent: str | None) -> Iterator[Step]:
-    """A step for an HTTP request."""
-    with follow(name, traceparent, kind=SpanKind.SERVER, begin=True) as step:
-        yield step
 
 
 def _parse(traceparent: str | None) -> SpanContext | None:

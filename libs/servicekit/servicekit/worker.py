@@ -6,20 +6,26 @@ redelivers, and the inbox answers what it answered before.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from servicekit import faults
-from servicekit.db import Database, is_transient
+from servicekit.db import Database, is_transient, sqlstate
 from servicekit.inbox import set_aside
-from servicekit.kafka import Outgoing, Watchdog, send_all
-from servicekit.telemetry import CONSUMED, SET_ASIDE
+from servicekit.kafka import UNSENDABLE, Outgoing, Watchdog, known_topics, send_all
+from servicekit.telemetry import CONSUMED, SET_ASIDE, UNANSWERED
 
 log = logging.getLogger(__name__)
+
+OF_THE_DATA = ("22", "23")
+"""SQLSTATE classes that an event can be blamed for: data exception, integrity constraint violation."""
+ANSWER_SECONDS = 60.0
 
 Record: TypeAlias = ConsumerRecord
 """One record as it was consumed: key and value are bytes or None."""
@@ -78,6 +84,8 @@ class Worker:
         try:
             answers = await self._until_not_transient(lambda session: self._applied(session, records))
         except Exception as error:
+            if isinstance(error, DBAPIError) and not sqlstate(error).startswith(OF_THE_DATA):
+                raise  # a missing table or right is our fault, not the event's: end, and tell by ending
             if len(records) == 1:
                 answers = await self._set_aside(records[0], type(error).__name__)
             else:
@@ -114,24 +122,60 @@ class Worker:
             await set_aside(session, record.topic, record.partition, record.offset, reason, record.value)
             return await self._poison(session, record, reason)
 
+        async def keep_only(session: AsyncSession) -> Sequence[Outgoing]:
+            await set_aside(session, record.topic, record.partition, record.offset, reason, record.value)
+            return ()
+
         log.error("set aside %s/%d/%d: %s", record.topic, record.partition, record.offset, reason)
         SET_ASIDE.inc()
-        return await self._until_not_transient(keep)
+        try:
+            return await self._until_not_transient(keep)
+        except Exception as error:
+            log.critical(
+                "%s/%d/%d could not be answered either (%s): it is only kept",
+                record.topic,
+                record.partition,
+                record.offset,
+                type(error).__name__,
+            )
+            return await self._until_not_transient(keep_only)
 
     async def _answer(self, answers: Sequence[Outgoing]) -> None:
-        """Send until the brokers have taken all: an answer that was committed must reach its publisher."""
+        """Send until the brokers have taken all: an answer that was committed must reach its publisher.
+
+        One whose topic is missing or may not be written is left out, loudly: it must not hold up the others, and it is
+        stored, so the same event gets it again. When the brokers take nothing for a minute the process ends.
+        """
         if not answers:
             return
         if self._producer is None:
             raise RuntimeError("a worker that answers needs a producer")
+        until = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
+                known = await known_topics(self._producer, sorted({a.topic for a in answers}))
+                for topic in {a.topic for a in answers} - known:
+                    self._leave_out(topic, "it does not exist or may not be seen")
+                answers = [a for a in answers if a.topic in known]
                 await send_all(self._producer, answers)
                 return
+            except UNSENDABLE as error:
+                if len({a.topic for a in answers}) == 1:
+                    self._leave_out(answers[0].topic, type(error).__name__)
+                    return
+                for topic in sorted({a.topic for a in answers}):
+                    await self._answer([a for a in answers if a.topic == topic])
+                return
             except KafkaError as error:
+                if time.monotonic() > until:
+                    raise
                 log.warning("answers are sent again after %s", type(error).__name__)
                 await asyncio.sleep(1)
                 self._watchdog.progress()
+
+    def _leave_out(self, topic: str, why: str) -> None:
+        log.error("answers to %s are left out: %s", topic, why)
+        UNANSWERED.inc()
 
     async def _commit_offsets(self, records: Sequence[Record]) -> None:
         ends: dict[TopicPartition, int] = {}

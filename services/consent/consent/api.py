@@ -10,18 +10,20 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from consent.domain import Agency, Agreement, Terms
 from consent.repository import parties, views
-from consent.service import agreements
-from consent.service.intake import take_in
-from consent.service.reading import Arrival
+from consent.service import agreements, holds
+from consent.service.intake import refuse, take_in
+from consent.service.reading import Arrival, is_stopping
 from contracts.leaving import Withheld
 from contracts.replies import AcceptedData
 from contracts.vocabulary import AgencyId, AgencyKind, Area, Basis, Category, Purpose
 from servicekit.auth import Caller, require
-from servicekit.db import Database
+from servicekit.db import Database, is_transient
 from servicekit.envelope import StrictWire, Wire
 from servicekit.problems import Problem, ProblemDetails
 
 router = APIRouter()
+
+SUBJECT_ACCESS = "subject-access"
 
 STATUS = {
     "malformed-json": 400,
@@ -63,7 +65,7 @@ async def publish(
 ) -> AcceptedData:
     """The same events as on `intake.<agency>`, one at a time. The same event again gets its first answer again."""
     arrival = Arrival(caller.agency, await request.body(), traceparent=request.headers.get("traceparent"))
-    (answer,) = await db.run(lambda session: take_in(session, [arrival]))
+    answer = await _take_in(db, arrival)
     reply = orjson.loads(answer)
     data = reply["data"]
     if reply["type"] == "throughgate.event.rejected.v1":
@@ -71,6 +73,16 @@ async def publish(
     if data.get("withdrawal"):
         response.headers["Location"] = f"/withdrawals/{data['withdrawal']}"
     return AcceptedData.model_validate(data)
+
+
+async def _take_in(db: Database, arrival: Arrival) -> bytes:
+    """Take one event in. One that was to stop sharing stops it even when it fails for a reason of our own."""
+    try:
+        return (await db.run(lambda session: take_in(session, [arrival])))[0]
+    except Exception as error:
+        if is_transient(error) or not is_stopping(arrival.value):
+            raise
+        return await db.run(lambda session: refuse(session, arrival))
 
 
 class RetractionStatus(Wire):
@@ -165,11 +177,16 @@ async def disclosures(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     before: Annotated[int | None, Query(ge=1)] = None,
 ) -> Disclosures:
-    """`client` is the reference under which the door told *you* of the client: a real number never stands in a URL."""
+    """`client` is the reference under which the door told *you* of the client: a real number never stands in a URL.
+
+    An agency sees what it was told or refused, and what became of what it recorded; the whole answer to a subject
+    access request takes the scope `subject-access`.
+    """
 
     async def read(session: Any) -> Any:
         number = await views.client_of(session, client, caller.agency)
-        return None if number is None else await views.disclosures(session, number, limit, before)
+        agency = None if SUBJECT_ACCESS in caller.scopes else caller.agency
+        return None if number is None else await views.disclosures(session, number, agency, limit, before)
 
     rows = await db.run(read)
     if rows is None:
@@ -269,7 +286,7 @@ async def sign(
 
 
 class AgreementSummary(Wire):
-    """An agreement in its newest version."""
+    """An agreement in one version."""
 
     id: str
     version: int
@@ -284,7 +301,7 @@ class AgreementSummary(Wire):
 async def list_agreements(
     db: Db, caller: Annotated[Caller, Depends(require("agreements:read"))]
 ) -> list[AgreementSummary]:
-    """The newest version of each."""
+    """Every version, oldest first."""
     found = await db.run(parties.agreements)
     return [
         AgreementSummary(
@@ -323,5 +340,4 @@ async def list_holds(db: Db, caller: Annotated[Caller, Depends(require("operator
 @router.delete("/holds/{hold}", status_code=204, tags=["operations"], summary="Lift a hold")
 async def lift_hold(hold: UUID, db: Db, caller: Annotated[Caller, Depends(require("operator"))]) -> None:
     """The client's earlier consents stay withdrawn: sharing by consent needs a new form."""
-    if not await db.run(lambda session: views.lift_hold(session, hold, caller.subject)):
-        raise Problem("no-such-hold", "There is no such hold", "List the open ones with GET /holds.", 404)
+    await db.run(lambda session: holds.lift(session, hold, caller.subject))

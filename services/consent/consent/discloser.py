@@ -13,15 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    InvalidMessageError,
-    InvalidTopicError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 from prometheus_client import Counter, Gauge
 from pydantic import model_validator
 from sqlalchemy import text
@@ -33,7 +25,7 @@ from consent.repository.queue import Doubt
 from consent.service.disclosing import Cycle, Leaving, decide_cycle, finish_cycle
 from servicekit import faults
 from servicekit.db import RETRYABLE, create_engine, listening, sqlstate, wait
-from servicekit.kafka import Outgoing, create_producer, known_topics, send_all
+from servicekit.kafka import UNSENDABLE, Outgoing, create_producer, known_topics, send_all
 from servicekit.run import work
 from servicekit.settings import Settings
 from servicekit.telemetry import Step, across_the_border, follow, header
@@ -49,15 +41,6 @@ PAUSED = Gauge(
 LOCK = 7_300
 """Advisory lock of shard 0; the next shard's is one higher."""
 PAUSE_SECONDS = 5.0
-UNSENDABLE = (
-    InvalidMessageError,
-    InvalidTopicError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
-"""Errors of a record or its topic. Every other error is of the cluster, and no row is to blame for it."""
 
 
 class DiscloserSettings(Settings):
@@ -68,7 +51,7 @@ class DiscloserSettings(Settings):
     """All disclosers run with the same number; to change it, stop them all first."""
     batch: int = 1000
     send_seconds: float = 10.0
-    """A send that is not done by then is aborted and decided again."""
+    """A send that is not done by then is given up, and its rows are decided again."""
     session_seconds: float = 15.0
     """The database ends a session that was idle for so long, and with it the lock of a process that was stopped. More
     than a send may take."""
@@ -127,7 +110,7 @@ class Discloser:
         except UNSENDABLE as error:
             log.warning("a cycle of %d is tried again in parts after %s", len(cycle.leaving), type(error).__name__)
             await self._renew_producer()
-            await self._in_parts(cycle.leaving, type(error).__name__, only)
+            await self._in_parts(cycle.leaving, error, only)
         except (TimeoutError, KafkaError, OSError) as error:
             if _is_fenced(error):
                 raise
@@ -137,6 +120,7 @@ class Discloser:
         return True
 
     async def _decide(self, only: Collection[int] | None) -> Cycle:
+        paused = await self._paused_topics()
         while True:
             try:
                 async with self._db.begin():
@@ -146,7 +130,7 @@ class Discloser:
                         self._settings.shard,
                         self._settings.shards,
                         self._settings.batch,
-                        await self._paused_topics(),
+                        paused,
                         self._doubts,
                         only,
                     )
@@ -175,10 +159,9 @@ class Discloser:
             outgoing.append(
                 Outgoing(prefix + item.row.topic, str(item.row.reference).encode(), item.value, header(told))
             )
-        missing = await self._missing({o.topic for o in outgoing})
-        if missing:
-            raise UnknownTopicOrPartitionError
         async with asyncio.timeout(self._settings.send_seconds):
+            if await self._missing({o.topic for o in outgoing}):
+                raise UnknownTopicOrPartitionError
             # Not aborted here when it fails: the producer that replaces this one aborts it, or finds it committed.
             await self._producer.begin_transaction()
             places = await send_all(self._producer, outgoing)
@@ -194,38 +177,48 @@ class Discloser:
         """Topics that cannot be written to; they are paused, so that one of them does not hold up the others."""
         if self._producer is None:
             return set()
-        async with asyncio.timeout(self._settings.send_seconds):
-            missing = topics - await known_topics(self._producer, sorted(topics))
+        missing = topics - await known_topics(self._producer, sorted(topics))
         for topic in missing:
-            log.error("topic %s does not exist or may not be written: its records wait", topic)
-            self._paused[topic.removeprefix(self._settings.namespace)] = time.monotonic() + PAUSE_SECONDS
-        PAUSED.set(len(self._paused))
+            self._pause(topic.removeprefix(self._settings.namespace))
         return missing
+
+    def _pause(self, topic: str) -> None:
+        log.error("topic %s does not exist or may not be written: its records wait", topic)
+        self._paused[topic] = time.monotonic() + PAUSE_SECONDS
+        PAUSED.set(len(self._paused))
 
     async def _paused_topics(self) -> list[str]:
         """Topics that wait; those whose pause is over are looked for again first."""
         now = time.monotonic()
         due = {self._settings.namespace + topic for topic, until in self._paused.items() if until <= now}
         if due:
-            missing = await self._missing(due)
+            try:
+                async with asyncio.timeout(self._settings.send_seconds):
+                    missing = await self._missing(due)
+            except (TimeoutError, KafkaError, OSError):
+                return list(self._paused)  # the brokers do not answer: nothing is known, so nothing changes
             for topic in due - missing:
                 del self._paused[topic.removeprefix(self._settings.namespace)]
             PAUSED.set(len(self._paused))
         return list(self._paused)
 
-    async def _in_parts(self, leaving: list[Leaving], reason: str, only: Collection[int] | None) -> None:
+    async def _in_parts(self, leaving: list[Leaving], error: KafkaError, only: Collection[int] | None) -> None:
         """Try by topic, then row by row; a row that fails alone is set aside and the others go on.
 
-        A topic that was paused just now waits as a whole.
+        A topic that is missing or may not be written waits as a whole, and a retraction is never set aside.
         """
         topics = sorted({item.row.topic for item in leaving} - self._paused.keys())
-        if only is not None and len(leaving) == 1:
-            if topics:
-                log.error("queue row %d cannot be sent: %s", leaving[0].row.id, reason)
+        if only is not None and len(topics) == 1:
+            row = leaving[0].row
+            if isinstance(error, TopicAuthorizationFailedError) or (len(leaving) == 1 and row.kind == queue.RETRACTION):
+                self._pause(row.topic)
+                return
+            if len(leaving) == 1:
+                log.error("queue row %d cannot be sent: %s", row.id, type(error).__name__)
                 SET_ASIDE.inc()
                 async with self._db.begin():
-                    await queue.set_aside(self._db, leaving[0].row.id, reason)
-            return
+                    await queue.set_aside(self._db, row.id, type(error).__name__)
+                return
         for topic in topics:
             ids = [item.row.id for item in leaving if item.row.topic == topic]
             if only is None and len(topics) > 1:
@@ -243,6 +236,7 @@ class Discloser:
             with suppress(Exception):
                 await asyncio.wait_for(self._producer.stop(), 2)
         while True:
+            await self._scalar("SELECT 1")  # no session, no lock; and without the lock, no producer of this id
             self._producer = create_producer(self._settings, f"discloser-{self._settings.shard}")
             try:
                 async with asyncio.timeout(self._settings.send_seconds):
@@ -252,7 +246,6 @@ class Discloser:
                 log.warning("the brokers cannot be reached yet: %s", type(error).__name__)
                 with suppress(Exception):
                     await asyncio.wait_for(self._producer.stop(), 2)
-                await self._scalar("SELECT 1")  # keeps the session, and ends the process when it is lost
                 await asyncio.sleep(1)
         async with self._db.begin():
             self._doubts = await queue.doubts(self._db, self._settings.shard, self._settings.shards)
@@ -263,7 +256,7 @@ class Discloser:
 
     async def close(self) -> None:
         """Enter what was sent and stop the producer."""
-        if self._sent:
+        if self._sent and not self._db.invalidated:
             async with self._db.begin():
                 await finish_cycle(self._db, self._sent)
         if self._producer is not None:

@@ -6,9 +6,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
-from contracts.vocabulary import AgencyKind, Basis, Category, Purpose
+from contracts.vocabulary import SERVICE_PURPOSES, AgencyKind, Basis, Category, Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +157,7 @@ class Decision:
 
 REMEDIES = {
     "held": "A withdrawal arrived that could not be read. Operations must look at it and lift the hold.",
+    "not-its-purpose": "This service acts for another purpose: nothing makes this possible.",
     "no-agreement": "Sign an information-sharing agreement between the source and the recipient for this purpose.",
     "agreement-not-in-force": "The agreement has not begun, or has ended: sign a new version.",
     "agreement-category": "The agreement does not cover this category for this purpose: sign a version that does.",
@@ -180,13 +180,17 @@ def decide(
 ) -> Decision:
     """Decide each item on its own. Anything that is missing means deny; deny beats permit.
 
-    `agreements` are those that name the recipient, `kinds` the kind of every agency that is a source. A statutory
+    `agreements` are all versions of all of them, `kinds` the kind of every agency that is a source. A statutory
     basis is preferred to consent where both permit, so that a withdrawal stops only what rested on consent.
     """
     permits: list[Permit] = []
     refusals: list[Refusal] = []
     candidates = sorted(
-        (a for a in agreements if question.recipient.id in a.recipients and question.purpose in a.terms),
+        (
+            a
+            for a in _current(agreements, question.at)
+            if question.recipient.id in a.recipients and question.purpose in a.terms
+        ),
         key=lambda a: (a.terms[question.purpose].basis is Basis.CONSENT, a.id),
     )
     consents: dict[Category, Granted | str] = {}
@@ -199,6 +203,24 @@ def decide(
     return Decision(tuple(permits), tuple(refusals), OBLIGATIONS if permits else ())
 
 
+def acts_for(recipient: Agency, purpose: Purpose) -> bool:
+    """Whether a recipient may get anything for a purpose at all: each of our services acts for one."""
+    return recipient.kind is not AgencyKind.SERVICE or SERVICE_PURPOSES.get(recipient.id) is purpose
+
+
+def _current(agreements: Iterable[Agreement], at: datetime) -> Iterable[Agreement]:
+    """Of each agreement the version that counts: the newest that has begun, or the first when none has."""
+    chosen: dict[str, Agreement] = {}
+    for a in agreements:
+        other = chosen.get(a.id)
+        if other is None or (a.starts <= at, a.version if a.starts <= at else -a.version) > (
+            other.starts <= at,
+            other.version if other.starts <= at else -other.version,
+        ):
+            chosen[a.id] = a
+    return chosen.values()
+
+
 def _decide_item(
     item: Item,
     question: Question,
@@ -209,6 +231,8 @@ def _decide_item(
 ) -> Permit | str:
     if facts.held:
         return "held"
+    if not acts_for(question.recipient, question.purpose):
+        return "not-its-purpose"
     why = "no-agreement"
     for agreement in candidates:
         if item.source not in agreement.sources:
@@ -286,6 +310,3 @@ def lifts(given_at: datetime, history: Iterable[ConsentEvent], form_seen: bool) 
     withdrawn.
     """
     return not form_seen and not any(isinstance(e, Withdrawn) and e.withdrawn_at >= given_at for e in history)
-
-
-Outcome = Literal["sent", "denied", "cancelled"]

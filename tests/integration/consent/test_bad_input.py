@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from support.agency import event, eventually, eventually_true, granted
+from support.agency import event, eventually, eventually_true, granted, withdrawn
 
 from throughgate.verify import WITHDRAWN
 
@@ -156,4 +156,33 @@ async def test_a_withdrawal_for_a_client_not_yet_known_waits_for_that_client(doo
     await door.prison.answered(door.consent(door.hostel))
     await door.prison.answered(door.recorded())
     assert [r for r in await door.hostel.received() if r.event["type"] != WITHDRAWN] == []
+    assert len(await _holds(door)) == 1
+
+
+async def test_an_identifier_given_twice_is_one_identifier(door: Any) -> None:
+    body = event("client.recorded", door.prison.name, {"identifiers": door.identifiers * 2, "facts": FACTS})
+    assert (await door.prison.answered(body))["type"] == "throughgate.event.accepted.v1"
+
+
+HOSTILE: dict[str, Make] = {
+    "NUL in a case number": lambda door: b'{"type":"throughgate.consent.withdrawn.v1" "CASE" "value":"a\x00b"',
+    "NUL in the id": lambda door: _json(door.withdrawal() | {"id": "a\x00b"}),
+    "UTF-16": lambda door: json.dumps(door.withdrawal()).encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+async def test_hostile_bytes_are_answered_and_the_next_event_flows(door: Any, how: str) -> None:
+    await door.prison.answered(door.recorded())
+    assert (await door.prison.answered(HOSTILE[how](door)))["type"] == "throughgate.event.rejected.v1"
+    assert (await door.prison.answered(door.recorded()))["type"] == "throughgate.event.accepted.v1"
+    assert len(await _holds(door)) == (0 if "case" in how else 1)
+
+
+async def test_a_withdrawal_rejected_late_holds_every_number_in_it(door: Any) -> None:
+    """Its identifier is unknown, but its subject names a client that we know."""
+    await door.prison.answered(door.recorded())
+    data = withdrawn([{"type": "CASE", "value": "nobody-1"}])
+    body = event("consent.withdrawn", door.prison.name, data, subject=door.number)
+    assert (await door.prison.answered(body))["code"] == "unknown-client"
     assert len(await _holds(door)) == 1

@@ -30,10 +30,7 @@ async def test_nothing_leaves_before_consent_and_only_what_is_permitted_after(do
     assert snapshot["type"] == "throughgate.client.snapshot.v1"
     assert [s["category"] for s in snapshot["data"]["sections"]] == ["identity", "needs.accommodation"]
     assert snapshot["data"]["receipt"]["consents"] == [1]
-    assert {(w["category"], w["rule"]) for w in snapshot["data"]["receipt"]["withheld"]} == {
-        ("contact", "agreement-category"),
-        ("risk", "agreement-category"),
-    }
+    assert snapshot["data"]["receipt"]["withheld"] == [], "no agreement names contact or risk: not even their existence"
     assert change["data"]["sections"][0]["data"]["familyName"] == "Changed"
     assert snapshot["subject"] == change["subject"] != first["client"]
     assert await door.mentors.received() == [], "the client named one recipient only"
@@ -163,3 +160,75 @@ async def test_an_agreement_that_begins_later_brings_a_snapshot(door: Any) -> No
         return [r.event["type"] for r in await door.probation.received()] == ["throughgate.client.snapshot.v1"]
 
     await eventually_true(arrived, "the snapshot")
+
+
+async def test_a_service_gets_nothing_for_another_services_purpose(door: Any) -> None:
+    both = [terms("referral", ["identity"]), terms("release-notification", ["identity"])]
+    await door.operator.agree(f"both-{door.prison.name}", [door.prison.name], ["referral", "notifications"], both)
+    await door.prison.answered(door.recorded())
+    data = granted(door.identifiers, [door.hostel.name], ["release-notification"], ["identity"])
+    reply = await door.prison.answered(event("consent.granted", door.prison.name, data))
+
+    async def notified() -> bool:
+        return {e["recipient"] for e in await _sent(door, reply["client"])} == {"notifications"}
+
+    await eventually_true(notified, "the one service that acts for the purpose")
+
+
+async def test_a_withdrawal_for_one_purpose_reaches_only_its_service(door: Any) -> None:
+    both = [terms("referral", ["identity"]), terms("release-notification", ["identity"])]
+    await door.operator.agree(f"both-{door.prison.name}", [door.prison.name], ["referral", "notifications"], both)
+    await door.prison.answered(door.recorded())
+    data = granted(door.identifiers, [door.hostel.name], ["referral", "release-notification"], ["identity"])
+    await door.prison.answered(event("consent.granted", door.prison.name, data))
+    taken_back = door.withdrawal(purposes=["release-notification"])
+    await door.prison.answered(taken_back)
+    done = await door.prison.done(taken_back["id"])
+    assert "notifications" in {d["recipient"] for d in done["recipients"]}
+    assert "referral" not in {d["recipient"] for d in done["recipients"]}
+
+
+async def test_next_years_version_of_an_agreement_does_not_stop_this_years(door: Any) -> None:
+    version = {
+        "id": f"referral-{door.prison.name.removeprefix('prison-')}",
+        "version": 2,
+        "sources": [door.prison.name],
+        "recipients": [door.hostel.name],
+        "terms": [terms("referral", ["identity"])],
+        "signatories": {door.prison.name: "A", door.hostel.name: "B"},
+        "starts": "2029-01-01T00:00:00Z",
+        "review": "2029-06-01T00:00:00Z",
+        "ends": "2030-01-01T00:00:00Z",
+    }
+    await door.operator.call("POST", "/agreements", version)
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def arrived() -> bool:
+        return len(await door.hostel.received()) >= 1
+
+    await eventually_true(arrived, "the snapshot under the version in force")
+    assert (await door.hostel.received())[0].event["data"]["receipt"]["agreements"][0]["version"] == 1
+
+
+async def test_an_agency_sees_of_the_ledger_what_concerns_it(door: Any) -> None:
+    mine = await door.prison.answered(door.recorded())
+    facts = {"risk": {"harm": "low"}}
+    data = {"identifiers": door.identifiers, "facts": facts}
+    theirs = await door.probation.answered(event("client.recorded", door.probation.name, data))
+
+    async def refused() -> bool:
+        return bool(await _entries(door.prison, mine["client"]))
+
+    await eventually_true(refused, "the refusals in the ledger")
+    assert await _entries(door.probation, theirs["client"]) == [], "what the prison recorded is not probation's to see"
+
+
+async def _entries(agency: Any, client: str) -> list[dict[str, Any]]:
+    async with agency.http() as http:
+        entries: list[dict[str, Any]] = (await http.get(f"/clients/{client}/disclosures")).json()["entries"]
+    return entries
+
+
+async def _sent(door: Any, client: str) -> list[dict[str, Any]]:
+    return [e for e in await _entries(door.prison, client) if e["outcome"] == "sent"]

@@ -100,6 +100,16 @@ async def lock(db: Executor, ids: Collection[int]) -> None:
         await db.execute(text("SELECT 1 FROM client WHERE id = ANY(:ids) ORDER BY id FOR UPDATE"), {"ids": sorted(ids)})
 
 
+NUMBERS = 7_400
+"""Advisory lock around numbers that no client has yet."""
+
+
+async def lock_numbers(db: Executor, *, exclusive: bool) -> None:
+    """Keep apart who gives a number to a client and who stops a number that nobody has; until the commit."""
+    function = "pg_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
+    await db.execute(text(f"SELECT {function}(:lock)"), {"lock": NUMBERS})  # one of two constants
+
+
 async def time_now(db: Executor) -> datetime:
     """The database's time after the locks were taken; `now()` would be when the transaction began."""
     now: datetime = (await db.execute(text("SELECT clock_timestamp()"))).scalar_one()
@@ -156,14 +166,26 @@ async def load(db: Executor, ids: Collection[int], with_history: Collection[int]
         for id in with_history:
             clients[id].history = history.get(id, [])
             clients[id].held = id in held
-        for row in await db.execute(
-            text("SELECT client_id, source, category, recorded_at, data FROM fact WHERE client_id = ANY(:ids)"),
-            {"ids": list(with_history)},
-        ):
-            clients[row.client_id].sections[row.source, row.category] = section(
-                row.source, row.category, row.recorded_at, orjson.loads(row.data)
-            )
+        for id, made in (await sections(db, with_history)).items():
+            clients[id].sections = {(s["source"], s["category"]): s for s in made}
     return clients
+
+
+async def sections(db: Executor, ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
+    """All facts of each client, as sections in a fixed order."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    if not ids:
+        return found
+    for row in await db.execute(
+        text(
+            "SELECT client_id, source, category, recorded_at, data FROM fact WHERE client_id = ANY(:ids)"
+            " ORDER BY client_id, source, category"
+        ),
+        {"ids": list(ids)},
+    ):
+        made = section(row.source, row.category, row.recorded_at, orjson.loads(row.data))
+        found.setdefault(row.client_id, []).append(made)
+    return found
 
 
 def section(source: str, category: str, recorded_at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -329,4 +351,20 @@ async def acknowledge_retractions(db: Executor, acknowledged: Iterable[tuple[UUI
             " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS uuid[])) AS r(i, f) WHERE id = i AND reference = f"
         ),
         list(acknowledged),
+    )
+
+
+async def held_client(db: Executor, hold: UUID) -> int | None:
+    """The client of a hold that nobody has lifted."""
+    found = (
+        await db.execute(text("SELECT client_id FROM hold WHERE id = :id AND lifted_at IS NULL"), {"id": hold})
+    ).scalar()
+    return None if found is None else int(found)
+
+
+async def lift_hold(db: Executor, hold: UUID, by: str) -> None:
+    """Enter that a hold is lifted, and by whom."""
+    await db.execute(
+        text("UPDATE hold SET lifted_at = clock_timestamp(), lifted_by = :by WHERE id = :id AND lifted_at IS NULL"),
+        {"id": hold, "by": by},
     )

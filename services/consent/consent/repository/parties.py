@@ -59,11 +59,11 @@ async def add_agreement(db: Executor, agreement: Agreement, signatories: Mapping
 
 
 async def agreements(db: Executor) -> list[Agreement]:
-    """The newest version of every agreement, whether in force or not: `decide` looks at the dates."""
+    """Every version of every agreement, in force or not: `decide` chooses by the dates."""
     rows = await db.execute(
         text(
-            "SELECT DISTINCT ON (id) id, version, sources, recipients, terms::text AS terms, starts, ends"
-            " FROM agreement ORDER BY id, version DESC"
+            "SELECT id, version, sources, recipients, terms::text AS terms, starts, ends FROM agreement"
+            " ORDER BY id, version"
         )
     )
     return [

@@ -100,6 +100,12 @@ class Doubt:
 _OURS = "client_id % :shards = :shard AND set_aside IS NULL AND due_at <= clock_timestamp()"
 
 
+_NOT_BEHIND = (
+    "(kind = 0 OR NOT EXISTS (SELECT 1 FROM queue s WHERE s.set_aside IS NOT NULL AND s.topic = q.topic"
+    " AND s.reference = q.reference AND s.id < q.id))"
+)
+
+
 async def claim(
     db: Executor, shard: int, shards: int, limit: int, paused: Collection[str], only: Collection[int] | None
 ) -> Sequence[Any]:
@@ -110,7 +116,8 @@ async def claim(
     """
     if only is not None:
         result = await db.execute(
-            text(f"SELECT * FROM queue WHERE id = ANY(:only) AND {_OURS} ORDER BY kind <> 0, id"),  # noqa: S608 # constants
+            # Only constants are put into the text.
+            text(f"SELECT * FROM queue q WHERE id = ANY(:only) AND {_OURS} AND {_NOT_BEHIND} ORDER BY kind <> 0, id"),  # noqa: S608
             {"only": list(only), "shard": shard, "shards": shards},
         )
         return result.all()
@@ -118,9 +125,7 @@ async def claim(
         text(
             # Only constants are put into the text.
             f"(SELECT * FROM queue WHERE kind = 0 AND {_OURS} AND topic <> ALL(:paused) ORDER BY id LIMIT :n)"  # noqa: S608
-            f" UNION ALL (SELECT * FROM queue q WHERE kind <> 0 AND {_OURS} AND topic <> ALL(:paused) AND NOT EXISTS"
-            " (SELECT 1 FROM queue s WHERE s.set_aside IS NOT NULL AND s.topic = q.topic AND s.reference = q.reference"
-            " AND s.id < q.id)"
+            f" UNION ALL (SELECT * FROM queue q WHERE kind <> 0 AND {_OURS} AND topic <> ALL(:paused) AND {_NOT_BEHIND}"
             " ORDER BY id LIMIT :n)"
         ),
         {"shard": shard, "shards": shards, "n": limit, "paused": list(paused)},

@@ -20,8 +20,13 @@ async def client_of(db: Executor, reference: UUID, recipient: str) -> int | None
     return None if found is None else int(found)
 
 
-async def disclosures(db: Executor, client_id: int, limit: int, before: int | None) -> Sequence[Any]:
-    """The ledger of one client, newest first, with what is known of each entry's leaving."""
+async def disclosures(
+    db: Executor, client_id: int, agency: str | None, limit: int, before: int | None
+) -> Sequence[Any]:
+    """The ledger of one client, newest first, with what is known of each entry's leaving.
+
+    With `agency`, only what was told, or refused, to that agency or of what that agency recorded.
+    """
     result = await db.execute(
         text(
             "SELECT l.id, l.kind, l.decision, l.recipient, l.purpose, l.type, l.decided_at, l.explanation,"
@@ -29,9 +34,16 @@ async def disclosures(db: Executor, client_id: int, limit: int, before: int | No
             " EXISTS (SELECT 1 FROM ledger c WHERE c.queue_id = l.queue_id AND c.kind = 'cancelled'"
             " AND c.decision = l.decision) AS cancelled"
             " FROM ledger l WHERE l.client_id = :client AND (CAST(:before AS bigint) IS NULL OR l.id < :before)"
+            " AND (CAST(:agency AS text) IS NULL OR l.recipient = :agency OR position(:source IN l.explanation) > 0)"
             " AND l.kind <> 'cancelled' ORDER BY l.id DESC LIMIT :limit"
         ),
-        {"client": client_id, "limit": limit, "before": before},
+        {
+            "client": client_id,
+            "agency": agency,
+            "source": f'"source":"{agency}"',
+            "limit": limit,
+            "before": before,
+        },
     )
     return result.all()
 
@@ -63,15 +75,3 @@ async def holds(db: Executor) -> Sequence[Any]:
             text("SELECT id, reason, asserted_by, since FROM hold WHERE lifted_at IS NULL ORDER BY since, id")
         )
     ).all()
-
-
-async def lift_hold(db: Executor, id: UUID, by: str) -> bool:
-    """Lift a hold; False when there is none. The consents that it stopped stay withdrawn."""
-    result = await db.execute(
-        text(
-            "UPDATE hold SET lifted_at = clock_timestamp(), lifted_by = :by WHERE id = :id"
-            " AND lifted_at IS NULL RETURNING 1"
-        ),
-        {"id": id, "by": by},
-    )
-    return result.first() is not None

@@ -52,7 +52,7 @@ async def sign(session: AsyncSession, agreement: Agreement, signatories: dict[st
             f"Give a signatory for each of: {', '.join(sorted(unsigned))}.",
             422,
         )
-    current = next((a.version for a in registered.agreements if a.id == agreement.id), 0)
+    current = max((a.version for a in registered.agreements if a.id == agreement.id), default=0)
     if agreement.version != current + 1:
         raise Problem(
             "version-conflict",

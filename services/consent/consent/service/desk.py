@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from consent.domain import Agency, ClientFacts, Granted, Item, Question, Withdrawn, decide, lifts
+from consent.domain import Agency, ClientFacts, Granted, Item, Question, Withdrawn, acts_for, decide, lifts
 from consent.events import SOURCE
 from consent.repository.clients import Changes, Client, IdentifierKey, Reference, consent_body, section
 from consent.repository.queue import NOTICE, RECORD, RETRACTION, QueueRow
@@ -143,7 +143,7 @@ class Desk:
         told = False
         for reference in client.references.values():
             recipient = self.register.agencies[reference.recipient]
-            if reference.queued and any(event.stops(purpose, recipient.id) for purpose in named):
+            if reference.queued and any(event.stops(p, recipient.id) and acts_for(recipient, p) for p in named):
                 self._retract(client, recipient, reference.id, id, named, event.version, traceparent)
                 told = True
         if not told:
@@ -185,8 +185,13 @@ class Desk:
         self.changes.holds.append((uuid4(), client.id, reason, agency))
         self.withdraw(client, agency, event_id, self.now, None, None, traceparent)
 
-    def offer_snapshots(self, client: Client, at: datetime, traceparent: str | None) -> None:
-        """Queue all that may be seen for each subscriber to whom something is permitted at `at`."""
+    def offer_snapshots(
+        self, client: Client, at: datetime, traceparent: str | None, *, resting_on: int | None = None
+    ) -> None:
+        """Queue a snapshot for each subscriber to whom something is permitted at `at`; it is read when it leaves.
+
+        With `resting_on`, only for those whose permit rests on that version of consent: a permit that begins by it.
+        """
         facts = ClientFacts(tuple(client.history), client.held)
         pairs = {
             (s.recipient.id, s.purpose): s.recipient
@@ -195,13 +200,11 @@ class Desk:
         }
         for (_, purpose), recipient in sorted(pairs.items(), key=lambda pair: pair[0]):
             items = tuple(Item(source, Category(category)) for source, category in client.sections)
-            wanted = tuple(item for item in items if item.source != recipient.id)
-            question = Question(recipient, purpose, wanted, at)
-            if decide(question, facts, self.register.agreements, self.register.kinds).permits:
-                sections = [client.sections[item.source, item.category.value] for item in wanted]
-                self.queue_record(
-                    client, recipient, purpose, SNAPSHOT, {"sections": sections}, traceparent, due_at=max(at, self.now)
-                )
+            question = Question(recipient, purpose, tuple(i for i in items if i.source != recipient.id), at)
+            decision = decide(question, facts, self.register.agreements, self.register.kinds)
+            if decision.permits and (resting_on is None or resting_on in decision.consents):
+                due = max(at, self.now)
+                self.queue_record(client, recipient, purpose, SNAPSHOT, {}, traceparent, due_at=due)
 
     def _next_version(self, client: Client) -> int:
         client.consent_version += 1

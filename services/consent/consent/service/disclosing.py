@@ -17,11 +17,13 @@ from consent.repository import clients, queue
 from consent.repository.queue import Doubt, Entry
 from consent.repository.sql import Executor
 from consent.service import register
-from consent.service.desk import WITHDRAWN, request_settled, retraction, withdrawal_done
+from consent.service.desk import SNAPSHOT, WITHDRAWN, request_settled, retraction, withdrawal_done
 from consent.service.register import Register
 from contracts.vocabulary import Category, Purpose
 from servicekit.envelope import encode
 
+NOT_AGREED = frozenset({"no-agreement", "agreement-category", "not-its-purpose"})
+"""Rules by which a recipient must not even learn that there is something to withhold."""
 MAX_RECORD = 1_000_000
 """Bytes of one record: what the partners' topics take."""
 
@@ -63,14 +65,27 @@ async def decide_cycle(
         return cycle
     records = [row for row in rows if row.kind == queue.RECORD]
     facts, registered, now = await _facts(db, {row.client_id for row in records})
+    sections = await clients.sections(db, {row.client_id for row in records if row.type == SNAPSHOT})
+    waiting: set[tuple[str, UUID]] = set()
     for row in rows:
         if row.kind != queue.RECORD:
             cycle.leaving.append(Leaving(row, row.body.encode()))
             continue
+        if (row.topic, row.reference) in waiting:
+            continue  # behind a row that was just set aside, for the same client and recipient
+        doubt = doubts.get(row.id)
         try:
-            _decide_row(row, facts.get(row.client_id, ClientFacts()), registered, now, doubts.get(row.id), cycle)
+            body = orjson.loads(row.body)
+            if row.type == SNAPSHOT:  # of now: one that was queued for a later day would be stale
+                body["sections"] = [s for s in sections.get(row.client_id, []) if s["source"] != row.recipient]
+            _decide_row(row, body, facts.get(row.client_id, ClientFacts()), registered, now, doubt, cycle)
         except (ValueError, KeyError, TypeError) as error:  # a bad row never stops the others
             cycle.unsendable[row.id] = type(error).__name__
+            waiting.add((row.topic, row.reference))
+            if doubt:
+                cycle.notices.append(_retract_doubt(row, doubt, now))
+            if row.requester:
+                cycle.notices.append(_settled(row, "denied", Decision(), now))
     await queue.enter_ledger(db, cycle.entries)
     await queue.remove(db, cycle.refused)
     await queue.add(db, cycle.notices)
@@ -80,14 +95,19 @@ async def decide_cycle(
 
 
 def _decide_row(
-    row: Any, facts: ClientFacts, registered: Register, now: datetime, doubt: Doubt | None, cycle: Cycle
+    row: Any,
+    body: dict[str, Any],
+    facts: ClientFacts,
+    registered: Register,
+    now: datetime,
+    doubt: Doubt | None,
+    cycle: Cycle,
 ) -> None:
     """Decide one record. `doubt` is what would have left for it in a cycle that was cut.
 
     Raises:
         ValueError, KeyError, TypeError: the row cannot be read.
     """
-    body = orjson.loads(row.body)
     question, about = _question(row, body, registered, now)
     decision = decide(question, facts, registered.agreements, registered.kinds)
     if not about <= decision.permitted:
@@ -114,10 +134,10 @@ def _decide_row(
         cycle.notices.append(_settled(row, "cancelled" if doubt else "denied", decision, now))
 
 
-async def finish_cycle(db: Executor, sent: list[tuple[Leaving, tuple[str, int, int]]]) -> int:
-    """Enter that these rows are committed in their topics, each at (topic, partition, offset). Gives how many."""
+async def finish_cycle(db: Executor, sent: list[tuple[Leaving, tuple[str, int, int]]]) -> None:
+    """Enter that these rows are committed in their topics, each at (topic, partition, offset)."""
     if not sent:
-        return 0
+        return
     now = await clients.time_now(db)
     await queue.remove(db, [leaving.row.id for leaving, _ in sent])
     places = {
@@ -149,7 +169,6 @@ async def finish_cycle(db: Executor, sent: list[tuple[Leaving, tuple[str, int, i
         if (row := leaving.row).kind == queue.RECORD and row.requester
     ]
     await queue.add(db, notices)
-    return len(sent)
 
 
 async def _facts(db: Executor, ids: Collection[int]) -> tuple[dict[int, ClientFacts], Register, datetime]:
@@ -183,7 +202,7 @@ def _record(row: Any, body: dict[str, Any], decision: Decision, id: UUID, now: d
                 for a, v, b in sorted({(p.agreement, p.agreement_version, p.basis.value) for p in decision.permits})
             ],
             "consents": decision.consents,
-            "withheld": withheld(decision),
+            "withheld": withheld(decision, to_recipient=True),
             "obligations": decision.obligations,
         },
     }
@@ -193,11 +212,16 @@ def _record(row: Any, body: dict[str, Any], decision: Decision, id: UUID, now: d
     return encode(row.type, SOURCE, data, subject=str(row.reference), time=now)
 
 
-def withheld(decision: Decision) -> list[dict[str, str]]:
-    """What was withheld and why (`contracts.leaving.Withheld`)."""
+def withheld(decision: Decision, *, to_recipient: bool = False) -> list[dict[str, str]]:
+    """What was withheld and why (`contracts.leaving.Withheld`).
+
+    A recipient is told of categories that an agreement would let it see, and of no others: that something of a category
+    is known of a client can itself be sensitive.
+    """
     return [
         {"category": r.item.category.value, "source": r.item.source, "rule": r.rule, "remedy": r.remedy}
         for r in decision.refusals
+        if not (to_recipient and r.rule in NOT_AGREED)
     ]
 
 
@@ -240,7 +264,7 @@ def _settled(row: Any, outcome: str, decision: Decision, now: datetime) -> queue
         row.reference_of_requester,
         row.request,
         outcome,
-        withheld(decision),
+        withheld(decision, to_recipient=True),
         now,
         row.traceparent,
     )

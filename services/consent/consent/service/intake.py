@@ -172,17 +172,28 @@ def _answer_of(case: Case, repeats: dict[int, Case]) -> bytes:
 
 async def _open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
     """Find or make the clients of the batch, lock them, and read what the batch needs of them."""
-    keys = {key for case in cases for key in case.keys}
+    named = {id(case): _named(case) for case in cases}
+    keys = set().union(*named.values())
     known = await clients.resolve(session, keys)
+    if keys - known.keys():
+        # A withdrawal for a number that nobody has yet and the event that brings the number must see each other.
+        await clients.lock_numbers(session, exclusive=any(case.changes_consent for case in cases))
     await clients.lock(session, set(known.values()))
-    if known and await clients.resolve(session, keys) != known:
-        raise TryAgain  # a number changed hands while we waited for the lock
+    if keys and await clients.resolve(session, keys) != known:
+        raise TryAgain  # a number changed hands while we waited for a lock
     registered = await register.load(session)
     now = await clients.time_now(session)
-    suspected = {known[key] for case in cases if case.changes_consent for key in case.keys if key in known}
+    suspected = {known[key] for case in cases if case.changes_consent for key in named[id(case)] if key in known}
     desk = Desk(await clients.load(session, set(known.values()), suspected), registered, now)
     await _settle_clients(session, cases, known, desk)
     return desk
+
+
+def _named(case: Case) -> set[IdentifierKey]:
+    """The numbers to look up for an event: for one that stops sharing, all that stand anywhere in it."""
+    if isinstance(case.event, ConsentWithdrawn):
+        return reading.identifiers_in(case.arrival.value, case.arrival.agency) | set(case.keys)
+    return set(case.keys)
 
 
 async def _settle_clients(
@@ -305,7 +316,8 @@ def _grant(case: Case, event: ConsentGranted, client: Client, desk: Desk, forms:
     granted = desk.grant(client, granted, data.form, (agency, data.form) in forms, event.id, details)
     forms.add((agency, data.form))
     if granted.effective:
-        desk.offer_snapshots(client, max(desk.now, granted.valid_from or desk.now), case.traceparent)
+        begins = max(desk.now, granted.valid_from or desk.now)
+        desk.offer_snapshots(client, begins, case.traceparent, resting_on=granted.version)
     else:
         log.warning(
             "a consent of %s is kept as history: its form was seen, or it was given before a withdrawal", agency

@@ -120,12 +120,12 @@ def id_of(value: bytes) -> str | None:
         id = orjson.loads(value)["id"]
     except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
         return None
-    return id if isinstance(id, str) and 0 < len(id) <= 128 else None
+    return id if isinstance(id, str) and 0 < len(id) <= 128 and "\0" not in id else None
 
 
 def is_stopping(value: bytes) -> bool:
     """Whether unreadable bytes look like an event that was to stop sharing. When in doubt: yes."""
-    text = value.decode("utf-8", "replace")
+    text = _text(value)
     if "\\u" in text:
         try:
             text = orjson.dumps(orjson.loads(value)).decode()
@@ -147,22 +147,26 @@ def identifiers_in(value: bytes, agency: str) -> set[IdentifierKey]:
 
     JSON is walked, so that no escape hides a number; what is not JSON is searched as text, escaped slashes undone.
     """
+    found: set[IdentifierKey] = set()
     try:
         parsed = orjson.loads(value)
     except orjson.JSONDecodeError:
-        text = value.decode("utf-8", "replace").replace("\\/", "/")
-        return _numbers_in(text, agency) | {
-            ("CASE", agency, found.group(1))
-            for found in re.finditer(r'"value"\s*:\s*"([^"]{1,64})"', text)
-            if "CASE" in text
-        }
-    found: set[IdentifierKey] = set()
-    for node in _nodes(parsed):
-        if isinstance(node, str):
-            found |= _numbers_in(node, agency)
-        elif isinstance(node, dict) and node.get("type") == "CASE" and isinstance(node.get("value"), str):
-            found.add(("CASE", agency, node["value"]))
+        text = _text(value).replace("\\/", "/")
+        found |= _numbers_in(text, agency)
+        if "CASE" in text:
+            found |= {("CASE", agency, m.group(1)) for m in re.finditer(r'"value"\s*:\s*"([^"]{1,64})"', text)}
+    else:
+        for node in _nodes(parsed):
+            if isinstance(node, str):
+                found |= _numbers_in(node, agency)
+            elif isinstance(node, dict) and node.get("type") == "CASE" and isinstance(node.get("value"), str):
+                found.add(("CASE", agency, node["value"]))
     return {key for key in found if key[0] != "CASE" or _CASE.fullmatch(key[2])}
+
+
+def _text(value: bytes) -> str:
+    """Bytes as text, whatever their encoding: without NULs, UTF-16 reads like UTF-8 as far as numbers go."""
+    return value.replace(b"\0", b"").decode("utf-8", "replace")
 
 
 def _numbers_in(text: str, agency: str) -> set[IdentifierKey]:
@@ -186,10 +190,9 @@ def _nodes(root: Any) -> Iterable[Any]:
 
 def keys_of(event: IntakeEvent, agency: str) -> list[IdentifierKey]:
     """The identifiers of an event as the identifier table knows them."""
-    return [
-        (i.type.value, agency if i.type in (IdentifierType.CASE, IdentifierType.THROUGHGATE) else "", i.value)
-        for i in event.data.identifiers
-    ]
+    own = (IdentifierType.CASE, IdentifierType.THROUGHGATE)
+    keys = ((i.type.value, agency if i.type in own else "", i.value) for i in event.data.identifiers)
+    return list(dict.fromkeys(keys))
 
 
 def accepted(arrival: Arrival, event: IntakeEvent, data: dict[str, Any], now: datetime) -> bytes:

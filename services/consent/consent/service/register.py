@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from consent.domain import Agency, Agreement
+from consent.domain import Agency, Agreement, acts_for
 from consent.repository import parties
 from consent.repository.sql import Executor
 from contracts.vocabulary import AgencyKind, Category, Purpose
@@ -48,7 +48,7 @@ class Register:
             for purpose, terms in agreement.terms.items():
                 if terms.subscription:
                     for id in sorted(agreement.recipients - {source}):
-                        if id in self.agencies:
+                        if id in self.agencies and acts_for(self.agencies[id], purpose):
                             yield Subscription(self.agencies[id], purpose, terms.categories, agreement.starts)
 
 

@@ -203,27 +203,39 @@ CREATE TABLE intake (
     INBOX[1],
 ]
 
-GRANTS = {
-    "agency": "SELECT, INSERT, UPDATE",
-    "agreement": "SELECT, INSERT",
-    "client": "SELECT, INSERT, UPDATE",
+# Tables that say what was decided and agreed are append-only for everyone; what may change is named by column.
+SHARED = {
+    "agency": "SELECT",
+    "agreement": "SELECT",
+    "client": "SELECT, INSERT, UPDATE (consent_version)",
     "identifier": "SELECT, INSERT",
-    "reference": "SELECT, INSERT, UPDATE",
-    "fact": "SELECT, INSERT, UPDATE, DELETE",
-    "source_version": "SELECT, INSERT, UPDATE",
+    "reference": "SELECT, INSERT, UPDATE (queued)",
+    "fact": "SELECT, INSERT, UPDATE (recorded_at, data)",
+    "source_version": "SELECT, INSERT, UPDATE (clientversion)",
     "consent": "SELECT, INSERT",
-    "hold": "SELECT, INSERT, UPDATE",
     "held_identifier": "SELECT, INSERT",
-    "withdrawal": "SELECT, INSERT, UPDATE",
-    "retraction": "SELECT, INSERT, UPDATE",
-    "queue": "SELECT, INSERT, UPDATE, DELETE",
+    "intake": "SELECT, INSERT, UPDATE (answer)",
+}
+API = {
+    "agency": "INSERT, UPDATE (kind, area, name)",
+    "agreement": "INSERT",
+    "hold": "SELECT, INSERT, UPDATE (lifted_at, lifted_by)",
+    "withdrawal": "SELECT, INSERT",
+    "retraction": "SELECT, INSERT",
+    "queue": "SELECT (id), INSERT",
+    "ledger": "SELECT",
+}
+WORKER = {
+    "hold": "SELECT, INSERT",
+    "withdrawal": "SELECT, INSERT, UPDATE (done_at)",
+    "retraction": 'SELECT, INSERT, UPDATE (topic, partition, "offset", done_at, acknowledged_at)',
+    "queue": "SELECT, INSERT, UPDATE (set_aside), DELETE",
     "ledger": "SELECT, INSERT",
-    "intake": "SELECT, INSERT, UPDATE",
     "set_aside": "SELECT, INSERT",
 }
 
 
 def upgrade() -> None:
     """Make the tables."""
-    for statement in [*TABLES, *grants(GRANTS, "api", "worker")]:
+    for statement in [*TABLES, *grants(SHARED, "api", "worker"), *grants(API, "api"), *grants(WORKER, "worker")]:
         op.execute(statement)
