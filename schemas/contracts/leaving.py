@@ -80,7 +80,8 @@ class OfferDisclosure(Disclosure):
 class StepMessage(Wire):
     """A step of a release plan that is due."""
 
-    plan: UUID
+    step_reference: UUID
+    """This recipient's own reference of the step."""
     step: Literal["day-before", "morning-of-release"]
     due_at: AwareDatetime
 

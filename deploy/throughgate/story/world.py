@@ -35,8 +35,8 @@ PREFIX = "throughgate."
 SCOPES = {
     "operator": ("operator", "agreements:write", "agreements:read"),
     "agency": ("events:write", "disclosures:read", "subject-access", "agreements:read"),
-    "referral": ("directory:write", "referrals:read"),
-    "matching": ("volunteers:write", "matches:read"),
+    "referral": ("directory:write", "referrals:read", "operator"),
+    "matching": ("volunteers:write", "matches:read", "operator"),
     "notifications": ("plans:write", "plans:read", "operator"),
 }
 """What each of the story's callers may do."""

@@ -28,6 +28,11 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 Prison = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
+def _within(caller: Caller) -> str | None:
+    """The agency that the caller is held to: its own; None for an operator, who is held to none."""
+    return None if "operator" in caller.scopes else caller.agency
+
+
 class VolunteerBody(StrictWire):
     """A volunteer as the scheme registers them: no name, only what the rules ask about."""
 
@@ -101,9 +106,11 @@ class RoundDone(Wire):
 
 @router.put("/volunteers/{id}", status_code=204, summary="Write one volunteer")
 async def put_volunteer(
-    id: UUID, body: VolunteerBody, request: Request, _: Annotated[Caller, Depends(require("volunteers:write"))]
+    id: UUID, body: VolunteerBody, request: Request, caller: Annotated[Caller, Depends(require("volunteers:write"))]
 ) -> None:
-    await request.app.state.database.run(lambda session: service.put_volunteer(session, id, body.model_dump()))
+    await request.app.state.database.run(
+        lambda session: service.put_volunteer(session, id, body.model_dump(), within=_within(caller))
+    )
 
 
 @router.get("/volunteers", summary="Volunteers with their caseloads")
@@ -114,15 +121,17 @@ async def get_volunteers(
     return [VolunteerLine.model_validate(dict(row)) for row in rows]
 
 
-@router.get("/matches", summary="Matches, newest first")
+@router.get("/matches", summary="Your agency's matches, newest first")
 async def get_matches(
     request: Request,
-    _: Annotated[Caller, Depends(require("matches:read"))],
+    caller: Annotated[Caller, Depends(require("matches:read"))],
     client: UUID | None = None,
     state: State | None = None,
     limit: Limit = 100,
 ) -> list[MatchLine]:
-    rows = await request.app.state.database.run(lambda session: service.matches(session, client, state, limit))
+    rows = await request.app.state.database.run(
+        lambda session: service.matches(session, client, state, limit, within=_within(caller))
+    )
     return [MatchLine.model_validate(dict(row)) for row in rows]
 
 

@@ -135,6 +135,8 @@ class Match:
     volunteer: UUID
     scheme: str
     expires_at: datetime
+    origin: str | None = None
+    """The agency whose assessment of risk the offer rests on."""
     id: UUID = field(default_factory=uuid4)
     state: State = State.REQUESTED
     reason: Reason | None = None

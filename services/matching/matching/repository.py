@@ -74,7 +74,8 @@ async def clients(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, C
     for row in await _rows(
         session,
         """
-        SELECT id, client, volunteer, scheme, expires_at, state, reason, request, explanation, withheld, changed_at
+        SELECT id, client, volunteer, scheme, expires_at, state, reason, request, explanation, withheld, changed_at,
+            origin
         FROM match WHERE client = ANY(:wanted) AND state IN ('requested', 'offered', 'active')
         """,
         wanted=wanted,
@@ -212,6 +213,22 @@ async def save(
     await _save_matches(session, [m for m in moved if m.is_open])
 
 
+async def erase_poisoned(session: AsyncSession, client: UUID, version: int | None) -> None:
+    """Erase a client's facts and keep the tombstone, whatever else is wrong."""
+    await _do(
+        session,
+        """
+        INSERT INTO client (reference, tombstone, withdrawn_at) VALUES (:client, :version, clock_timestamp())
+        ON CONFLICT (reference) DO UPDATE SET tombstone = GREATEST(client.tombstone, excluded.tombstone),
+            withdrawn_at = excluded.withdrawn_at, waiting_since = NULL, facts_at = NULL
+        """,
+        client=client,
+        version=version,
+    )
+    await _do(session, "DELETE FROM section WHERE client = :client", client=client)
+    await _do(session, "UPDATE match SET explanation = '{}', withheld = '[]' WHERE client = :client", client=client)
+
+
 async def _save_clients(session: AsyncSession, changed: Collection[Client], withdrawn: Collection[UUID]) -> None:
     await _do(
         session,
@@ -260,13 +277,13 @@ async def _save_matches(session: AsyncSession, matches: Sequence[Match]) -> None
         session,
         """
         INSERT INTO match (id, client, volunteer, scheme, expires_at, state, reason, request, explanation, withheld,
-            changed_at)
-        SELECT i, c, v, s, x, st, r, q, CAST(e AS jsonb), CAST(w AS jsonb), t
+            changed_at, origin)
+        SELECT i, c, v, s, x, st, r, q, CAST(e AS jsonb), CAST(w AS jsonb), t, o
         FROM unnest(CAST(:ids AS uuid[]), CAST(:clients AS uuid[]), CAST(:volunteers AS uuid[]),
             CAST(:schemes AS text[]), CAST(:expires_at AS timestamptz[]), CAST(:states AS text[]),
             CAST(:reasons AS text[]), CAST(:requests AS uuid[]), CAST(:explanations AS text[]),
-            CAST(:withheld AS text[]), CAST(:changed_at AS timestamptz[]))
-            AS rows(i, c, v, s, x, st, r, q, e, w, t)
+            CAST(:withheld AS text[]), CAST(:changed_at AS timestamptz[]), CAST(:origins AS text[]))
+            AS rows(i, c, v, s, x, st, r, q, e, w, t, o)
         ON CONFLICT (id) DO UPDATE SET state = excluded.state, reason = excluded.reason,
             explanation = excluded.explanation, withheld = excluded.withheld, changed_at = excluded.changed_at
         """,
@@ -281,6 +298,7 @@ async def _save_matches(session: AsyncSession, matches: Sequence[Match]) -> None
         explanations=[_json(m.explanation) for m in matches],
         withheld=[_json(m.withheld) for m in matches],
         changed_at=[m.changed_at for m in matches],
+        origins=[m.origin for m in matches],
     )
     moves = [(m.id, move) for m in matches for move in m.moves]
     await _do(
@@ -300,9 +318,9 @@ async def _save_matches(session: AsyncSession, matches: Sequence[Match]) -> None
     )
 
 
-async def put_volunteer(session: AsyncSession, id: UUID, values: Mapping[str, Any]) -> None:
-    """Write one volunteer."""
-    await _do(
+async def put_volunteer(session: AsyncSession, id: UUID, values: Mapping[str, Any], within: str | None) -> bool:
+    """Write one volunteer; false, and nothing written, where `within` is another agency than the volunteer's scheme."""
+    written = await _rows(
         session,
         """
         INSERT INTO volunteer (id, scheme, areas, languages, gender, approved, available, dbs_level, dbs_expires,
@@ -319,10 +337,14 @@ async def put_volunteer(session: AsyncSession, id: UUID, values: Mapping[str, An
             interviewed_by_public_protection = excluded.interviewed_by_public_protection,
             caseload_limit = excluded.caseload_limit, pathways = excluded.pathways,
             changed_at = clock_timestamp()
+        WHERE CAST(:within AS text) IS NULL OR volunteer.scheme = CAST(:within AS text)
+        RETURNING id
         """,
         id=id,
+        within=within,
         **values,
     )
+    return bool(written)
 
 
 async def listed_volunteers(session: AsyncSession, limit: int) -> Sequence[RowMapping]:
@@ -339,8 +361,13 @@ async def listed_volunteers(session: AsyncSession, limit: int) -> Sequence[RowMa
     )
 
 
-async def matches(session: AsyncSession, client: UUID | None, state: str | None, limit: int) -> Sequence[RowMapping]:
-    """Matches, newest first, each with its history."""
+async def matches(
+    session: AsyncSession, within: str | None, client: UUID | None, state: str | None, limit: int
+) -> Sequence[RowMapping]:
+    """Matches, newest first, each with its history. `within` one agency: of which it is the origin, or was offered.
+
+    Before the door has said that the scheme was told, or when it said no, the scheme learns nothing here either.
+    """
     return await _rows(
         session,
         """
@@ -350,8 +377,12 @@ async def matches(session: AsyncSession, client: UUID | None, state: str | None,
         FROM match
         WHERE (CAST(:client AS uuid) IS NULL OR client = CAST(:client AS uuid))
             AND (CAST(:state AS text) IS NULL OR state = CAST(:state AS text))
+            AND (CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
+                OR (scheme = CAST(:within AS text) AND EXISTS (
+                    SELECT FROM match_history h WHERE h.match = match.id AND h.state = 'offered')))
         ORDER BY created_at DESC, id LIMIT :limit
         """,
+        within=within,
         client=client,
         state=state,
         limit=limit,

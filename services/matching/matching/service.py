@@ -17,6 +17,7 @@ from matching import domain, events, repository
 from matching.domain import KEPT, LONDON, OFFER_STANDS, Actor, Client, Match, Reason, Section, State
 from servicekit import faults, inbox, outbox
 from servicekit.kafka import Outgoing
+from servicekit.problems import Problem
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,15 @@ async def take_in(session: AsyncSession, received: Sequence[events.Received]) ->
     await repository.save(session, clients.values(), work.withdrawn, work.kept)
     await outbox.add(session, work.outgoing)
     faults.point("matching.applied")
+
+
+async def erase_poisoned(session: AsyncSession, value: bytes | None) -> None:
+    """Erase for a withdrawal that could not be applied, by no more than it takes; what is open is left to a person."""
+    found = events.poisoned_withdrawal(value)
+    if found is not None:
+        client, version = found
+        log.error("erased for a withdrawal that could not be applied: its open work is to be ended by a person")
+        await repository.erase_poisoned(session, client, version)
 
 
 class Batch:
@@ -62,9 +72,10 @@ class Batch:
         event = r.event
         match event:
             case events.ClientWithdrawn():
-                client.withdraw(event.data.consent_version, self.now)
-                self.withdrawn.add(client.reference)
-                self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
+                if events.PURPOSE in event.data.purposes:
+                    client.withdraw(event.data.consent_version, self.now)
+                    self.withdrawn.add(client.reference)
+                    self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
                 retraction = event.data.retraction
                 self.outgoing.append(events.acknowledged(client.reference, retraction, self.now, r.traceparent))
             case events.RequestSettled():
@@ -197,7 +208,8 @@ async def run_round(session: AsyncSession) -> Round:
 def _offer(client: Client, profile: domain.Profile, a: domain.Assignment, now: datetime) -> Outgoing:
     if profile.origin is None:
         raise AssertionError("a client whose risk is not known is never offered a mentor")
-    made = Match(client.reference, a.volunteer.id, a.volunteer.scheme, now + OFFER_STANDS, request=uuid4())
+    expires = now + OFFER_STANDS
+    made = Match(client.reference, a.volunteer.id, a.volunteer.scheme, expires, profile.origin, request=uuid4())
     made.explanation = {"scores": a.scores, "passed": [rule.name for rule in domain.RULES]}
     made.begin(now)
     client.matches.append(made)
@@ -226,9 +238,20 @@ def _past(rows: Sequence[RowMapping], clients: Mapping[UUID, Client]) -> domain.
     return found
 
 
-async def put_volunteer(session: AsyncSession, id: UUID, values: Mapping[str, Any]) -> None:
-    """Write one volunteer."""
-    await repository.put_volunteer(session, id, values)
+async def put_volunteer(session: AsyncSession, id: UUID, values: Mapping[str, Any], *, within: str | None) -> None:
+    """Write one volunteer: `within` one agency its own only.
+
+    Raises:
+        Problem: the volunteer is another scheme's.
+    """
+    own = within is None or within == values["scheme"]
+    if not own or not await repository.put_volunteer(session, id, values, within):
+        raise Problem(
+            "not-yours",
+            "This volunteer is another scheme's",
+            "Write volunteers with your own agency as scheme, under ids of your own, or ask the operator to do it.",
+            403,
+        )
 
 
 async def volunteers(session: AsyncSession, limit: int) -> Sequence[RowMapping]:
@@ -236,6 +259,8 @@ async def volunteers(session: AsyncSession, limit: int) -> Sequence[RowMapping]:
     return await repository.listed_volunteers(session, limit)
 
 
-async def matches(session: AsyncSession, client: UUID | None, state: str | None, limit: int) -> Sequence[RowMapping]:
-    """Matches, newest first."""
-    return await repository.matches(session, client, state, limit)
+async def matches(
+    session: AsyncSession, client: UUID | None, state: str | None, limit: int, *, within: str | None
+) -> Sequence[RowMapping]:
+    """Matches, newest first: `within` one agency those that rest on its assessment or that it was offered."""
+    return await repository.matches(session, within, client, state, limit)

@@ -22,6 +22,11 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 Prison = Annotated[str, StringConstraints(pattern=r"^([A-Z]{3}|\*)$")]
 
 
+def _within(caller: Caller) -> str | None:
+    """The agency that the caller is held to: its own; None for an operator, who is held to none."""
+    return None if "operator" in caller.scopes else caller.agency
+
+
 class PartnerBody(StrictWire):
     """Whose releases an agency meets, and which steps it is told of."""
 
@@ -38,7 +43,7 @@ class PlanLine(Wire):
     state: PlanState
     reason: PlanReason | None
     steps: dict[StepState, int]
-    """How many steps are in each state."""
+    """How many of the steps that you may see are in each state."""
     created_at: datetime
     changed_at: datetime
 
@@ -55,7 +60,7 @@ class StepLine(Wire):
 
 
 class PlanDetail(Wire):
-    """A release plan with its steps."""
+    """A release plan with those of its steps that you may see."""
 
     id: UUID
     client: UUID
@@ -74,26 +79,30 @@ class ClockBody(StrictWire):
 
 @router.put("/gate-partners/{agency}", status_code=204, summary="Write whose releases an agency meets")
 async def put_partner(
-    agency: AgencyId, body: PartnerBody, request: Request, _: Annotated[Caller, Depends(require("plans:write"))]
+    agency: AgencyId, body: PartnerBody, request: Request, caller: Annotated[Caller, Depends(require("plans:write"))]
 ) -> None:
     prisons, steps = sorted(set(body.prisons)), sorted(set(body.steps))
-    await request.app.state.database.run(lambda session: service.put_partner(session, agency, prisons, steps))
+    await request.app.state.database.run(
+        lambda session: service.put_partner(session, agency, prisons, steps, within=_within(caller))
+    )
 
 
-@router.get("/plans", summary="Release plans, newest first")
+@router.get("/plans", summary="Your agency's release plans, newest first")
 async def get_plans(
     request: Request,
-    _: Annotated[Caller, Depends(require("plans:read"))],
+    caller: Annotated[Caller, Depends(require("plans:read"))],
     client: UUID | None = None,
     limit: Limit = 100,
 ) -> list[PlanLine]:
-    rows = await request.app.state.database.run(lambda session: service.plans(session, client, limit))
+    rows = await request.app.state.database.run(
+        lambda session: service.plans(session, client, limit, within=_within(caller))
+    )
     return [PlanLine.model_validate(dict(row)) for row in rows]
 
 
 @router.get("/plans/{id}", summary="One release plan with its steps")
-async def get_plan(id: UUID, request: Request, _: Annotated[Caller, Depends(require("plans:read"))]) -> PlanDetail:
-    row, steps = await request.app.state.database.run(lambda session: service.plan(session, id))
+async def get_plan(id: UUID, request: Request, caller: Annotated[Caller, Depends(require("plans:read"))]) -> PlanDetail:
+    row, steps = await request.app.state.database.run(lambda session: service.plan(session, id, within=_within(caller)))
     values: dict[str, Any] = dict(row) | {"steps": [dict(step) for step in steps]}
     return PlanDetail.model_validate(values)
 

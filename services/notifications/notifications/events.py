@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import orjson
 from opentelemetry.trace import SpanKind
 
 from contracts.leaving import (
@@ -18,6 +19,7 @@ from contracts.leaving import (
     StepMessage,
 )
 from contracts.requests import AcknowledgedData, StepRequestData
+from contracts.vocabulary import SERVICE_PURPOSES
 from servicekit.envelope import Wire, encode
 from servicekit.kafka import Outgoing
 from servicekit.telemetry import follow, from_headers, header
@@ -27,6 +29,7 @@ __all__ = [
     "ClearedEvent",
     "SERVICE",
     "CLEARED_TOPIC",
+    "PURPOSE",
     "ClientChanged",
     "ClientSnapshot",
     "ClientWithdrawn",
@@ -35,6 +38,7 @@ __all__ = [
     "StepMessage",
     "RequestSettled",
     "acknowledged",
+    "poisoned_withdrawal",
     "reading",
     "requested",
 ]
@@ -42,6 +46,9 @@ __all__ = [
 SERVICE = "notifications"
 CLEARED_TOPIC = f"cleared.{SERVICE}"
 REQUESTS_TOPIC = f"requests.{SERVICE}"
+PURPOSE = SERVICE_PURPOSES[SERVICE]
+"""The one purpose that this service acts for: a withdrawal for others only is not for it."""
+WITHDRAWN_OF_ANY_VERSION = "throughgate.client.withdrawn."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,27 @@ def reading(records: Sequence[Record]) -> Iterator[list[Received]]:
             )
             received.append(Received(event, UUID(event.subject), step.traceparent))
         yield received
+
+
+def poisoned_withdrawal(value: bytes | None) -> tuple[UUID, int | None] | None:
+    """The client of a withdrawal that could not be applied, and the version that it reaches to where that can be read.
+
+    Read with as little faith in the record as possible: it may be the contract that it does not fit. None: it is no
+    withdrawal, is for other purposes than ours, or does not say whose.
+    """
+    try:
+        event = orjson.loads(value or b"")
+        if not event["type"].startswith(WITHDRAWN_OF_ANY_VERSION):
+            return None
+        client = UUID(event["subject"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    data = event.get("data")
+    told = data if isinstance(data, dict) else {}
+    purposes, version = told.get("purposes"), told.get("consentVersion")
+    if isinstance(purposes, list) and PURPOSE not in purposes:
+        return None
+    return client, version if type(version) is int and 0 <= version < 2**31 else None
 
 
 def requested(data: StepRequestData, time: datetime, traceparent: str | None) -> Outgoing:

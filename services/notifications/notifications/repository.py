@@ -197,6 +197,39 @@ async def _erase(session: AsyncSession, clients: Sequence[Client]) -> None:
     )
 
 
+async def erase_poisoned(session: AsyncSession, client: UUID, version: int | None) -> None:
+    """Erase a client's facts and keep the tombstone, whatever else is wrong; without its day a plan is none."""
+    await _do(
+        session,
+        """
+        INSERT INTO client (reference, tombstone, withdrawn_at) VALUES (:client, :version, clock_timestamp())
+        ON CONFLICT (reference) DO UPDATE SET tombstone = GREATEST(client.tombstone, excluded.tombstone),
+            withdrawn_at = excluded.withdrawn_at
+        """,
+        client=client,
+        version=version,
+    )
+    await _do(session, "DELETE FROM section WHERE client = :client", client=client)
+    await _do(
+        session,
+        """
+        UPDATE plan SET state = 'cancelled', reason = 'consent-withdrawn', origin = NULL, prison = NULL,
+            release_date = NULL, stale = false, changed_at = clock_timestamp()
+        WHERE client = :client
+        """,
+        client=client,
+    )
+    await _do(
+        session,
+        """
+        UPDATE step SET for_date = NULL, due_at = NULL, withheld = '[]', changed_at = clock_timestamp(),
+            state = CASE WHEN state = 'planned' THEN 'cancelled' ELSE state END
+        WHERE client = :client
+        """,
+        client=client,
+    )
+
+
 async def _save_sections(session: AsyncSession, sections: Mapping[tuple[UUID, str, Category], Section]) -> None:
     if not sections:
         return
@@ -297,33 +330,53 @@ async def put_partner(session: AsyncSession, agency: str, prisons: Sequence[str]
 
 
 async def plans(
-    session: AsyncSession, *, id: UUID | None = None, client: UUID | None = None, limit: int = 1
+    session: AsyncSession,
+    within: str | None,
+    *,
+    id: UUID | None = None,
+    client: UUID | None = None,
+    limit: int = 1,
 ) -> Sequence[RowMapping]:
-    """Plans, newest first, with how many of their steps are in each state."""
+    """Plans, newest first, with how many of their steps are in each state.
+
+    `within` one agency: those that rest on its record, and of others the steps that it was told, without the rest.
+    Before the door has let a step out, or when it did not, its recipient learns nothing here either.
+    """
     return await _rows(
         session,
         """
         SELECT id, client, state, reason, created_at, changed_at,
             (SELECT coalesce(jsonb_object_agg(s.state, s.n), '{}') FROM (
-                SELECT state, count(*) AS n FROM step WHERE step.plan = plan.id GROUP BY state) s) AS steps
+                SELECT state, count(*) AS n FROM step
+                WHERE step.plan = plan.id AND (CAST(:within AS text) IS NULL OR plan.origin = CAST(:within AS text)
+                    OR (step.recipient = CAST(:within AS text) AND step.state = 'sent'))
+                GROUP BY state) s) AS steps
         FROM plan
         WHERE (CAST(:id AS uuid) IS NULL OR id = CAST(:id AS uuid))
             AND (CAST(:client AS uuid) IS NULL OR client = CAST(:client AS uuid))
+            AND (CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
+                OR EXISTS (SELECT FROM step WHERE step.plan = plan.id AND step.recipient = CAST(:within AS text)
+                    AND step.state = 'sent'))
         ORDER BY created_at DESC, id LIMIT :limit
         """,
+        within=within,
         id=id,
         client=client,
         limit=limit,
     )
 
 
-async def steps(session: AsyncSession, plan: UUID) -> Sequence[RowMapping]:
-    """The steps of one plan."""
+async def steps(session: AsyncSession, within: str | None, plan: UUID) -> Sequence[RowMapping]:
+    """The steps of one plan; `within` one agency as `plans` counts them."""
     return await _rows(
         session,
         """
-        SELECT id, name, recipient, state, withheld, changed_at FROM step WHERE plan = :plan
-        ORDER BY due_at, recipient, id
+        SELECT step.id, step.name, step.recipient, step.state, step.withheld, step.changed_at
+        FROM step JOIN plan ON plan.id = step.plan
+        WHERE step.plan = :plan AND (CAST(:within AS text) IS NULL OR plan.origin = CAST(:within AS text)
+            OR (step.recipient = CAST(:within AS text) AND step.state = 'sent'))
+        ORDER BY step.due_at, step.recipient, step.id
         """,
+        within=within,
         plan=plan,
     )

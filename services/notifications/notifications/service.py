@@ -43,6 +43,15 @@ async def take_in(session: AsyncSession, received: Sequence[events.Received], cl
     faults.point("notifications.applied")
 
 
+async def erase_poisoned(session: AsyncSession, value: bytes | None) -> None:
+    """Erase for a withdrawal that could not be applied, by no more than it takes; what is open is left to a person."""
+    found = events.poisoned_withdrawal(value)
+    if found is not None:
+        client, version = found
+        log.error("erased for a withdrawal that could not be applied: its open work is to be ended by a person")
+        await repository.erase_poisoned(session, client, version)
+
+
 class Batch:
     """A batch on its way: the locked clients, and what is to be written. No I/O."""
 
@@ -60,9 +69,10 @@ class Batch:
         event = r.event
         match event:
             case events.ClientWithdrawn():
-                client.withdraw(event.data.consent_version)
-                self.withdrawn.add(client.reference)
-                self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
+                if events.PURPOSE in event.data.purposes:
+                    client.withdraw(event.data.consent_version)
+                    self.withdrawn.add(client.reference)
+                    self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
                 retraction = event.data.retraction
                 self.outgoing.append(events.acknowledged(client.reference, retraction, self.now, r.traceparent))
             case events.RequestSettled():
@@ -125,31 +135,44 @@ def _ask(plan: Plan | None, step: Step, now: datetime) -> Outgoing:
         origin=plan.origin,
         about=[Category.CUSTODY_AND_RELEASE],
         include=[Category.IDENTITY, Category.CUSTODY_AND_RELEASE],
-        message=events.StepMessage(plan=plan.id, step=step.name.value, due_at=step.due_at),
+        message=events.StepMessage(step_reference=step.id, step=step.name.value, due_at=step.due_at),
     )
     return events.requested(data, now, None)
 
 
-async def put_partner(session: AsyncSession, agency: str, prisons: Sequence[str], steps: Sequence[str]) -> None:
-    """Write who an agency meets and what it is told of."""
+async def put_partner(
+    session: AsyncSession, agency: str, prisons: Sequence[str], steps: Sequence[str], *, within: str | None
+) -> None:
+    """Write who an agency meets and what it is told of: `within` one agency for itself only.
+
+    Raises:
+        Problem: it is for another agency.
+    """
+    if within not in (None, agency):
+        raise Problem(
+            "not-yours",
+            "This gate partner is another agency",
+            "Write what your own agency is told of, or ask the operator to do it.",
+            403,
+        )
     await repository.put_partner(session, agency, prisons, steps)
 
 
-async def plans(session: AsyncSession, client: UUID | None, limit: int) -> Sequence[RowMapping]:
-    """Plans, newest first."""
-    return await repository.plans(session, client=client, limit=limit)
+async def plans(session: AsyncSession, client: UUID | None, limit: int, *, within: str | None) -> Sequence[RowMapping]:
+    """Plans, newest first: `within` one agency those that rest on its record or of which it was told a step."""
+    return await repository.plans(session, within, client=client, limit=limit)
 
 
-async def plan(session: AsyncSession, id: UUID) -> tuple[RowMapping, Sequence[RowMapping]]:
-    """One plan and its steps.
+async def plan(session: AsyncSession, id: UUID, *, within: str | None) -> tuple[RowMapping, Sequence[RowMapping]]:
+    """One plan and its steps, as far as `within` does not keep them from view.
 
     Raises:
-        Problem: there is none with that id.
+        Problem: there is none with that id, or none that concerns that agency.
     """
-    found = await repository.plans(session, id=id)
+    found = await repository.plans(session, within, id=id)
     if not found:
-        raise Problem("plan-not-found", "There is no such plan", "Take the id from GET /plans, or from the event.", 404)
-    return found[0], await repository.steps(session, id)
+        raise Problem("plan-not-found", "There is no such plan", "Take the id from GET /plans.", 404)
+    return found[0], await repository.steps(session, within, id)
 
 
 async def set_clock(session: AsyncSession, at: datetime) -> datetime:

@@ -25,6 +25,12 @@ async def apply(clock: str, session: AsyncSession, records: Sequence[Record]) ->
     return ()
 
 
+async def poison(session: AsyncSession, record: Record, reason: str) -> Sequence[Outgoing]:
+    """Of a withdrawal that cannot be applied at least erase; it is not acknowledged, so a person is asked for."""
+    await service.erase_poisoned(session, record.value)
+    return ()
+
+
 async def due(database: Database, clock: str, seconds: float) -> None:
     """Do what is due, for ever."""
     while True:
@@ -49,6 +55,7 @@ async def main(settings: Settings, ready: Callable[[], None]) -> None:
             database,
             consumer,
             partial(apply, settings.clock),
+            poison=poison,
             batch=settings.batch,
             stall_seconds=settings.stall_seconds,
         )

@@ -30,6 +30,11 @@ Age = Annotated[int, Field(ge=0, le=120)]
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
+def _within(caller: Caller) -> str | None:
+    """The agency that the caller is held to: its own; None for an operator, who is held to none."""
+    return None if "operator" in caller.scopes else caller.agency
+
+
 class ServiceBody(StrictWire):
     """One line of the directory, by the names of HSDS."""
 
@@ -118,9 +123,11 @@ class ReferralDetail(ReferralLine):
 
 @router.put("/services/{id}", status_code=204, summary="Write one line of the directory")
 async def put_service(
-    id: UUID, body: ServiceBody, request: Request, _: Annotated[Caller, Depends(require("directory:write"))]
+    id: UUID, body: ServiceBody, request: Request, caller: Annotated[Caller, Depends(require("directory:write"))]
 ) -> None:
-    await request.app.state.database.run(lambda session: service.put_service(session, id, body.model_dump()))
+    await request.app.state.database.run(
+        lambda session: service.put_service(session, id, body.model_dump(), within=_within(caller))
+    )
 
 
 @router.get("/services", summary="The directory")
@@ -148,22 +155,26 @@ async def post_referral(
     return ReferralMade(id=made)
 
 
-@router.get("/referrals", summary="Referrals, newest first")
+@router.get("/referrals", summary="Your agency's referrals, newest first")
 async def get_referrals(
     request: Request,
-    _: Annotated[Caller, Depends(require("referrals:read"))],
+    caller: Annotated[Caller, Depends(require("referrals:read"))],
     client: UUID | None = None,
     state: State | None = None,
     limit: Limit = 100,
 ) -> list[ReferralLine]:
-    rows = await request.app.state.database.run(lambda session: service.referrals(session, client, state, limit))
+    rows = await request.app.state.database.run(
+        lambda session: service.referrals(session, client, state, limit, within=_within(caller))
+    )
     return [ReferralLine.model_validate(dict(row)) for row in rows]
 
 
 @router.get("/referrals/{id}", summary="One referral with its history")
 async def get_referral(
-    id: UUID, request: Request, _: Annotated[Caller, Depends(require("referrals:read"))]
+    id: UUID, request: Request, caller: Annotated[Caller, Depends(require("referrals:read"))]
 ) -> ReferralDetail:
-    row, history = await request.app.state.database.run(lambda session: service.referral(session, id))
+    row, history = await request.app.state.database.run(
+        lambda session: service.referral(session, id, within=_within(caller))
+    )
     values: dict[str, Any] = dict(row) | {"history": [dict(line) for line in history]}
     return ReferralDetail.model_validate(values)

@@ -150,6 +150,22 @@ async def _erase(session: AsyncSession, clients: Sequence[Client]) -> None:
     )
 
 
+async def erase_poisoned(session: AsyncSession, client: UUID, version: int | None) -> None:
+    """Erase a client's facts and keep the tombstone, whatever else is wrong."""
+    await _do(
+        session,
+        """
+        INSERT INTO client (reference, tombstone, withdrawn_at) VALUES (:client, :version, clock_timestamp())
+        ON CONFLICT (reference) DO UPDATE SET tombstone = GREATEST(client.tombstone, excluded.tombstone),
+            withdrawn_at = excluded.withdrawn_at
+        """,
+        client=client,
+        version=version,
+    )
+    await _do(session, "DELETE FROM section WHERE client = :client", client=client)
+    await _do(session, "UPDATE referral SET withheld = '[]', eligibility = '[]' WHERE client = :client", client=client)
+
+
 async def _save_sections(session: AsyncSession, sections: Mapping[tuple[UUID, str, Category], Section]) -> None:
     if not sections:
         return
@@ -222,9 +238,9 @@ async def _save_referrals(session: AsyncSession, referrals: Sequence[Referral]) 
     )
 
 
-async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any]) -> None:
-    """Write one line of the directory."""
-    await _do(
+async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any], within: str | None) -> bool:
+    """Write one line of the directory; false, and nothing written, where `within` is another agency than its own."""
+    written = await _rows(
         session,
         """
         INSERT INTO directory (id, name, organization, pathways, area, minimum_age, maximum_age, status,
@@ -235,10 +251,14 @@ async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any]
             pathways = excluded.pathways, area = excluded.area, minimum_age = excluded.minimum_age,
             maximum_age = excluded.maximum_age, status = excluded.status, capacity = excluded.capacity,
             assured_date = excluded.assured_date
+        WHERE CAST(:within AS text) IS NULL OR directory.organization = CAST(:within AS text)
+        RETURNING id
         """,
         id=id,
+        within=within,
         **values,
     )
+    return bool(written)
 
 
 async def services(session: AsyncSession, pathway: str | None, limit: int) -> Sequence[RowMapping]:
@@ -260,13 +280,17 @@ async def services(session: AsyncSession, pathway: str | None, limit: int) -> Se
 
 async def referrals(
     session: AsyncSession,
+    within: str | None,
     *,
     id: UUID | None = None,
     client: UUID | None = None,
     state: str | None = None,
     limit: int = 1,
 ) -> Sequence[RowMapping]:
-    """Referrals, newest first."""
+    """Referrals, newest first. `within` one agency: of which it is the origin, or which it was sent as the provider.
+
+    Before the door has said that the provider was told, or when it said no, the provider learns nothing here either.
+    """
     return await _rows(
         session,
         """
@@ -276,11 +300,15 @@ async def referrals(
         WHERE (CAST(:id AS uuid) IS NULL OR id = CAST(:id AS uuid))
             AND (CAST(:client AS uuid) IS NULL OR client = CAST(:client AS uuid))
             AND (CAST(:state AS text) IS NULL OR state = CAST(:state AS text))
+            AND (CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
+                OR (provider = CAST(:within AS text) AND EXISTS (
+                    SELECT FROM referral_history h WHERE h.referral = referral.id AND h.state = 'sent')))
         ORDER BY created_at DESC, id LIMIT :limit
         """,
         id=id,
         client=client,
         state=state,
+        within=within,
         limit=limit,
     )
 

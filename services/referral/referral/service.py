@@ -51,6 +51,15 @@ async def take_in(session: AsyncSession, received: Sequence[events.Received]) ->
     faults.point("referral.applied")
 
 
+async def erase_poisoned(session: AsyncSession, value: bytes | None) -> None:
+    """Erase for a withdrawal that could not be applied, by no more than it takes; what is open is left to a person."""
+    found = events.poisoned_withdrawal(value)
+    if found is not None:
+        client, version = found
+        log.error("erased for a withdrawal that could not be applied: its open work is to be ended by a person")
+        await repository.erase_poisoned(session, client, version)
+
+
 class Batch:
     """A batch on its way: the locked clients and directory, and what is to be written. No I/O."""
 
@@ -86,7 +95,10 @@ class Batch:
         event = r.event
         match event:
             case events.ClientWithdrawn():
-                self._withdraw(client, event.data.consent_version, event.data.retraction, r.traceparent)
+                if events.PURPOSE in event.data.purposes:
+                    self._withdraw(client, event.data.consent_version)
+                retraction = event.data.retraction
+                self.outgoing.append(events.acknowledged(client.reference, retraction, self.now, r.traceparent))
             case events.RequestSettled():
                 self._settle(client, event.data, r.traceparent)
             case events.ClientSnapshot() | events.ClientChanged():
@@ -98,13 +110,12 @@ class Batch:
             case _:
                 log.warning("ignored an event of type %s: it is not for this service", event.type)
 
-    def _withdraw(self, client: Client, version: int, retraction: UUID, traceparent: str | None) -> None:
+    def _withdraw(self, client: Client, version: int) -> None:
         for referral in client.referrals:
             self._free(referral)
         client.withdraw(version, self.now)
         self.withdrawn.add(client.reference)
         self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
-        self.outgoing.append(events.acknowledged(client.reference, retraction, self.now, traceparent))
 
     def _learn(
         self, client: Client, event: events.ClientSnapshot | events.ClientChanged, traceparent: str | None
@@ -228,9 +239,20 @@ def _rule(withheld: Withheld) -> dict[str, str]:
     return withheld.model_dump(mode="json", by_alias=True)
 
 
-async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any]) -> None:
-    """Write one line of the directory."""
-    await repository.put_service(session, id, values)
+async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any], *, within: str | None) -> None:
+    """Write one line of the directory: `within` one agency its own only.
+
+    Raises:
+        Problem: it is another agency's.
+    """
+    own = within is None or within == values["organization"]
+    if not own or not await repository.put_service(session, id, values, within):
+        raise Problem(
+            "not-yours",
+            "This line of the directory is another organization's",
+            "Write lines with your own agency as organization, under ids of your own, or ask the operator to do it.",
+            403,
+        )
 
 
 async def services(session: AsyncSession, pathway: str | None, limit: int) -> Sequence[RowMapping]:
@@ -299,18 +321,20 @@ async def refer(
     return referral.id
 
 
-async def referrals(session: AsyncSession, client: UUID | None, state: str | None, limit: int) -> Sequence[RowMapping]:
-    """Referrals, newest first."""
-    return await repository.referrals(session, client=client, state=state, limit=limit)
+async def referrals(
+    session: AsyncSession, client: UUID | None, state: str | None, limit: int, *, within: str | None
+) -> Sequence[RowMapping]:
+    """Referrals, newest first: `within` one agency those that it recorded the need of or was sent."""
+    return await repository.referrals(session, within, client=client, state=state, limit=limit)
 
 
-async def referral(session: AsyncSession, id: UUID) -> tuple[RowMapping, Sequence[RowMapping]]:
-    """One referral and its history.
+async def referral(session: AsyncSession, id: UUID, *, within: str | None) -> tuple[RowMapping, Sequence[RowMapping]]:
+    """One referral and its history, if `within` does not keep it from view.
 
     Raises:
-        Problem: there is none with that id.
+        Problem: there is none with that id, or none that concerns that agency.
     """
-    found = await repository.referrals(session, id=id)
+    found = await repository.referrals(session, within, id=id)
     if not found:
         raise Problem(
             "referral-not-found",

@@ -22,6 +22,12 @@ async def apply(session: AsyncSession, records: Sequence[Record]) -> Sequence[Ou
     return ()
 
 
+async def poison(session: AsyncSession, record: Record, reason: str) -> Sequence[Outgoing]:
+    """Of a withdrawal that cannot be applied at least erase; it is not acknowledged, so a person is asked for."""
+    await service.erase_poisoned(session, record.value)
+    return ()
+
+
 async def main(settings: Settings, ready: Callable[[], None]) -> None:
     """Work until cancelled."""
     database = Database(settings.database_url.get_secret_value(), settings.database_pool, "referral worker")
@@ -29,7 +35,14 @@ async def main(settings: Settings, ready: Callable[[], None]) -> None:
     consumer.subscribe([settings.namespace + events.CLEARED_TOPIC])
     await consumer.start()
     try:
-        worker = Worker(database, consumer, apply, batch=settings.batch, stall_seconds=settings.stall_seconds)
+        worker = Worker(
+            database,
+            consumer,
+            apply,
+            poison=poison,
+            batch=settings.batch,
+            stall_seconds=settings.stall_seconds,
+        )
         ready()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(worker.run())

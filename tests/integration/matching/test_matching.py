@@ -3,22 +3,30 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from aiokafka import ConsumerRecord
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from contracts.requests import REQUESTS, OfferRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
 from matching import domain, service
 from matching.api import MatchLine, VolunteerBody
-from matching.worker import apply
+from matching.main import create_app
+from matching.settings import Settings
+from matching.worker import apply, poison
 from servicekit.db import Database
 from servicekit.envelope import encode
+from servicekit.worker import Worker
+from throughgate.issuer import Issuer
 
 DatabaseOf = Callable[[str], Awaitable[Database]]
+Call = Callable[..., Awaitable[httpx.Response]]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 TODAY = datetime.now(UTC).date()
 HOME = Category.NEEDS_ACCOMMODATION
@@ -75,8 +83,8 @@ def answered(client: UUID, offer: UUID, answer: str, scheme: str = "mentors", re
     return record("throughgate.mentoring.answer-passed.v1", client, data | {"message": message})
 
 
-def withdrawn(client: UUID, version: int) -> Any:
-    data = {"retraction": uuid4(), "purposes": ["mentor-matching"], "consentVersion": version}
+def withdrawn(client: UUID, version: int, *purposes: str) -> Any:
+    data = {"retraction": uuid4(), "purposes": purposes or ["mentor-matching"], "consentVersion": version}
     return record("throughgate.client.withdrawn.v1", client, data)
 
 
@@ -92,7 +100,7 @@ async def put(database: Database, id: UUID | None = None, **more: Any) -> UUID:
         prison_clearances=["LEI"],
     )
     made = id or uuid4()
-    await database.run(lambda session: service.put_volunteer(session, made, body.model_dump() | more))
+    await database.run(lambda session: service.put_volunteer(session, made, body.model_dump() | more, within=None))
     return made
 
 
@@ -113,13 +121,44 @@ async def asked(database: Database) -> list[Any]:
 
 
 async def matches(database: Database, client: UUID) -> list[tuple[str, str | None]]:
-    rows = await database.run(lambda session: service.matches(session, client, None, 50))
+    rows = await database.run(lambda session: service.matches(session, client, None, 50, within=None))
     return [(MatchLine.model_validate(dict(row)).state, row.reason) for row in rows]
 
 
 @pytest.fixture
 async def database(database_of: DatabaseOf) -> Database:
     return await database_of("matching")
+
+
+@pytest.fixture
+def call(database: Database, tmp_path: Path) -> Call:
+    """The API on the same database: `await call("PUT", path, agency, scope, json=...)`."""
+    issuer = Issuer()
+    settings = Settings(
+        database_url=SecretStr("postgresql+asyncpg://nobody@localhost/nothing"),
+        jwks=str(issuer.write_jwks(tmp_path / "jwks.json")),
+        issuer=issuer.name,
+    )
+    app = create_app(settings)
+    app.state.database = database
+
+    async def answer(method: str, path: str, agency: str, *scopes: str, **options: Any) -> httpx.Response:
+        token = {"Authorization": f"Bearer {issuer.token('clerk', agency, scopes)}"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as http:
+            return await http.request(method, path, headers=token, **options)
+
+    return answer
+
+
+async def poisoned(database: Database, monkeypatch: pytest.MonkeyPatch, *records: Any) -> None:
+    """Let a worker take these records while the normal path fails."""
+
+    async def fails(*given: Any) -> None:
+        raise ValueError("poison")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(service, "take_in", fails)
+        await Worker(database, cast(Any, None), apply, poison=poison).take(records)
 
 
 async def test_a_round_offers_a_mentor_and_the_scheme_accepts(database: Database) -> None:
@@ -253,3 +292,76 @@ async def test_two_rounds_at_once_offer_once(database: Database) -> None:
     assert sorted(len(d.offers) for d in done) == [0, 0, 40]
     assert {d.ran for d in done} >= {True}
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM match"))) == 40
+
+
+async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Database) -> None:
+    await put(database)
+    client = uuid4()
+    await take(database, waits(client))
+    sections = await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section")))
+    await take(database, withdrawn(client, 1, "referral", "release-notification"))
+    [acknowledged] = await asked(database)
+    assert isinstance(acknowledged, RetractionAcknowledged)
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == sections
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM client WHERE tombstone IS NOT NULL"))) == 0
+    assert len((await database.run(service.run_round)).offers) == 1
+
+
+async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await put(database, caseload_limit=5)
+    matched, waiting, other = uuid4(), uuid4(), uuid4()
+    await take(database, waits(matched))
+    await database.run(service.run_round)
+    await take(database, waits(waiting), waits(other))
+    await asked(database)
+    await poisoned(database, monkeypatch, withdrawn(matched, 1))
+    await poisoned(database, monkeypatch, withdrawn(waiting, 1))
+    await poisoned(database, monkeypatch, withdrawn(other, 1, "referral"))
+    assert set(await database.run(lambda s: s.scalars(text("SELECT client FROM section")))) == {other}
+    [row] = await database.run(lambda s: service.matches(s, matched, None, 50, within=None))
+    assert (row.state, row.explanation) == ("requested", {})
+    assert await asked(database) == [], "it is not acknowledged: a person has to end what is open"
+    await take(database, waits(matched), waits(waiting))
+    assert set(await database.run(lambda s: s.scalars(text("SELECT client FROM section")))) == {other}
+    done = await database.run(service.run_round)
+    assert (len(done.offers), done.unmatched) == (1, {}), "who withdrew does not wait any more"
+
+
+async def test_an_agency_sees_its_own_matches(database: Database, call: Call) -> None:
+    await put(database)
+    client = uuid4()
+    await take(database, waits(client))
+    await database.run(service.run_round)
+    [request] = await asked(database)
+    id = str(request.data.message.offer)
+
+    async def seen(agency: str, *scopes: str) -> list[str]:
+        rows = await call("GET", "/matches", agency, "matches:read", *scopes)
+        return [row["id"] for row in rows.json()]
+
+    assert await seen("hmp-leeds") == [id]
+    assert await seen("mentors") == [], "the door has not decided yet"
+    await take(database, settled(client, request.data.request, "sent"))
+    assert await seen("mentors") == [id]
+    assert await seen("other-mentors") == []
+    assert await seen("anybody", "operator") == [id]
+    await take(database, answered(client, request.data.message.offer, "accepted"))
+    await take(database, withdrawn(client, 1))
+    assert await seen("hmp-leeds") == await seen("mentors") == [id]
+
+
+async def test_an_agency_writes_its_own_volunteers(database: Database, call: Call) -> None:
+    async def write(scheme: str, agency: str, *scopes: str) -> tuple[int, str | None]:
+        body = {"scheme": scheme, "approved": True, "available": True}
+        answer = await call("PUT", f"/volunteers/{id}", agency, "volunteers:write", *scopes, json=body)
+        return answer.status_code, answer.json()["code"] if answer.content else None
+
+    id = uuid4()
+    assert await write("mentors", "others") == (403, "not-yours")
+    assert await write("mentors", "mentors") == (204, None)
+    assert await write("mentors", "mentors") == (204, None)
+    assert await write("others", "others") == (403, "not-yours"), "it takes over no volunteer"
+    assert await write("others", "mentors") == (403, "not-yours"), "it gives none away"
+    [kept] = await database.run(lambda s: service.volunteers(s, 10))
+    assert kept.scheme == "mentors"
+    assert await write("others", "clerks", "operator") == (204, None)

@@ -3,23 +3,31 @@
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from aiokafka import ConsumerRecord
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from contracts.requests import REQUESTS, RetractionAcknowledged, StepRequested
 from notifications import service
 from notifications.api import PlanLine, StepLine
 from notifications.domain import StepName, due_at
+from notifications.main import create_app
 from notifications.repository import adjustable_clock
-from notifications.worker import apply
+from notifications.settings import Settings
+from notifications.worker import apply, poison
 from servicekit.db import Database
 from servicekit.envelope import encode
+from servicekit.worker import Worker
+from throughgate.issuer import Issuer
 
 DatabaseOf = Callable[[str], Awaitable[Database]]
+Call = Callable[..., Awaitable[httpx.Response]]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 RELEASE = (datetime.now(UTC) + timedelta(days=30)).date()
 MORNING, EVE = StepName.MORNING, StepName.DAY_BEFORE
@@ -65,8 +73,8 @@ def settled(client: UUID, request: UUID, outcome: str) -> Any:
     return record("throughgate.request.settled.v1", client, data)
 
 
-def withdrawn(client: UUID, version: int) -> Any:
-    data = {"retraction": uuid4(), "purposes": ["release-notification"], "consentVersion": version}
+def withdrawn(client: UUID, version: int, *purposes: str) -> Any:
+    data = {"retraction": uuid4(), "purposes": purposes or ["release-notification"], "consentVersion": version}
     return record("throughgate.client.withdrawn.v1", client, data)
 
 
@@ -75,7 +83,7 @@ async def take(database: Database, *records: Any) -> None:
 
 
 async def partner(database: Database, agency: str, *prisons: str, steps: Sequence[str] = tuple(StepName)) -> None:
-    await database.run(lambda session: service.put_partner(session, agency, prisons, steps))
+    await database.run(lambda session: service.put_partner(session, agency, prisons, steps, within=None))
 
 
 async def at(database: Database, now: datetime) -> list[Any]:
@@ -96,9 +104,9 @@ async def at(database: Database, now: datetime) -> list[Any]:
 async def steps(database: Database, client: UUID) -> list[list[tuple[str, str, str]]]:
     """The steps of each of the client's plans, newest plan first."""
     found = []
-    for row in await database.run(lambda session: service.plans(session, client, 10)):
+    for row in await database.run(lambda session: service.plans(session, client, 10, within=None)):
         PlanLine.model_validate(dict(row))
-        _, rows = await database.run(partial(service.plan, id=row.id))
+        _, rows = await database.run(partial(service.plan, id=row.id, within=None))
         lines = [StepLine.model_validate(dict(r)) for r in rows]
         found.append(sorted((s.name.value, s.recipient, s.state.value) for s in lines))
     return found
@@ -107,6 +115,37 @@ async def steps(database: Database, client: UUID) -> list[list[tuple[str, str, s
 @pytest.fixture
 async def database(database_of: DatabaseOf) -> Database:
     return await database_of("notifications")
+
+
+@pytest.fixture
+def call(database: Database, tmp_path: Path) -> Call:
+    """The API on the same database: `await call("PUT", path, agency, scope, json=...)`."""
+    issuer = Issuer()
+    settings = Settings(
+        database_url=SecretStr("postgresql+asyncpg://nobody@localhost/nothing"),
+        jwks=str(issuer.write_jwks(tmp_path / "jwks.json")),
+        issuer=issuer.name,
+    )
+    app = create_app(settings)
+    app.state.database = database
+
+    async def answer(method: str, path: str, agency: str, *scopes: str, **options: Any) -> httpx.Response:
+        token = {"Authorization": f"Bearer {issuer.token('clerk', agency, scopes)}"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as http:
+            return await http.request(method, path, headers=token, **options)
+
+    return answer
+
+
+async def poisoned(database: Database, monkeypatch: pytest.MonkeyPatch, *records: Any) -> None:
+    """Let a worker take these records while the normal path fails."""
+
+    async def fails(*given: Any) -> None:
+        raise ValueError("poison")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(service, "take_in", fails)
+        await Worker(database, cast(Any, None), partial(apply, "adjustable"), poison=poison).take(records)
 
 
 async def test_steps_are_asked_when_they_are_due_and_once(database: Database) -> None:
@@ -165,7 +204,7 @@ async def test_released_or_no_date_cancels(database: Database) -> None:
     await take(database, custody(clients[0], status="released"), custody(clients[1], None))
     assert await at(database, due_at(MORNING, RELEASE)) == []
     for client, reason in zip(clients, ("released", "no-release-date"), strict=True):
-        [row] = await database.run(partial(service.plans, client=client, limit=10))
+        [row] = await database.run(partial(service.plans, client=client, limit=10, within=None))
         assert (row.state, row.reason, row.steps) == ("cancelled", reason, {"cancelled": 2})
     await take(database, custody(clients[1]))
     assert len(await at(database, due_at(MORNING, RELEASE))) == 2
@@ -219,3 +258,89 @@ async def test_withdrawal_cancels_erases_and_is_remembered(database: Database) -
     await take(database, custody(client, consents=[2]))
     assert len(await at(database, due_at(MORNING, RELEASE))) == 2
     assert len(await steps(database, client)) == 2
+
+
+async def test_two_recipients_get_no_reference_in_common(database: Database) -> None:
+    await partner(database, "mentors", "LEI")
+    await partner(database, "others", "LEI")
+    client = uuid4()
+    await take(database, custody(client))
+    one, two = await at(database, due_at(EVE, RELEASE))
+    told = [r.data.message.model_dump(mode="json", by_alias=True) for r in (one, two)]
+    shared = set(map(str, told[0].values())) & set(map(str, told[1].values()))
+    assert shared == {"day-before", told[0]["dueAt"]}
+    [plan] = await database.run(lambda s: service.plans(s, client, 10, within=None))
+    _, rows = await database.run(lambda s: service.plan(s, plan.id, within=None))
+    known = {r.id: r.recipient for r in rows}
+    assert [known[r.data.message.step_reference] for r in (one, two)] == [r.data.recipient for r in (one, two)]
+
+
+async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Database) -> None:
+    await partner(database, "mentors", "LEI")
+    client = uuid4()
+    await take(database, custody(client))
+    await take(database, withdrawn(client, 1, "referral", "mentor-matching"))
+    [acknowledged] = await at(database, datetime.now(UTC))
+    assert isinstance(acknowledged, RetractionAcknowledged)
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 1
+    assert await database.run(lambda s: s.scalar(text("SELECT tombstone FROM client"))) is None
+    assert len(await at(database, due_at(EVE, RELEASE))) == 1
+
+
+async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await partner(database, "mentors", "LEI")
+    gone, other = uuid4(), uuid4()
+    await take(database, custody(gone), custody(other))
+    await poisoned(database, monkeypatch, withdrawn(gone, 1))
+    await poisoned(database, monkeypatch, withdrawn(other, 1, "referral"))
+    assert set(await database.run(lambda s: s.scalars(text("SELECT client FROM section")))) == {other}
+    facts = "SELECT client FROM step WHERE for_date IS NOT NULL OR due_at IS NOT NULL"
+    assert set(await database.run(lambda s: s.scalars(text(facts)))) == {other}
+    facts = "SELECT client FROM plan WHERE coalesce(origin, prison, release_date::text) IS NOT NULL"
+    assert set(await database.run(lambda s: s.scalars(text(facts)))) == {other}
+    await partner(database, "others", "*")  # what makes plans stale finds none of the client's
+    await take(database, custody(gone))
+    asked = await at(database, due_at(EVE, RELEASE))
+    assert {r.data.client for r in asked} == {other}, "not acknowledged, and nothing that rests on it is told"
+    assert not any(isinstance(r, RetractionAcknowledged) for r in asked)
+    await take(database, custody(gone, consents=[2]))
+    assert {r.data.client for r in await at(database, due_at(EVE, RELEASE))} == {gone}
+
+
+async def test_an_agency_sees_its_own_plans_and_steps(database: Database, call: Call) -> None:
+    await partner(database, "mentors", "LEI")
+    await partner(database, "others", "LEI")
+    client = uuid4()
+    await take(database, custody(client))
+    [plan] = await database.run(lambda s: service.plans(s, client, 10, within=None))
+
+    async def seen(agency: str, *scopes: str) -> list[tuple[str, str]]:
+        rows = (await call("GET", "/plans", agency, "plans:read", *scopes)).json()
+        one = await call("GET", f"/plans/{plan.id}", agency, "plans:read", *scopes)
+        assert one.status_code == (200 if rows else 404)
+        found = [(s["recipient"], s["state"]) for s in one.json().get("steps", [])]
+        assert sum(sum(row["steps"].values()) for row in rows) == len(found)
+        return sorted(found)
+
+    everything = [("mentors", "planned")] * 2 + [("others", "planned")] * 2
+    assert await seen("hmp-leeds") == await seen("anybody", "operator") == everything
+    assert await seen("mentors") == [], "the door has not decided yet"
+    asked = {r.data.recipient: r for r in await at(database, due_at(EVE, RELEASE))}
+    await take(database, settled(client, asked["mentors"].data.request, "sent"))
+    await take(database, settled(client, asked["others"].data.request, "denied"))
+    assert await seen("mentors") == [("mentors", "sent")]
+    assert await seen("others") == [], "the door said no"
+    assert await seen("strangers") == []
+    assert len(await seen("hmp-leeds")) == 4
+
+
+async def test_an_agency_says_what_it_is_told_itself(database: Database, call: Call) -> None:
+    async def write(agency: str, *scopes: str) -> tuple[int, str | None]:
+        body = {"prisons": ["LEI"]}
+        answer = await call("PUT", "/gate-partners/mentors", agency, "plans:write", *scopes, json=body)
+        return answer.status_code, answer.json()["code"] if answer.content else None
+
+    assert await write("others") == (403, "not-yours")
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM gate_partner"))) == 0
+    assert await write("mentors") == (204, None)
+    assert await write("clerks", "operator") == (204, None)

@@ -3,22 +3,30 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from aiokafka import ConsumerRecord
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from contracts.requests import REQUESTS, ReferralRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
 from referral import service
-from referral.worker import apply
+from referral.main import create_app
+from referral.worker import apply, poison
 from servicekit.db import Database
 from servicekit.envelope import encode
 from servicekit.problems import Problem
+from servicekit.settings import Settings
+from servicekit.worker import Worker
+from throughgate.issuer import Issuer
 
 DatabaseOf = Callable[[str], Awaitable[Database]]
+Call = Callable[..., Awaitable[httpx.Response]]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 HOME = Category.NEEDS_ACCOMMODATION
 
@@ -69,8 +77,8 @@ def answered(client: UUID, referral: UUID, answer: str, provider: str, reason: s
     return record("throughgate.referral.answer-passed.v1", client, data)
 
 
-def withdrawn(client: UUID, version: int) -> Any:
-    data = {"retraction": uuid4(), "purposes": ["referral"], "consentVersion": version}
+def withdrawn(client: UUID, version: int, *purposes: str) -> Any:
+    data = {"retraction": uuid4(), "purposes": purposes or ["referral"], "consentVersion": version}
     return record("throughgate.client.withdrawn.v1", client, data)
 
 
@@ -87,7 +95,7 @@ async def put(database: Database, organization: str, **more: Any) -> UUID:
         "capacity": 1,
         "assured_date": date(2026, 1, 1),
     }
-    await database.run(lambda session: service.put_service(session, id, values | more))
+    await database.run(lambda session: service.put_service(session, id, values | more, within=None))
     return id
 
 
@@ -108,12 +116,43 @@ async def asked(database: Database) -> list[Any]:
 
 
 async def listed(database: Database, client: UUID) -> list[Any]:
-    return list(await database.run(lambda session: service.referrals(session, client, None, 50)))
+    return list(await database.run(lambda session: service.referrals(session, client, None, 50, within=None)))
 
 
 @pytest.fixture
 async def database(database_of: DatabaseOf) -> Database:
     return await database_of("referral")
+
+
+@pytest.fixture
+def call(database: Database, tmp_path: Path) -> Call:
+    """The API on the same database: `await call("PUT", path, agency, scope, json=...)`."""
+    issuer = Issuer()
+    settings = Settings(
+        database_url=SecretStr("postgresql+asyncpg://nobody@localhost/nothing"),
+        jwks=str(issuer.write_jwks(tmp_path / "jwks.json")),
+        issuer=issuer.name,
+    )
+    app = create_app(settings)
+    app.state.database = database
+
+    async def answer(method: str, path: str, agency: str, *scopes: str, **options: Any) -> httpx.Response:
+        token = {"Authorization": f"Bearer {issuer.token('clerk', agency, scopes)}"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as http:
+            return await http.request(method, path, headers=token, **options)
+
+    return answer
+
+
+async def poisoned(database: Database, monkeypatch: pytest.MonkeyPatch, *records: Any) -> None:
+    """Let a worker take these records while the normal path fails."""
+
+    async def fails(*given: Any) -> None:
+        raise ValueError("poison")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(service, "take_in", fails)
+        await Worker(database, cast(Any, None), apply, poison=poison).take(records)
 
 
 async def test_a_need_becomes_a_referral_to_the_best_service_and_is_asked_once(database: Database) -> None:
@@ -149,7 +188,7 @@ async def test_sent_and_accepted(database: Database) -> None:
     await take(database, answered(client, request.data.message.referral, "accepted", "house"))
     await take(database, answered(client, request.data.message.referral, "declined", "house"))
     assert [r.state for r in await listed(database, client)] == ["accepted"]
-    _, history = await database.run(lambda s: service.referral(s, request.data.message.referral))
+    _, history = await database.run(lambda s: service.referral(s, request.data.message.referral, within=None))
     assert [(h.state, h.by) for h in history] == [
         ("draft", "rule"),
         ("awaiting-sharing-decision", "rule"),
@@ -220,7 +259,7 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
     assert isinstance(acknowledged, RetractionAcknowledged)
     [row] = await listed(database, client)
     assert (row.state, row.eligibility) == ("withdrawn", [])
-    _, history = await database.run(lambda s: service.referral(s, row.id))
+    _, history = await database.run(lambda s: service.referral(s, row.id, within=None))
     assert (history[-1].by, history[-1].reason) == ("client", "consent-withdrawn")
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
     await take(database, settled(client, request.data.request, "sent"), needs_home(client, consents=[1, 2]))
@@ -282,3 +321,93 @@ async def test_a_practitioner_refers(database: Database) -> None:
         await refer()
     with pytest.raises(Problem, match="need-not-known"):
         await database.run(lambda s: service.refer(s, uuid4(), HOME, house, "probation-leeds", TRACE))
+
+
+async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Database) -> None:
+    await put(database, "house")
+    client = uuid4()
+    await take(database, needs_home(client))
+    [request] = await asked(database)
+    await take(database, withdrawn(client, 1, "mentor-matching", "release-notification"))
+    [acknowledged] = await asked(database)
+    assert isinstance(acknowledged, RetractionAcknowledged)
+    assert [r.state for r in await listed(database, client)] == ["awaiting-sharing-decision"]
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 2
+    await take(database, answered(client, request.data.message.referral, "accepted", "house"))
+    assert [r.state for r in await listed(database, client)] == ["accepted"], "there is no tombstone"
+
+
+async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await put(database, "house", capacity=5)
+    clients = [uuid4() for _ in range(4)]
+    await take(database, *(needs_home(c) for c in clients[:3]))
+    await asked(database)
+    await poisoned(database, monkeypatch, withdrawn(clients[0], 1))
+    await poisoned(database, monkeypatch, withdrawn(clients[3], 1))
+    await poisoned(database, monkeypatch, withdrawn(clients[1], 1, "mentor-matching"))
+    await poisoned(database, monkeypatch, needs_home(clients[2]))
+    left = await database.run(lambda s: s.scalars(text("SELECT DISTINCT client FROM section")))
+    assert set(left) == set(clients[1:3])
+    assert [r.eligibility for r in await listed(database, clients[0])] == [[]]
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM set_aside"))) >= 1
+    assert await asked(database) == [], "it is not acknowledged: a person has to end what is open"
+    await take(database, needs_home(clients[0]), needs_home(clients[3]))
+    left = await database.run(lambda s: s.scalars(text("SELECT DISTINCT client FROM section")))
+    assert set(left) == set(clients[1:3]), "what rests on it is ignored, for a client not known before too"
+
+
+@pytest.mark.parametrize(("version", "tombstone"), [("two", None), (None, None), (2**40, None), (True, None), (2, 2)])
+async def test_a_withdrawal_outside_its_contract_erases(
+    database: Database, version: Any, tombstone: int | None
+) -> None:
+    client = uuid4()
+    await take(database, needs_home(client))
+    data = {"consentVersion": version}
+    await Worker(database, cast(Any, None), apply, poison=poison).take(
+        [record("throughgate.client.withdrawn.v2", client, data)]
+    )
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
+    assert await database.run(lambda s: s.scalar(text("SELECT tombstone FROM client"))) == tombstone
+
+
+async def test_an_agency_sees_its_own_referrals(database: Database, call: Call) -> None:
+    await put(database, "house")
+    client = uuid4()
+    await take(database, needs_home(client))
+    [request] = await asked(database)
+    id = str(request.data.message.referral)
+
+    async def seen(agency: str, *scopes: str) -> tuple[list[str], int]:
+        rows = await call("GET", "/referrals", agency, "referrals:read", *scopes)
+        one = await call("GET", f"/referrals/{id}", agency, "referrals:read", *scopes)
+        return [row["id"] for row in rows.json()], one.status_code
+
+    assert await seen("hmp-leeds") == ([id], 200)
+    assert await seen("house") == ([], 404), "the door has not decided yet"
+    await take(database, settled(client, request.data.request, "denied"))
+    assert await seen("house") == ([], 404), "the door said no"
+    await take(database, needs_home(client))
+    [again] = await asked(database)
+    await take(database, settled(client, again.data.request, "sent"))
+    assert await seen("house") == ([id], 200)
+    assert await seen("other-house") == ([], 404)
+    assert await seen("anybody", "operator") == ([id], 200)
+
+
+async def test_an_agency_writes_its_own_lines_of_the_directory(database: Database, call: Call) -> None:
+    def line(organization: str) -> dict[str, Any]:
+        return {"name": "House", "organization": organization, "pathways": [HOME], "capacity": 1}
+
+    async def write(organization: str, agency: str, *scopes: str) -> tuple[int, str | None]:
+        answer = await call("PUT", f"/services/{id}", agency, "directory:write", *scopes, json=line(organization))
+        return answer.status_code, answer.json()["code"] if answer.content else None
+
+    id = uuid4()
+    assert await write("house", "others") == (403, "not-yours")
+    assert await write("house", "house") == (204, None)
+    assert await write("house", "house") == (204, None)
+    assert await write("others", "others") == (403, "not-yours"), "it takes over no line"
+    assert await write("others", "house") == (403, "not-yours"), "it gives none away"
+    [kept] = await database.run(lambda s: service.services(s, None, 10))
+    assert kept.organization == "house"
+    assert await write("others", "clerks", "operator") == (204, None)
