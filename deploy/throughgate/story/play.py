@@ -264,13 +264,17 @@ class Story:
             self._cut_to_consent(record, tobias, agency)
             withheld = {(w["category"], w["rule"]) for w in record.data["receipt"]["withheld"]}
             check(("contact", "no-consent") in withheld, f"{agency}'s receipt says that contact was withheld and why")
-            check(("health", "agreement-category") in withheld, f"{agency}'s receipt says that health was withheld")
+            check(
+                "health" not in {category for category, _ in withheld},
+                f"{agency} does not even learn that something of health is known: no agreement names it",
+            )
         check(seen[HOUSING].subject != seen[MENTORS].subject, "two partners cannot join what they were told")
         record = seen[HOUSING]
         self.tell.fact(f"{HOUSING} was sent {', '.join(record.categories)}: rests on {record.rests_on}")
         for w in record.data["receipt"]["withheld"]:
             if w["source"] == PRISON:
                 self.tell.fact(f"withheld {w['category']} ({w['rule']}): {w['remedy']}")
+        self.tell.fact("of health the receipts say nothing: that something is known is not theirs to know either")
 
     def _cut_to_consent(self, record: Received, person: Person, agency: str) -> None:
         check(
