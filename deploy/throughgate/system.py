@@ -5,6 +5,7 @@ Everything here blocks; call it from asyncio through `asyncio.to_thread`.
 
 import asyncio
 import http.client
+import json
 import os
 import re
 import shutil
@@ -299,20 +300,17 @@ class System:
                 databases.provision(self.postgres.url(), list(self.databases.values()), self.postgres.role_password)
             )
         with self._timed("migrations"):
-            runs = []
-            for service, database in self.databases.items():
-                run = Process(
-                    f"The migration of {service}",
-                    [sys.executable, "-m", f"{service}.migrate"],
-                    log=self.log(f"{service}.migrate"),
-                    env=_inherited() | {"THROUGHGATE_DATABASE_URL": self._database_url(service, database.owner)},
-                    cwd=self.run_dir,
-                )
-                run.start()
-                runs.append(run)
-            for run in runs:
-                if not run.wait(120.0) or run.exit_code:
-                    raise NativeError(f"{run.name} failed: {_last_line(run.log)} (the rest is in {run.log}).")
+            urls = {service: self._database_url(service, d.owner) for service, d in self.databases.items()}
+            run = Process(
+                "The migration",
+                [sys.executable, "-m", "servicekit.migrate"],
+                log=self.log("migrate"),
+                env=_inherited() | {"THROUGHGATE_DATABASE_URLS": json.dumps(urls)},
+                cwd=self.run_dir,
+            )
+            run.start()
+            if not run.wait(120.0) or run.exit_code:
+                raise NativeError(f"{run.name} failed: {_last_line(run.log)} (the rest is in {run.log}).")
 
     def _database_url(self, service: str, role: str) -> str:
         url = self.postgres.url(self.databases[service].name, role, self.postgres.role_password(role))

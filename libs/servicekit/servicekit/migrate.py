@@ -1,6 +1,13 @@
-"""Migrations with Alembic, as a step of their own: `python -m SERVICE.migrate` with the owner's database URL."""
+"""Migrations with Alembic, as a step of their own: `python -m SERVICE.migrate` with the owner's database URL.
+
+`python -m servicekit.migrate` brings several services up to date in one process, one after the other, which is quicker
+where they run side by side: THROUGHGATE_DATABASE_URLS is a JSON object of service to the owner's URL.
+"""
 
 import asyncio
+import json
+import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from alembic.config import Config
@@ -17,11 +24,24 @@ LOCK = 7_202
 
 def upgrade(versions: Path, settings: Settings) -> None:
     """Bring the database up to the newest revision in the folder `versions`."""
-    asyncio.run(_upgrade(versions, settings))
+    asyncio.run(_upgrade(versions, settings.database_url.get_secret_value()))
 
 
-async def _upgrade(versions: Path, settings: Settings) -> None:
-    engine = create_engine(settings.database_url.get_secret_value(), 1, "migrate")
+async def upgrade_all(urls: dict[str, str]) -> None:
+    """Bring each service's database up to date. Alembic's context is global, so one after the other.
+
+    Raises:
+        LookupError: a service is not installed here.
+    """
+    for service, url in urls.items():
+        found = find_spec(service)
+        if found is None or not found.submodule_search_locations:
+            raise LookupError(f"the service {service} is not installed")
+        await _upgrade(Path(found.submodule_search_locations[0]) / "migrations" / "versions", url)
+
+
+async def _upgrade(versions: Path, url: str) -> None:
+    engine = create_engine(url, 1, "migrate")
     async with engine.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         await connection.run_sync(_run, versions)
@@ -50,3 +70,7 @@ def grants(tables: dict[str, str], *roles: str) -> list[str]:
         for table, privileges in tables.items()
         for role in roles
     ]
+
+
+if __name__ == "__main__":
+    asyncio.run(upgrade_all(json.loads(os.environ["THROUGHGATE_DATABASE_URLS"])))
