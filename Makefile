@@ -57,6 +57,8 @@ lock: install ## compile requirements/*.in again; ARGS=--upgrade takes newer ver
 	$(LOCK) $(ARGS) requirements/runtime.in -o requirements/runtime.txt
 	$(LOCK) $(ARGS) -c requirements/runtime.txt requirements/matching.in -o requirements/matching.txt
 	$(LOCK) $(ARGS) -c requirements/matching.txt requirements/dev.in -o requirements/dev.txt
+	$(LOCK) $(ARGS) -c requirements/dev.txt deploy/images/tools.in -o deploy/images/tools.txt
+	$(LOCK) $(ARGS) -c requirements/dev.txt deploy/images/build.in -o deploy/images/build.txt
 
 schemas: install ## make schema files, AsyncAPI and OpenAPI again from the contracts
 	$(BIN)/python -m contracts.make

@@ -73,12 +73,19 @@ class SafeFormatter(logging.Formatter):
             "message": _safe_message(record),
         }
         if record.exc_info and record.exc_info[0]:
-            line["error"] = record.exc_info[0].__name__
+            line["error"] = _classes(record.exc_info[1])
             line["at"] = [
                 f"{frame.filename.rsplit('/site-packages/', 1)[-1]}:{frame.lineno}"
                 for frame in traceback.extract_tb(record.exc_info[2])[-12:]
             ]
         return json.dumps(line)
+
+
+def _classes(error: BaseException | None) -> str:
+    """The class of an exception, and of those inside a group: names of ours, never a message."""
+    if isinstance(error, BaseExceptionGroup):
+        return f"{type(error).__name__}({', '.join(_classes(inner) for inner in error.exceptions)})"
+    return type(error).__name__
 
 
 def _safe_message(record: logging.LogRecord) -> str:
