@@ -1,6 +1,7 @@
 """How a process starts and ends: one event loop, the probes beside the work, a clean stop on SIGTERM and SIGINT."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ class _Server(uvicorn.Server):
 def serve(app: FastAPI, settings: Settings, service: str) -> None:
     """Run an API until it is told to stop."""
     telemetry.set_up(settings, service)
+    _spare_the_collector()
     uvicorn.run(
         app,
         host=settings.http_host,
@@ -50,8 +52,19 @@ def work(main: Callable[[Callable[[], None]], Awaitable[None]], settings: Settin
     process is the one state of a worker that is always right.
     """
     telemetry.set_up(settings, service)
+    _spare_the_collector()
     with suppress(KeyboardInterrupt):
         uvloop.run(_work(main, settings))
+
+
+def _spare_the_collector() -> None:
+    """Leave what was imported out of every collection, and collect rarely: a batch makes objects, hardly any cycles.
+
+    Measured: a third of the door's worker was spent in collections that found nothing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 async def _work(main: Callable[[Callable[[], None]], Awaitable[None]], settings: Settings) -> None:

@@ -4,29 +4,11 @@ from collections.abc import Collection
 
 from sqlalchemy import text
 
-from consent.repository.sql import Executor, arrays
+from consent.repository.sql import Executor, arrays, insert_of
 
 
-async def enter(db: Executor, events: Collection[tuple[str, str, bytes]]) -> set[tuple[str, str]]:
-    """Enter (agency, event id, digest); gives those (agency, event id) that were not known."""
-    if not events:
-        return set()
-    result = await arrays(
-        db,
-        text(
-            "INSERT INTO intake (agency, event_id, digest) SELECT a, e, d FROM unnest(CAST(:a0 AS text[]),"
-            " CAST(:a1 AS text[]), CAST(:a2 AS bytea[])) AS r(a, e, d) ORDER BY a, e"
-            " ON CONFLICT DO NOTHING RETURNING agency, event_id"
-        ),
-        events,
-    )
-    return {(row.agency, row.event_id) for row in result}
-
-
-async def earlier_answers(
-    db: Executor, keys: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], tuple[bytes, bytes | None]]:
-    """Digest and stored answer of events that were known."""
+async def known(db: Executor, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], tuple[bytes, bytes | None]]:
+    """Digest and stored answer of those (publisher, event id) that were taken in before."""
     if not keys:
         return {}
     result = await arrays(
@@ -40,14 +22,16 @@ async def earlier_answers(
     return {(row.agency, row.event_id): (row.digest, row.answer) for row in result}
 
 
-async def keep_answers(db: Executor, answers: Collection[tuple[str, str, bytes]]) -> None:
-    """Store the answer of events entered in this transaction."""
-    if answers:
-        await arrays(
-            db,
-            text(
-                "UPDATE intake SET answer = v FROM unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]),"
-                " CAST(:a2 AS bytea[])) AS r(a, e, v) WHERE agency = a AND event_id = e"
-            ),
-            answers,
-        )
+_KEEP = insert_of(
+    "intake", "agency, event_id, digest, answer", "text, text, bytea, bytea", "ON CONFLICT DO NOTHING RETURNING 1"
+)
+
+
+async def keep(db: Executor, entries: Collection[tuple[str, str, bytes, bytes | None]]) -> bool:
+    """Enter what was taken in: publisher, event id, digest, answer. Written once, when the answer is known.
+
+    False: another transaction took one of them in meanwhile, so this one must be run again.
+    """
+    if not entries:
+        return True
+    return len((await arrays(db, _KEEP, sorted(entries, key=lambda e: (e[0], e[1])))).all()) == len(entries)

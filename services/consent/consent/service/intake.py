@@ -67,7 +67,8 @@ class Case:
     keys: list[IdentifierKey] = field(default_factory=list)
     """Whom the event is about; for a stopping event that cannot be applied, whom it may mean."""
     client: int | None = None
-    entered: bool = False
+    is_first: bool = False
+    """Whether its id was never taken in before, so that its answer is to be kept."""
     answer: bytes | None = None
     step: Step | None = None
 
@@ -102,11 +103,11 @@ async def take_in(session: AsyncSession, arrivals: Sequence[Arrival], clock: Clo
     """Give every event its effect, once, and its answer: the stored reply, in the order of `arrivals`.
 
     Raises:
-        TryAgain: another transaction linked one of the identifiers meanwhile.
+        TryAgain: another transaction linked one of the identifiers, or took in one of the events, meanwhile.
     """
     cases = [_read(arrival, clock) for arrival in arrivals]
     try:
-        repeats = await _enter(session, cases)
+        repeats = await _recognise(session, cases)
         open_cases = [case for case in cases if case.answer is None and id(case) not in repeats]
         desk = await _open_desk(session, open_cases)
         forms = await clients.forms_seen(session, _forms(open_cases))
@@ -114,7 +115,8 @@ async def take_in(session: AsyncSession, arrivals: Sequence[Arrival], clock: Clo
             _apply(case, desk, forms)
         if not await clients.write(session, desk.changes):
             raise TryAgain
-        await answers.keep_answers(session, [(*c.key, c.answer) for c in cases if c.entered and c.answer])
+        if not await answers.keep(session, [(*c.key, c.arrival.digest, c.answer) for c in cases if c.is_first]):
+            raise TryAgain
         if desk.changes.queue:
             wake_after_commit(session, queue.CHANNEL)
         return [_answer_of(case, repeats) for case in cases]
@@ -135,8 +137,8 @@ def _read(arrival: Arrival, clock: Clock) -> Case:
     return Case(arrival, event.id, event, keys=reading.keys_of(event, arrival.agency), step=step)
 
 
-async def _enter(session: AsyncSession, cases: Sequence[Case]) -> dict[int, Case]:
-    """Enter the ids of the batch. A known event gets its first answer again; a known id with other bytes is rejected.
+async def _recognise(session: AsyncSession, cases: Sequence[Case]) -> dict[int, Case]:
+    """A known event gets its first answer again; a known id with other bytes is rejected; the others are new.
 
     Gives, by `id()` of the case, the case in this same batch whose answer a repeated one shares.
     """
@@ -144,14 +146,13 @@ async def _enter(session: AsyncSession, cases: Sequence[Case]) -> dict[int, Case
     for case in cases:
         if case.event_id is not None:
             first.setdefault(case.key, case)
-    fresh = await answers.enter(session, [(*key, case.arrival.digest) for key, case in first.items()])
-    earlier = await answers.earlier_answers(session, first.keys() - fresh)
+    earlier = await answers.known(session, first.keys())
     repeats: dict[int, Case] = {}
     for case in cases:
         if case.event_id is None:
             continue
-        if case.key in fresh and case is first[case.key]:
-            case.entered = True
+        if case.key not in earlier and case is first[case.key]:
+            case.is_first = True
             continue
         digest, answer = earlier.get(case.key, (first[case.key].arrival.digest, None))
         if digest != case.arrival.digest:

@@ -14,7 +14,7 @@ from consent.service import register
 from consent.service.desk import Desk, request_settled
 from contracts.requests import RetractionAcknowledged
 from contracts.vocabulary import SERVICE_PURPOSES
-from servicekit.db import wake_after_commit
+from servicekit.db import TryAgain, wake_after_commit
 from servicekit.telemetry import follow
 
 
@@ -31,13 +31,13 @@ async def take_requests(session: AsyncSession, asked: Sequence[Asked]) -> None:
     """Queue what the services ask for. It is decided when it leaves, and the service is told what became of it.
 
     Raises:
+        TryAgain: another transaction took in one of them meanwhile.
         ValidationError: a request does not fit its contract. Applied alone it is set aside.
     """
     read = [(a, REQUESTS.validate_json(a.value)) for a in asked]
-    fresh = await answers.enter(
-        session, {(a.service, r.id): (a.service, r.id, hashlib.sha256(a.value).digest()) for a, r in read}.values()
-    )
-    first = {(a.service, r.id): (a, r) for a, r in reversed(read) if (a.service, r.id) in fresh}
+    first = {(a.service, r.id): (a, r) for a, r in reversed(read)}
+    for key in await answers.known(session, first.keys()):
+        del first[key]
     requests = list(reversed(first.values()))
     keys = {("THROUGHGATE", a.service, str(r.data.client)) for a, r in requests}
     known = await clients.resolve(session, keys)
@@ -54,6 +54,9 @@ async def take_requests(session: AsyncSession, asked: Sequence[Asked]) -> None:
         with follow(f"request {request.type}", a.traceparent) as step:
             _queue(a, request, client, desk, step.traceparent)
     await clients.write(session, desk.changes)
+    entries = [(a.service, r.id, hashlib.sha256(a.value).digest(), None) for a, r in requests]
+    if not await answers.keep(session, entries):
+        raise TryAgain
     if acknowledged:
         await clients.acknowledge_retractions(session, acknowledged)
     if desk.changes.queue:

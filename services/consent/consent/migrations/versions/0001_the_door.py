@@ -74,8 +74,8 @@ CREATE TABLE fact (
     recorded_at timestamptz NOT NULL,
     data text NOT NULL,
     PRIMARY KEY (client_id, source, category)
-)
-""",
+) WITH (fillfactor = 60)
+""",  # room for the next version of a row in its page, so that an update need not touch the index
     """
 CREATE TABLE source_version (
     client_id bigint NOT NULL REFERENCES client,
@@ -167,8 +167,8 @@ CREATE TABLE queue (
     traceparent text,
     due_at timestamptz NOT NULL,
     set_aside text
-)
-""",
+) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0)
+""",  # rows come and go: what left is cleared away early, so that the claim does not read over it
     "CREATE INDEX queue_first ON queue (id) WHERE kind = 0",
     "CREATE INDEX queue_set_aside ON queue (topic, reference) WHERE set_aside IS NOT NULL",
     # append-only: the roles that write it may neither update nor delete
@@ -185,8 +185,8 @@ CREATE TABLE ledger (
     decided_at timestamptz NOT NULL,
     explanation text NOT NULL,
     record bytea
-)
-""",
+) WITH (toast_tuple_target = 8160)
+""",  # a row has some 3 kB: it is neither compressed on the hot path nor split off
     "CREATE INDEX ledger_queue ON ledger (queue_id)",
     "CREATE INDEX ledger_client ON ledger (client_id)",
     # the door's inbox keeps the answer, so that the same event gets its first answer again
@@ -214,7 +214,7 @@ SHARED = {
     "source_version": "SELECT, INSERT, UPDATE (clientversion)",
     "consent": "SELECT, INSERT",
     "held_identifier": "SELECT, INSERT",
-    "intake": "SELECT, INSERT, UPDATE (answer)",
+    "intake": "SELECT, INSERT",
 }
 API = {
     "agency": "INSERT, UPDATE (kind, area, name)",
