@@ -1,14 +1,13 @@
 """What a case system publishes to `intake.<agency>` or posts to `/events`."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Discriminator, Field, StringConstraints, TypeAdapter, model_validator
+from pydantic import Discriminator, Field, StringConstraints, TypeAdapter, model_validator
 
 from contracts.facts import Facts, Short
 from contracts.vocabulary import AgencyId, AgencyKind, Area, Category, IdentifierType, Purpose
-from servicekit.envelope import Event, StrictWire
+from servicekit.envelope import Event, Moment, StrictWire
 
 PATTERNS = {
     IdentifierType.NOMS: r"[A-Z][0-9]{4}[A-Z]{2}",
@@ -23,9 +22,6 @@ PATTERNS = {
 
 `[0-9]` and not `\\d`, which takes the digits of every script: the same number could be written twice.
 """
-
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))]
-"""A time with its offset, in years that every store and every arithmetic with offsets can hold."""
 
 
 class _Identifier(StrictWire):

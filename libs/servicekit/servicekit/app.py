@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.telemetry import TelemetryConfig
@@ -21,6 +22,26 @@ MAX_BODY = 262_144
 """Bytes of one request's body, and of one event over Kafka: 256 KiB."""
 
 
+class Api(FastAPI):
+    """An API whose description says what its errors are: problem details, on every path."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI description."""
+        known = self.openapi_schema is not None
+        schema = super().openapi()
+        if known:
+            return schema
+        content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                responses = operation["responses"]
+                responses.setdefault("default", {"description": "It cannot be done: the code and the detail say why"})
+                for status, response in responses.items():
+                    if status == "default" or status >= "400":
+                        response["content"] = content
+        return schema
+
+
 def create_app(
     settings: Settings,
     title: str,
@@ -37,7 +58,7 @@ def create_app(
         yield
         await app.state.database.close()
 
-    app = FastAPI(
+    app = Api(
         title=title,
         description=description,
         version=version,

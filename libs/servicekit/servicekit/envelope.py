@@ -13,8 +13,8 @@ D = TypeVar("D")
 NO_NUL = r"^[^\x00]*$"
 """PostgreSQL cannot store U+0000 in text, so nothing that is stored may hold it."""
 
-EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-"""Bounds of an event's time, so that arithmetic with it cannot overflow."""
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))]
+"""A time with its offset, in years that every store and every arithmetic with offsets can hold."""
 
 
 class Wire(BaseModel):
@@ -38,7 +38,7 @@ class Event(BaseModel, Generic[D]):
     id: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=NO_NUL)]
     source: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)]
     type: str
-    time: Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)]
+    time: Moment
     subject: Annotated[str, StringConstraints(max_length=200, pattern=NO_NUL)] | None = None
     datacontenttype: Literal["application/json"] = "application/json"
     traceparent: str | None = None

@@ -35,7 +35,11 @@ def where(error: ValidationError | RequestValidationError) -> str:
     is told as far as the contract names it: keys that the sender made up could be personal data.
     """
     told = []
-    for item in error.errors():
+    errors = error.errors()
+    made_up = {item["loc"][:-1] for item in errors if item["loc"][-1:] == ("[key]",)}
+    for item in errors:
+        if any(item["loc"][: len(key)] == key for key in made_up):
+            item = {**item, "loc": item["loc"][: min(len(k) for k in made_up if item["loc"][: len(k)] == k) - 1]}
         if item["type"] == "extra_forbidden":
             place, kind = ".".join(_names(item["loc"][:-1])) or "the event", "has a field that is not in the contract"
         else:

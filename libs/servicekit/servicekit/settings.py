@@ -14,7 +14,10 @@ class Settings(BaseSettings):
     """What a process needs to find its database, its brokers and the issuer whose tokens it trusts."""
 
     model_config = SettingsConfigDict(
-        env_prefix="THROUGHGATE_", secrets_dir=os.environ.get("THROUGHGATE_SECRETS_DIR"), extra="ignore"
+        env_prefix="THROUGHGATE_",
+        secrets_dir=os.environ.get("THROUGHGATE_SECRETS_DIR"),
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     database_url: SecretStr

@@ -10,6 +10,7 @@ import logging
 import random
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ SET_ASIDE = Counter("throughgate_set_aside", "Poison records set aside; each nee
 UNANSWERED = Counter("throughgate_unanswered", "Answers whose topic could not be written.")
 RELAYED = Counter("throughgate_relayed", "Outbox rows acknowledged by the brokers.")
 
+log = logging.getLogger(__name__)
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 _tracer = trace.get_tracer("throughgate")
 _sampling = 0.0
@@ -42,6 +44,9 @@ def set_up(settings: Settings, service: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter(service))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    sys.excepthook = lambda kind, error, tb: log.critical("unhandled", exc_info=(kind, error, tb))
+    threading.excepthook = _thread_failed
     for noisy in ("aiokafka", "sqlalchemy", "httpx", "httpcore", "asyncio", "urllib3", "opentelemetry", "alembic"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL if noisy in ("aiokafka", "opentelemetry") else logging.ERROR)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
@@ -54,6 +59,11 @@ def set_up(settings: Settings, service: str) -> None:
         # Not made the global provider: libraries that trace by themselves (FastAPI does) would put URLs into spans.
         _tracer = provider.get_tracer("throughgate")
         _sampling = settings.trace_sampling
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_value is not None:
+        log.critical("a thread ended", exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback))
 
 
 class SafeFormatter(logging.Formatter):
@@ -90,6 +100,10 @@ def _classes(error: BaseException | None) -> str:
 
 def _safe_message(record: logging.LogRecord) -> str:
     """An exception given as an argument is reduced to its class; a foreign library's text to its template."""
+    if isinstance(record.msg, BaseException):
+        return type(record.msg).__name__
+    if record.name.startswith("uvicorn") and "\n" in str(record.msg):
+        return "(text of a library left out)"  # the traceback of a failed start
     if not record.name.startswith(
         ("servicekit", "consent", "referral", "matching", "notifications", "uvicorn", "__main__")
     ):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
 from consent.domain import Agency, Agreement, Terms
 from consent.repository import parties, views
@@ -18,7 +18,7 @@ from contracts.replies import AcceptedData
 from contracts.vocabulary import AgencyId, AgencyKind, Area, Basis, Category, Purpose
 from servicekit.auth import Caller, require
 from servicekit.db import Database, is_transient
-from servicekit.envelope import StrictWire, Wire
+from servicekit.envelope import NO_NUL, Moment, StrictWire, Wire
 from servicekit.problems import Problem, ProblemDetails
 
 router = APIRouter()
@@ -175,7 +175,7 @@ async def disclosures(
     db: Db,
     caller: Annotated[Caller, Depends(require("disclosures:read"))],
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    before: Annotated[int | None, Query(ge=1)] = None,
+    before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> Disclosures:
     """`client` is the reference under which the door told *you* of the client: a real number never stands in a URL.
 
@@ -220,7 +220,7 @@ def _entry(row: Any) -> LedgerEntry:
 class AgencyBody(StrictWire):
     """A party."""
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=NO_NUL)]
     kind: AgencyKind
     area: Area | None = None
 
@@ -249,14 +249,14 @@ class AgreementBody(StrictWire):
     """One version of an information-sharing agreement. What is not named is not agreed."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,60}$")]
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)]
     sources: Annotated[list[AgencyId], Field(min_length=1)]
     recipients: Annotated[list[AgencyId], Field(min_length=1)]
     terms: Annotated[list[TermsBody], Field(min_length=1)]
-    signatories: dict[AgencyId, str]
-    starts: AwareDatetime
-    review: AwareDatetime
-    ends: AwareDatetime
+    signatories: dict[AgencyId, Annotated[str, Field(min_length=1, max_length=200, pattern=NO_NUL)]]
+    starts: Moment
+    review: Moment
+    ends: Moment
 
     @model_validator(mode="after")
     def _dates_in_order(self) -> "AgreementBody":

@@ -5,14 +5,14 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from contracts.leaving import Withheld
 from contracts.vocabulary import AgencyId
 from notifications import service
 from notifications.domain import PlanReason, PlanState, StepName, StepState
 from servicekit.auth import Caller, require
-from servicekit.envelope import StrictWire, Wire
+from servicekit.envelope import Moment, StrictWire, Wire
 
 router = APIRouter(tags=["notifications"])
 clock_router = APIRouter(tags=["clock"])
@@ -74,7 +74,7 @@ class PlanDetail(Wire):
 class ClockBody(StrictWire):
     """The time that it is to be now."""
 
-    now: AwareDatetime
+    now: Moment
 
 
 @router.put("/gate-partners/{agency}", status_code=204, summary="Write whose releases an agency meets")

@@ -79,4 +79,5 @@ async def door(door_system: System) -> AsyncIterator[Door]:
     )
     await operator.agree(f"referral-{n}", [names[0]], [names[2], names[3], "referral"], [terms("referral", CATEGORIES)])
     async with AsyncExitStack() as stack:
-        yield Door(door_system, operator, *[await stack.enter_async_context(Agency(door_system, x)) for x in names])
+        prison, probation, hostel, mentors = [await stack.enter_async_context(Agency(door_system, x)) for x in names]
+        yield Door(door_system, operator, prison, probation, hostel, mentors)

@@ -131,7 +131,7 @@ async def test_a_withdrawal_that_cannot_be_applied_denies_anyway(door: Any, how:
     assert rejected["type"] == "throughgate.event.rejected.v1"
 
     async def retracted() -> bool:
-        return (await door.hostel.received())[-1].event["type"] == WITHDRAWN
+        return bool((await door.hostel.received())[-1].event["type"] == WITHDRAWN)
 
     await eventually_true(retracted, "the retraction")
     await door.prison.answered(door.recorded())
@@ -144,7 +144,7 @@ async def test_a_withdrawal_that_cannot_be_applied_denies_anyway(door: Any, how:
     await door.prison.answered(door.recorded())
 
     async def flows() -> bool:
-        return (await door.hostel.received())[-1].event["type"] != WITHDRAWN
+        return bool((await door.hostel.received())[-1].event["type"] != WITHDRAWN)
 
     await eventually_true(flows, "the record under the consent given since")
 

@@ -139,6 +139,7 @@ _ANYWHERE = [
     for type, pattern in PATTERNS.items()
     if type is not IdentifierType.CASE
 ]
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _CASE = re.compile(PATTERNS[IdentifierType.CASE])
 
 
@@ -151,14 +152,14 @@ def identifiers_in(value: bytes, agency: str) -> set[IdentifierKey]:
     try:
         parsed = orjson.loads(value)
     except orjson.JSONDecodeError:
-        text = _text(value).replace("\\/", "/")
+        text = _ESCAPE.sub(lambda m: chr(int(m[1], 16)), _text(value).replace("\\/", "/"))
         found |= _numbers_in(text, agency)
         if "CASE" in text:
             found |= {("CASE", agency, m.group(1)) for m in re.finditer(r'"value"\s*:\s*"([^"]{1,64})"', text)}
     else:
         for node in _nodes(parsed):
-            if isinstance(node, str):
-                found |= _numbers_in(node, agency)
+            if isinstance(node, str | int):  # an NHS number may have been sent as a number
+                found |= _numbers_in(str(node), agency)
             elif isinstance(node, dict) and node.get("type") == "CASE" and isinstance(node.get("value"), str):
                 found.add(("CASE", agency, node["value"]))
     return {key for key in found if key[0] != "CASE" or _CASE.fullmatch(key[2])}

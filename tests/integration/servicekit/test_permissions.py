@@ -1,0 +1,153 @@
+"""Who may read and write which topic, tried by every user on every topic of a provisioned system."""
+
+import pytest
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from support import servers
+
+from throughgate.system import System
+
+pytestmark = pytest.mark.xdist_group("permissions")
+
+AGENCIES = ["hmp-leeds", "hmp-leeds-2", "hostel"]
+SERVICES = ["referral", "matching", "notifications"]
+USERS = [*AGENCIES, *SERVICES, "consent-intake", "consent-discloser"]
+
+WRITES: dict[str, set[str]] = {
+    **{f"intake.{a}": {a} for a in AGENCIES},
+    **{f"replies.{a}": {"consent-intake", "consent-discloser"} for a in AGENCIES},
+    **{f"partner.{a}": {"consent-discloser"} for a in AGENCIES},
+    **{f"cleared.{s}": {"consent-discloser"} for s in SERVICES},
+    **{f"requests.{s}": {s} for s in SERVICES},
+    "heads": {"consent-discloser"},
+}
+READS: dict[str, set[str]] = {
+    **{f"intake.{a}": {"consent-intake"} for a in AGENCIES},
+    **{f"replies.{a}": {a} for a in AGENCIES},
+    **{f"partner.{a}": {a, "consent-discloser"} for a in AGENCIES},
+    **{f"cleared.{s}": {s, "consent-discloser"} for s in SERVICES},
+    **{f"requests.{s}": {"consent-intake"} for s in SERVICES},
+    "heads": set(AGENCIES),
+}
+"""By topic. Whoever is not named may not."""
+DENIED = KafkaError.TOPIC_AUTHORIZATION_FAILED
+
+
+@pytest.fixture(scope="module")
+def system(address: servers.Address) -> System:
+    """Topics, users and permissions, and one record in every topic; no process runs."""
+    system = System(servers.RunningPostgres(address), servers.RunningKafka(address), AGENCIES, namespace="permissions-")
+    system.provision_kafka()
+    assert produced(system, system.kafka.admin_user) == dict.fromkeys(WRITES, True)
+    return system
+
+
+def produced(system: System, user: str) -> dict[str, bool]:
+    """Whether a user can write, by topic."""
+    found: dict[str, bool] = {}
+
+    def told(topic: str, error: KafkaError | None) -> None:
+        assert error is None or error.code() == DENIED, error
+        found[topic] = error is None
+
+    def listener(topic: str):  # type: ignore[no-untyped-def]
+        return lambda error, _: told(topic, error)
+
+    producer = Producer(system.kafka.client_config(user))
+    for topic in WRITES:
+        producer.produce(system.namespace + topic, b"x", partition=0, on_delivery=listener(topic))
+    assert producer.flush(30) == 0
+    return found
+
+
+def visible(system: System, user: str) -> set[str]:
+    """The topics whose names and places a user can see: those that it may read or write."""
+    found = AdminClient(system.kafka.client_config(user)).list_topics(timeout=20).topics
+    return {t.removeprefix(system.namespace) for t in found if t.startswith(system.namespace)}
+
+
+def consumed(system: System, user: str) -> set[str]:
+    """The topics that a user can read."""
+    waiting = visible(system, user)  # of others the client says nothing, and waits
+    consumer = Consumer(system.kafka.client_config(user) | {"group.id": "unused", "enable.auto.commit": False})
+    consumer.assign([TopicPartition(system.namespace + topic, 0, 0) for topic in waiting])
+    found: set[str] = set()
+    try:
+        for _ in range(100):
+            message: Message | None = consumer.poll(1) if waiting else None
+            if message is None or message.topic() is None:
+                continue  # it has no group either
+            topic, error = str(message.topic()).removeprefix(system.namespace), message.error()
+            assert error is None or error.code() == DENIED, error
+            waiting.discard(topic)
+            if error is None:
+                found.add(topic)
+            if not waiting:
+                break
+    finally:
+        consumer.close()
+    assert not waiting
+    return found
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_user_writes_its_own_topics_and_no_other(user: str, system: System) -> None:
+    assert produced(system, user) == {topic: user in users for topic, users in WRITES.items()}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_user_reads_its_own_topics_and_no_other(user: str, system: System) -> None:
+    assert consumed(system, user) == {topic for topic, users in READS.items() if user in users}
+    assert visible(system, user) == {topic for topic in WRITES if user in WRITES[topic] | READS[topic]}
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "may"),
+    [
+        ("hostel", "hostel.anything", True),
+        ("hostel", "hostel", False),
+        ("hostel", "hmp-leeds.anything", False),
+        ("hmp-leeds", "hmp-leeds-2.anything", False),
+        ("hostel", "consent-intake", False),
+        ("hostel", "referral", False),
+        ("referral", "referral", True),
+        ("referral", "matching", False),
+        ("consent-intake", "consent-intake", True),
+    ],
+)
+def test_a_user_has_groups_of_its_own(user: str, group: str, may: bool, system: System) -> None:
+    admin = AdminClient(system.kafka.client_config(user))
+    asked = ConsumerGroupTopicPartitions(system.namespace + group, [TopicPartition(system.namespace + "heads", 0)])
+    (answer,) = admin.list_consumer_group_offsets([asked], request_timeout=20).values()
+    error = answer.exception(20)
+    assert (error is None) is may
+    assert error is None or error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+
+
+@pytest.mark.parametrize("user", [u for u in USERS if u != "consent-discloser"])
+def test_nobody_can_fence_the_discloser(user: str, system: System) -> None:
+    producer = Producer(system.kafka.client_config(user) | {"transactional.id": f"{system.namespace}discloser-0"})
+    with pytest.raises(KafkaException) as caught:
+        producer.init_transactions(20)
+    assert caught.value.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+
+
+def test_a_password_of_another_opens_nothing(system: System) -> None:
+    errors: list[KafkaError] = []
+    mistaken = {"sasl.password": system.kafka.password("hmp-leeds"), "error_cb": errors.append}
+    producer = Producer(system.kafka.client_config("hostel") | mistaken)
+    for _ in range(100):
+        producer.poll(0.2)
+        if errors:
+            break
+    assert errors[0].code() == KafkaError._AUTHENTICATION
+    with pytest.raises(KafkaException):
+        producer.list_topics(timeout=1)
