@@ -36,7 +36,7 @@ demo: install ## run the whole system here; BROKERS=1|3, KEEP=1 (leave it runnin
 	$(BIN)/throughgate demo $(if $(BROKERS),--brokers $(BROKERS)) $(if $(KEEP),--keep) $(if $(CHAOS),--chaos)
 
 test: install ## run the tests; ARGS="tests/unit -k consent" chooses
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(if $(ARGS),$(ARGS),tests)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(if $(ARGS),$(ARGS),tests)
 
 lint: install ## check style, types and who imports whom
 	$(BIN)/ruff check $(SOURCES)

@@ -5,8 +5,8 @@ prison that publishes, one charity that subscribes by the clients' consent. So e
 one line of the ledger and one record. Beside it, in turns (A B A B ...), the raw ceiling: the same hops, transactions
 and bytes with no logic (bench/ceiling.py).
 
-Other programs on the machine change events/s and milliseconds; pipeline_vs_ceiling changes least, for both of a pair
-bear the same load. The share of the machine that others took is said with each measurement.
+Other programs on the machine change events/s and milliseconds most, the ratio when they come or go within a pair, CPU
+an event (cpu_...) least. The share of the machine that others took is said with each measurement.
 """
 
 import argparse
