@@ -70,7 +70,9 @@ class DiscloserSettings(Settings):
             "idle_in_transaction_session_timeout": limit,
             "tcp_user_timeout": limit,
             "default_transaction_isolation": "repeatable read",
-            "enable_seqscan": "off",  # the queue is claimed by its index, which skips what has left
+            # The queue is claimed by its indexes in their order, which skip what has left; a bitmap would not.
+            "enable_seqscan": "off",
+            "enable_bitmapscan": "off",
         }
 
 
