@@ -110,7 +110,7 @@ class Story:
             self.world.waiting_for("")
         return self._told()
 
-    # --- helpers ---
+    # --- what the steps share ---
 
     def publish(
         self, agency: str, person: Person, type: str, data: Mapping[str, Any], *, traceparent: str = "", **envelope: Any
