@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -125,8 +124,3 @@ def texts(records: list[Placed]) -> list[str]:
 def retractions(records: list[Placed]) -> list[Placed]:
     """The retractions in a topic."""
     return [record for record in records if record.event["type"] == WITHDRAWN]
-
-
-def now() -> str:
-    """This moment, as an event tells it."""
-    return datetime.now(UTC).isoformat()

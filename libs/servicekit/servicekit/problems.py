@@ -38,16 +38,10 @@ def where(error: ValidationError | RequestValidationError) -> str:
     errors = error.errors()
     made_up = {item["loc"][:-1] for item in errors if item["loc"][-1:] == ("[key]",)}
     for item in errors:
-        if any(item["loc"][: len(key)] == key for key in made_up):
-            item = {**item, "loc": item["loc"][: min(len(k) for k in made_up if item["loc"][: len(k)] == k) - 1]}
-        if item["type"] == "extra_forbidden":
-            place, kind = ".".join(_names(item["loc"][:-1])) or "the event", "has a field that is not in the contract"
-        else:
-            place, kind = (
-                ".".join(_names(item["loc"])) or "the event",
-                _KINDS.get(item["type"], "does not fit the contract"),
-            )
-        told.append(f"{place} {kind}")
+        loc = item["loc"][:-1] if item["type"] == "extra_forbidden" else item["loc"]
+        cut = [len(key) - 1 for key in made_up if loc[: len(key)] == key]
+        place = ".".join(_names(loc[: min(cut, default=len(loc))])) or "the event"
+        told.append(f"{place} {_kind(item['type'])}")
     unique = list(dict.fromkeys(told))
     return "; ".join(unique[:8]) + ("; and more" if len(unique) > 8 else "")
 
@@ -63,6 +57,7 @@ def _kind(type: str) -> str:
 
 
 _KINDS = {
+    "extra_forbidden": "has a field that is not in the contract",
     "missing": "is missing",
     "json_invalid": "is not JSON",
     "string_pattern_mismatch": "does not have the form that the contract asks for",
