@@ -72,7 +72,7 @@ class Door:
             return None
         data = event.get("data")
         told = data if isinstance(data, dict) else {}
-        purposes, version = told.get("purposes"), told.get("consentVersion")
+        purposes, version = told.get("purposes"), told.get("version")
         if isinstance(purposes, list) and self.purpose not in purposes:
             return None
         return client, version if type(version) is int and 0 <= version < 2**31 else None

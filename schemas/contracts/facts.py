@@ -1,7 +1,8 @@
 """What may be known of a client. Where a field stands is its category, so cutting is selecting keys."""
 
+from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
@@ -64,6 +65,39 @@ class Offence(StrictWire):
 
     main_offence: Short
     sentence_months: Annotated[int, Field(ge=0, le=1200)] | None = None
+    sentence_ends: date | None = None
+    never_spent: bool = False
+    """Life and other sentences that are excluded from rehabilitation."""
+    spent_on: date | None = None
+    """From which day the conviction is spent, as the agency that recorded it worked it out."""
+
+
+def spent_on(offence: Mapping[str, Any]) -> date | None:
+    """From which day a conviction is spent, or None where that cannot be told: the earlier of what the source says and
+    what follows from the sentence of an adult.
+
+    Rehabilitation of Offenders Act 1974 s.5, as amended by the Police, Crime, Sentencing and Courts Act 2022 s.193: 12
+    months after the end of a custodial sentence of up to a year, 4 years after one of up to four years, 7 years after a
+    longer one. Sentences of over four years for a schedule 18 offence never are: the source says `neverSpent`.
+
+    Args:
+        offence: the fields of `Offence` as JSON.
+
+    Raises:
+        ValueError: a date is not a date.
+    """
+    if offence.get("neverSpent"):
+        return None
+    days = []
+    if said := offence.get("spentOn"):
+        days.append(date.fromisoformat(said))
+    months, ends = offence.get("sentenceMonths"), offence.get("sentenceEnds")
+    if months and ends:
+        end = date.fromisoformat(ends)
+        year = end.year + (1 if months <= 12 else 4 if months <= 48 else 7)
+        leap_day = (end.month, end.day) == (2, 29)
+        days.append(date(year, 3, 1) if leap_day and year % 4 else end.replace(year=year))
+    return min(days, default=None)
 
 
 class Health(StrictWire):

@@ -1,12 +1,22 @@
 """What a case system publishes to `intake.<agency>` or posts to `/events`."""
 
+from datetime import timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Discriminator, Field, StringConstraints, TypeAdapter, model_validator
 
-from contracts.facts import Facts, Short
-from contracts.vocabulary import AgencyId, AgencyKind, Area, Category, IdentifierType, Purpose
+from contracts.facts import Facts, Short, Text
+from contracts.vocabulary import (
+    AgencyId,
+    AgencyKind,
+    Area,
+    Basis,
+    Category,
+    IdentifierType,
+    Purpose,
+    RestrictionKind,
+)
 from servicekit.envelope import Event, Moment, StrictWire
 
 PATTERNS = {
@@ -99,17 +109,19 @@ class ClientRecordedData(AboutClient):
 
 
 class ConsentRecipient(StrictWire):
-    """Who the client agrees may be told: one agency, or every agency of a kind in an area."""
+    """Who the client agrees may be told: one agency, one named service of it, or every agency of a kind in an area."""
 
     agency: AgencyId | None = None
+    service: Short | None = None
+    """With `agency`: only what is about this service that it offers, such as one hostel."""
     kind: AgencyKind | None = None
     area: Area | None = None
 
     @model_validator(mode="after")
     def _names_someone(self) -> "ConsentRecipient":
         named = (self.agency is not None, self.kind is not None, self.area is not None)
-        if named not in ((True, False, False), (False, True, True)):
-            raise ValueError("a recipient is an agency, or a kind together with an area")
+        if named not in ((True, False, False), (False, True, True)) or (self.service and not self.agency):
+            raise ValueError("a recipient is an agency, an agency and its service, or a kind together with an area")
         return self
 
 
@@ -143,19 +155,157 @@ class ConsentGrantedData(AboutClient):
         return self
 
 
-class ConsentWithdrawnData(AboutClient):
-    """The client withdrew. `scope` must be said; a withdrawal that cannot be read denies everything."""
-
-    withdrawn_at: Moment
+class _No(AboutClient):
     scope: Literal["everything", "listed"]
+    """Must be said: what cannot be read denies everything. Of what is listed, each list that is empty means all."""
     purposes: list[Purpose] = []
     recipients: list[AgencyId] = []
+    categories: list[Category] = []
 
     @model_validator(mode="after")
-    def _scope_is_said(self) -> "ConsentWithdrawnData":
-        if (self.scope == "listed") != bool(self.purposes or self.recipients):
-            raise ValueError("scope 'listed' names purposes or recipients; scope 'everything' names none")
+    def _scope_is_said(self) -> "_No":
+        if (self.scope == "listed") != bool(self.purposes or self.recipients or self.categories):
+            raise ValueError("scope 'listed' names purposes, recipients or categories; scope 'everything' names none")
         return self
+
+
+class ConsentWithdrawnData(_No):
+    """The client withdrew; a withdrawal that lists something narrows what was given."""
+
+    withdrawn_at: Moment
+
+
+class ConsentRefusedData(_No):
+    """The client was asked and said no. It stops what was given before, like a withdrawal."""
+
+    refused_at: Moment
+
+
+OwnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+"""The publishing agency's own id of a restriction, gateway or override, used once; it must not name the client."""
+
+
+class Practitioner(StrictWire):
+    """A person at an agency, by that agency's own id."""
+
+    agency: AgencyId
+    practitioner: OwnId
+
+
+class RestrictionImposedData(AboutClient):
+    """Something must not be shared, whatever permits it. An empty list of recipients, purposes or categories is all."""
+
+    restriction: OwnId
+    kind: RestrictionKind
+    recipients: list[AgencyId] = []
+    allowed: list[AgencyId] = []
+    """For `limited-access`: the only recipients that it does not reach."""
+    practitioners: list[Practitioner] = []
+    """For `practitioner-exclusion`."""
+    purposes: list[Purpose] = []
+    categories: list[Category] = []
+    until: Moment | None = None
+    reason: Text | None = None
+    """Kept by the door and given to nobody."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "RestrictionImposedData":
+        named = (bool(self.recipients), bool(self.allowed), bool(self.practitioners))
+        fits = {
+            RestrictionKind.LIMITED_ACCESS: named in ((False, False, False), (False, True, False)),
+            RestrictionKind.EXCLUSION: named == (True, False, False),
+            RestrictionKind.PRACTITIONER_EXCLUSION: named == (False, False, True)
+            and not (self.purposes or self.categories),
+            RestrictionKind.VICTIM_SAFETY: not named[1] and not named[2],
+            RestrictionKind.NEVER_LOCATION: named == (True, False, False) and not self.categories,
+        }[self.kind]
+        if not fits:
+            raise ValueError(
+                "limited-access may list allowed; exclusion and never-location list recipients;"
+                " practitioner-exclusion lists practitioners alone; never-location lists no categories"
+            )
+        return self
+
+
+class RestrictionLiftedData(AboutClient):
+    """The agency that imposed a restriction lifts it."""
+
+    restriction: OwnId
+
+
+class GatewayInvokedData(AboutClient):
+    """An agency relies on a statutory gateway for this client: without consent, for named recipients, for a time."""
+
+    gateway: OwnId
+    basis: Literal[Basis.CDA_S115, Basis.CJA_S325, Basis.VITAL_INTERESTS]
+    recipients: Annotated[list[AgencyId], Field(min_length=1, max_length=50)]
+    purposes: Annotated[list[Purpose], Field(min_length=1)]
+    categories: Annotated[list[Category], Field(min_length=1)]
+    starts: Moment
+    ends: Moment
+    authorised_by: Short
+    """Role of the person who decided that it is necessary and proportionate."""
+    reason: Text
+
+    @model_validator(mode="after")
+    def _is_ever_valid(self) -> "GatewayInvokedData":
+        if self.ends <= self.starts:
+            raise ValueError("ends must lie after starts")
+        return self
+
+
+class GatewayEndedData(AboutClient):
+    """The agency that invoked a gateway no longer relies on it."""
+
+    gateway: OwnId
+
+
+class OverrideAuthorisedData(AboutClient):
+    """A public-protection override: authorised by one, approved by another; narrow, for a time, to be reviewed."""
+
+    override: OwnId
+    recipients: Annotated[list[AgencyId], Field(min_length=1, max_length=10)]
+    purposes: Annotated[list[Purpose], Field(min_length=1)]
+    categories: Annotated[list[Category], Field(min_length=1)]
+    starts: Moment
+    ends: Moment
+    """At most 28 days after `starts`."""
+    review_by: Moment
+    authorised_by: OwnId
+    approved_by: OwnId
+    """Own ids of two different members of staff."""
+    reason: Text
+
+    @model_validator(mode="after")
+    def _is_narrow(self) -> "OverrideAuthorisedData":
+        if self.authorised_by == self.approved_by:
+            raise ValueError("authorisedBy and approvedBy must be two people")
+        if not self.starts < self.ends <= self.starts + timedelta(days=28):
+            raise ValueError("ends must lie after starts, by at most 28 days")
+        if not self.starts < self.review_by:
+            raise ValueError("reviewBy must lie after starts")
+        return self
+
+
+class OverrideEndedData(AboutClient):
+    """The agency that authorised an override ends it."""
+
+    override: OwnId
+
+
+class OverrideReviewedData(AboutClient):
+    """The review of an override was done; until then it is listed as overdue from `reviewBy` on."""
+
+    override: OwnId
+    reviewed_by: OwnId
+    outcome: Literal["justified", "not-justified"]
+    note: Text | None = None
+
+
+class RetractionConfirmedData(AboutClient):
+    """A partner has stopped and erased for this retraction."""
+
+    retraction: UUID
 
 
 class ReferralAnsweredData(AboutClient):
@@ -192,6 +342,60 @@ class ConsentWithdrawn(Event[ConsentWithdrawnData]):
     type: Literal["throughgate.consent.withdrawn.v1"]
 
 
+class ConsentRefused(Event[ConsentRefusedData]):
+    """`throughgate.consent.refused.v1`: the client was asked and said no."""
+
+    type: Literal["throughgate.consent.refused.v1"]
+
+
+class RestrictionImposed(Event[RestrictionImposedData]):
+    """`throughgate.restriction.imposed.v1`: something must not be shared, whatever permits it."""
+
+    type: Literal["throughgate.restriction.imposed.v1"]
+
+
+class RestrictionLifted(Event[RestrictionLiftedData]):
+    """`throughgate.restriction.lifted.v1`: the restriction no longer holds."""
+
+    type: Literal["throughgate.restriction.lifted.v1"]
+
+
+class GatewayInvoked(Event[GatewayInvokedData]):
+    """`throughgate.gateway.invoked.v1`: an agency relies on a statutory gateway for this client."""
+
+    type: Literal["throughgate.gateway.invoked.v1"]
+
+
+class GatewayEnded(Event[GatewayEndedData]):
+    """`throughgate.gateway.ended.v1`: the agency no longer relies on it."""
+
+    type: Literal["throughgate.gateway.ended.v1"]
+
+
+class OverrideAuthorised(Event[OverrideAuthorisedData]):
+    """`throughgate.override.authorised.v1`: a public-protection override, authorised by two people."""
+
+    type: Literal["throughgate.override.authorised.v1"]
+
+
+class OverrideEnded(Event[OverrideEndedData]):
+    """`throughgate.override.ended.v1`: the override no longer permits anything."""
+
+    type: Literal["throughgate.override.ended.v1"]
+
+
+class OverrideReviewed(Event[OverrideReviewedData]):
+    """`throughgate.override.reviewed.v1`: somebody looked at the override."""
+
+    type: Literal["throughgate.override.reviewed.v1"]
+
+
+class RetractionConfirmed(Event[RetractionConfirmedData]):
+    """`throughgate.retraction.confirmed.v1`: a partner has stopped and erased for a retraction."""
+
+    type: Literal["throughgate.retraction.confirmed.v1"]
+
+
 class ReferralAnswered(Event[ReferralAnsweredData]):
     """`throughgate.referral.answered.v1`: a provider accepts or declines a referral."""
 
@@ -204,7 +408,22 @@ class OfferAnswered(Event[OfferAnsweredData]):
     type: Literal["throughgate.mentoring.offer-answered.v1"]
 
 
-IntakeEvent = ClientRecorded | ConsentGranted | ConsentWithdrawn | ReferralAnswered | OfferAnswered
+IntakeEvent = (
+    ClientRecorded
+    | ConsentGranted
+    | ConsentRefused
+    | ConsentWithdrawn
+    | RestrictionImposed
+    | RestrictionLifted
+    | GatewayInvoked
+    | GatewayEnded
+    | OverrideAuthorised
+    | OverrideEnded
+    | OverrideReviewed
+    | RetractionConfirmed
+    | ReferralAnswered
+    | OfferAnswered
+)
 INTAKE: TypeAdapter[IntakeEvent] = TypeAdapter(Annotated[IntakeEvent, Discriminator("type")])
 """The intake events; read them with `read`, for on its own it takes more than the schema files do."""
 
@@ -220,7 +439,15 @@ def read(event: bytes) -> IntakeEvent:
     return INTAKE.validate_json(event, strict=True, by_alias=True, by_name=False)
 
 
-STOPPING_TYPES = frozenset({"throughgate.consent.withdrawn.v1"})
+STOPPING_TYPES = frozenset(
+    {
+        "throughgate.consent.withdrawn.v1",
+        "throughgate.consent.refused.v1",
+        "throughgate.restriction.imposed.v1",
+        "throughgate.gateway.ended.v1",
+        "throughgate.override.ended.v1",
+    }
+)
 """Events that stop sharing: one that cannot be applied denies all the same."""
 
 PASSED_ON = {

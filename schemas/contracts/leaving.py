@@ -10,14 +10,6 @@ from contracts.vocabulary import AgencyId, Basis, Category, Purpose
 from servicekit.envelope import Event, Wire
 
 
-class AgreementVersion(Wire):
-    """An agreement as it stood when something was decided."""
-
-    agreement: str
-    version: int
-    basis: Basis
-
-
 class Withheld(Wire):
     """What was not permitted, the rule that withheld it, and what would make it possible."""
 
@@ -27,17 +19,40 @@ class Withheld(Wire):
     remedy: str
 
 
+class Permitted(Wire):
+    """One section that was permitted, and what that rests on."""
+
+    category: Category
+    source: AgencyId
+    basis: Basis
+    agreement: str | None = None
+    version: int | None = None
+    """The agreement's."""
+    consent: int | None = None
+    """The version of the client's consent, where the basis is consent."""
+    invoked: int | None = None
+    """The version at which a gateway or an override was entered for this client, where it rests on one."""
+
+
+class Obligation(Wire):
+    """What the recipient must do with the record."""
+
+    code: Literal["no-onward-sharing", "erase-on-retraction", "keep-from-practitioner"]
+    practitioner: str | None = None
+    """The recipient's own id of the person who must not see it."""
+
+
 class Receipt(Wire):
     """Why this recipient got this record."""
 
     decision: UUID
     decided_at: AwareDatetime
+    decided_on: int
+    """The version of what was said about sharing this client: behind a retraction stands no older one."""
     purpose: Purpose
-    agreements: list[AgreementVersion]
-    consents: list[int]
-    """The versions of the client's consent that the decision rests on; empty where no consent was needed."""
+    permitted: list[Permitted]
     withheld: list[Withheld]
-    obligations: list[str]
+    obligations: list[Obligation]
 
 
 class Disclosure(Wire):
@@ -123,14 +138,20 @@ class OfferAnswerDisclosure(Disclosure):
 
 
 class WithdrawnData(Wire):
-    """Stop and erase. Nothing behind this, under this key, rests on what it names.
+    """Stop and erase. Behind this, under this key, stands nothing that was decided before it.
 
-    For each purpose in `purposes`: no later receipt names a consent version at or below `consent_version`.
+    That is: no later receipt's `decidedOn` is below `version`; and where `consentVersion` is said, no later receipt for
+    one of `purposes` permits one of `categories` by a consent of that version or an older one.
     """
 
     retraction: UUID
     purposes: list[Purpose]
-    consent_version: int
+    categories: list[Category] | None = None
+    """Null: every category."""
+    recipients: list[AgencyId] | None = None
+    """To our own services only: they stop telling these agencies and may keep the rest. Null: it is for them."""
+    version: int
+    consent_version: int | None = None
     action: Literal["stop-and-erase"] = "stop-and-erase"
 
 

@@ -19,22 +19,42 @@ class AgencyKind(StrEnum):
 
 
 class Purpose(StrEnum):
-    """Why a record leaves. Each of our three services acts for exactly one purpose."""
+    """Why a record leaves. Each of our three services acts for exactly one purpose; none acts for public protection."""
 
     REFERRAL = "referral"
     MENTOR_MATCHING = "mentor-matching"
     RELEASE_NOTIFICATION = "release-notification"
+    PUBLIC_PROTECTION = "public-protection"
 
 
 class Basis(StrEnum):
-    """The lawful basis that an agreement names for a purpose.
+    """The lawful basis on which something leaves.
 
-    `CONSENT` needs the client's consent as well. `OMA_S14` is the Offender Management Act 2007 s.14, which
-    permits sharing between listed bodies for listed purposes; an uncontracted charity is not one of them.
+    `CONSENT` needs an agreement and the client's consent. A statutory gateway stands in an agreement or is invoked for
+    one client; whom each reaches stands in the door's table of gateways. `OVERRIDE` is a public-protection override.
     """
 
     CONSENT = "consent"
     OMA_S14 = "oma-2007-s14"
+    CDA_S115 = "cda-1998-s115"
+    CJA_S325 = "cja-2003-s325"
+    VITAL_INTERESTS = "vital-interests"
+    OVERRIDE = "public-protection-override"
+
+
+class RestrictionKind(StrEnum):
+    """What a restriction does. It beats every permit."""
+
+    LIMITED_ACCESS = "limited-access"
+    """Nobody but the agencies that it allows."""
+    EXCLUSION = "exclusion"
+    """These agencies never."""
+    PRACTITIONER_EXCLUSION = "practitioner-exclusion"
+    """These people at these agencies never; their agency must have signed to see to it."""
+    VICTIM_SAFETY = "victim-safety"
+    """For the safety of a victim or witness: what it names goes to nobody whom it names."""
+    NEVER_LOCATION = "never-location"
+    """These agencies are never told where the client is: neither contact nor custody and release."""
 
 
 class Category(StrEnum):
@@ -58,6 +78,9 @@ class Category(StrEnum):
     FAMILY = "family"
     EQUALITY = "equality"
 
+
+LOCATION = frozenset({Category.CONTACT, Category.CUSTODY_AND_RELEASE})
+"""The categories that tell where the client is or will be."""
 
 NEEDS = tuple(c for c in Category if c.value.startswith("needs."))
 """The categories that are a pathway's need: seven pathways and the two more that are used for women."""

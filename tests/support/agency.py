@@ -57,6 +57,12 @@ def withdrawn(identifiers: list[dict[str, str]], **scope: Any) -> dict[str, Any]
     } | scope
 
 
+def consents(record: dict[str, Any]) -> list[int]:
+    """The consent versions that a record's receipt rests on."""
+    permitted = record["data"]["receipt"]["permitted"]
+    return sorted({p["consent"] for p in permitted if p["consent"] is not None})
+
+
 class Agency:
     """One agency's connection to the system under test."""
 

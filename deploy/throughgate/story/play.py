@@ -226,7 +226,7 @@ class Story:
         there = self.told(
             PROBATION, "client.changed", lambda r: "custody-and-release" in r.categories, "probation learns by statute"
         )
-        check(there.data["receipt"]["consents"] == [], "what rests on the statute needs no consent")
+        check(there.consents == [], "what rests on the statute needs no consent")
         check(
             set(there.categories) == {"identity", "contact", "custody-and-release", "risk"},
             "probation is told what the statutory agreement names and no more",
@@ -614,7 +614,7 @@ class Story:
             lambda r: any(s["data"].get("phone") == "0113 496 0900" for s in r.data["sections"]),
             "probation is told what rests on the statute",
         )
-        check(record.data["receipt"]["consents"] == [], "it rests on no consent")
+        check(record.consents == [], "it rests on no consent")
         self.tell.fact(f"{PROBATION} was told {', '.join(record.categories)}: rests on {record.rests_on}")
         remedies = self.refused(tobias, TOLD_BY_CONSENT, "consent-withdrawn", mark)
         for agency in (*VOLUNTARY, POLICE):

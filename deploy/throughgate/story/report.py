@@ -64,7 +64,7 @@ def _row(record: Received) -> tuple[str, str, str, str, str]:
             record.subject[:8],
             "stop and erase",
             "",
-            f"consent up to {data['consentVersion']} withdrawn",
+            f"from version {data['version']}",
         )
     return (
         short(record.event["type"]),

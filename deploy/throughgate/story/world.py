@@ -192,8 +192,17 @@ class Received:
         receipt = self.data.get("receipt")
         if not receipt:
             return ""
-        agreements = [f"{a['agreement']} v{a['version']} ({a['basis']})" for a in receipt["agreements"]]
-        return "; ".join(agreements + [f"consent {v}" for v in receipt["consents"]])
+        grounds = {
+            f"{p['agreement']} v{p['version']} ({p['basis']})" if p["agreement"] else f"{p['basis']} {p['invoked']}"
+            for p in receipt["permitted"]
+        }
+        return "; ".join([*sorted(grounds), *(f"consent {v}" for v in self.consents)])
+
+    @property
+    def consents(self) -> list[int]:
+        """The consent versions that its receipt rests on."""
+        permitted = self.data.get("receipt", {}).get("permitted", ())
+        return sorted({p["consent"] for p in permitted if p["consent"] is not None})
 
 
 def short(type: str) -> str:

@@ -181,10 +181,9 @@ class Client:
     sections: dict[tuple[str, Category], Section] = field(default_factory=dict)
     matches: list[Match] = field(default_factory=list)
 
-    def covered(self, consents: Sequence[int]) -> bool:
-        """Whether a record that rests on these consent versions is at or below the tombstone."""
-        tombstone = self.tombstone
-        return tombstone is not None and bool(consents) and all(version <= tombstone for version in consents)
+    def covered(self, decided_on: int) -> bool:
+        """Whether a record that was decided on this version is from before the tombstone."""
+        return self.tombstone is not None and decided_on < self.tombstone
 
     def keep(self, section: Section) -> bool:
         """Take the section in unless what is known from that source is newer; whether it was taken."""

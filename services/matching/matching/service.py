@@ -73,7 +73,7 @@ class Batch:
         match event:
             case events.ClientWithdrawn():
                 if events.PURPOSE in event.data.purposes:
-                    client.withdraw(event.data.consent_version, self.now)
+                    client.withdraw(event.data.version, self.now)
                     self.withdrawn.add(client.reference)
                     self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
                 retraction = event.data.retraction
@@ -81,10 +81,10 @@ class Batch:
             case events.RequestSettled():
                 self._settle(client, event.data)
             case events.ClientSnapshot() | events.ClientChanged():
-                if not client.covered(event.data.receipt.consents):
+                if not client.covered(event.data.receipt.decided_on):
                     self._learn(client, event)
             case events.OfferAnswerPassed():
-                if not client.covered(event.data.receipt.consents):
+                if not client.covered(event.data.receipt.decided_on):
                     self._answer(client, event.data.provider, event.data.message)
             case _:
                 log.warning("ignored an event of type %s: it is not for this service", event.type)

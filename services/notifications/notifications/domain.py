@@ -1,6 +1,6 @@
 """Release plans: which steps there are, when they are due, and what a change does to them. Pure: no I/O, no clock."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -189,10 +189,9 @@ class Client:
     plans: list[Plan] = field(default_factory=list)
     """The client's plan, if there is one, and older ones of which a step is still in the door's hands."""
 
-    def covered(self, consents: Sequence[int]) -> bool:
-        """Whether a record that rests on these consent versions is at or below the tombstone."""
-        tombstone = self.tombstone
-        return tombstone is not None and bool(consents) and all(version <= tombstone for version in consents)
+    def covered(self, decided_on: int) -> bool:
+        """Whether a record that was decided on this version is from before the tombstone."""
+        return self.tombstone is not None and decided_on < self.tombstone
 
     def keep(self, section: Section) -> bool:
         """Take the section in unless what is known from that source is newer; whether it was taken."""

@@ -70,7 +70,7 @@ class Batch:
         match event:
             case events.ClientWithdrawn():
                 if events.PURPOSE in event.data.purposes:
-                    client.withdraw(event.data.consent_version)
+                    client.withdraw(event.data.version)
                     self.withdrawn.add(client.reference)
                     self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
                 retraction = event.data.retraction
@@ -78,7 +78,7 @@ class Batch:
             case events.RequestSettled():
                 _settle(client, event.data)
             case events.ClientSnapshot() | events.ClientChanged():
-                if not client.covered(event.data.receipt.consents):
+                if not client.covered(event.data.receipt.decided_on):
                     self._learn(client, event)
             case _:
                 log.warning("ignored an event of type %s: it is not for this service", event.type)

@@ -96,16 +96,16 @@ class Batch:
         match event:
             case events.ClientWithdrawn():
                 if events.PURPOSE in event.data.purposes:
-                    self._withdraw(client, event.data.consent_version)
+                    self._withdraw(client, event.data.version)
                 retraction = event.data.retraction
                 self.outgoing.append(events.acknowledged(client.reference, retraction, self.now, r.traceparent))
             case events.RequestSettled():
                 self._settle(client, event.data, r.traceparent)
             case events.ClientSnapshot() | events.ClientChanged():
-                if not client.covered(event.data.receipt.consents):
+                if not client.covered(event.data.receipt.decided_on):
                     self._learn(client, event, r.traceparent)
             case events.ReferralAnswerPassed():
-                if not client.covered(event.data.receipt.consents):
+                if not client.covered(event.data.receipt.decided_on):
                     self._answer(client, event.data.provider, event.data.message, r.traceparent)
             case _:
                 log.warning("ignored an event of type %s: it is not for this service", event.type)

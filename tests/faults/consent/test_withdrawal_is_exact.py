@@ -6,7 +6,7 @@ import signal
 from typing import Any
 
 import psutil
-from support.agency import eventually, eventually_true
+from support.agency import consents, eventually, eventually_true
 from support.load import retractions
 
 from throughgate.verify import behind_retraction
@@ -41,7 +41,7 @@ def _unretracted(records: list[Any], withdrawals: set[str], scene: Any) -> list[
         r
         for r in records
         if "receipt" in r.event["data"]
-        and max(r.event["data"]["receipt"]["consents"]) <= latest.get(r.event["subject"], -1)
+        and max(consents(r.event)) <= latest.get(r.event["subject"], -1)
         and (r.partition, r.offset) > last[r.event["subject"]]
     ]
 

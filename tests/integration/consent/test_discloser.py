@@ -17,9 +17,10 @@ async def test_a_row_that_cannot_be_read_is_set_aside_and_the_others_leave(door:
     connection = await _admin(door)
     try:
         bad = await connection.fetchval(
-            "INSERT INTO queue (kind, client_id, recipient, topic, reference, type, purpose, body, due_at)"
+            "INSERT INTO queue (kind, client_id, recipient, topic, reference, type, purpose, body, due_at,"
+            " keyed_by)"
             " SELECT 2, client_id, recipient, 'partner.' || recipient, id, 'throughgate.client.changed.v1', 'referral',"
-            " 'no json', clock_timestamp() FROM reference WHERE recipient = $1 RETURNING queue.id",
+            " 'no json', clock_timestamp(), client_id FROM reference WHERE recipient = $1 RETURNING queue.id",
             door.mentors.name,
         )
         await door.prison.answered(door.consent(door.hostel, door.mentors))
@@ -76,9 +77,10 @@ async def test_a_record_too_large_for_the_topic_is_set_aside(door: Any) -> None:
         section = {"category": "identity", "source": door.prison.name, "recordedAt": "2026-01-01T00:00:00Z"}
         body = json.dumps({"sections": [section | {"data": {"givenName": "x" * 1_100_000}}]})
         await connection.execute(
-            "INSERT INTO queue (kind, client_id, recipient, topic, reference, type, purpose, body, due_at)"
+            "INSERT INTO queue (kind, client_id, recipient, topic, reference, type, purpose, body, due_at,"
+            " keyed_by)"
             " SELECT 2, client_id, recipient, 'partner.' || recipient, id, 'throughgate.client.changed.v1', 'referral',"
-            " $2, clock_timestamp() FROM reference WHERE recipient = $1",
+            " $2, clock_timestamp(), client_id FROM reference WHERE recipient = $1",
             door.hostel.name,
             body,
         )

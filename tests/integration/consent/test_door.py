@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
-from support.agency import event, eventually_true, granted, terms
+from support.agency import consents, event, eventually_true, granted, terms
 
 from throughgate.verify import WITHDRAWN, Placed, behind_retraction
 
@@ -29,7 +29,7 @@ async def test_nothing_leaves_before_consent_and_only_what_is_permitted_after(do
     snapshot, change = [r.event for r in await door.hostel.received()]
     assert snapshot["type"] == "throughgate.client.snapshot.v1"
     assert [s["category"] for s in snapshot["data"]["sections"]] == ["identity", "needs.accommodation"]
-    assert snapshot["data"]["receipt"]["consents"] == [1]
+    assert consents(snapshot) == [1]
     assert snapshot["data"]["receipt"]["withheld"] == [], "no agreement names contact or risk: not even their existence"
     assert change["data"]["sections"][0]["data"]["familyName"] == "Changed"
     assert snapshot["subject"] == change["subject"] != first["client"]
@@ -109,7 +109,7 @@ async def test_consent_given_again_works_and_a_replayed_form_does_not(door: Any)
 
     await eventually_true(again, "the snapshot of the new consent")
     records = await door.hostel.received()
-    assert records[-1].event["data"]["receipt"]["consents"] == [5]
+    assert consents(records[-1].event) == [5]
     assert behind_retraction(records) == []
 
 
@@ -147,7 +147,7 @@ async def test_what_rests_on_statute_goes_on_after_a_withdrawal(door: Any) -> No
     types = [r.event["type"] for r in await door.probation.received()]
     assert types[-1] == "throughgate.client.changed.v1"
     assert WITHDRAWN in types
-    assert all(r.event["data"]["receipt"]["consents"] == [] for r in await of_types(door.probation, "client.changed"))
+    assert all(consents(r.event) == [] for r in await of_types(door.probation, "client.changed"))
     assert await of_types(door.hostel, "client.changed", "client.snapshot") == [], "a charity is no listed body"
 
 
@@ -208,7 +208,7 @@ async def test_next_years_version_of_an_agreement_does_not_stop_this_years(door:
         return len(await door.hostel.received()) >= 1
 
     await eventually_true(arrived, "the snapshot under the version in force")
-    assert (await door.hostel.received())[0].event["data"]["receipt"]["agreements"][0]["version"] == 1
+    assert (await door.hostel.received())[0].event["data"]["receipt"]["permitted"][0]["version"] == 1
 
 
 async def test_an_agency_sees_of_the_ledger_what_concerns_it(door: Any) -> None:

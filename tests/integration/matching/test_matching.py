@@ -1,7 +1,7 @@
 """The matching service against a real PostgreSQL: what it does with what is cleared."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -39,13 +39,13 @@ def record(type: str, client: UUID, data: dict[str, Any], id: str | None = None)
     return ConsumerRecord("cleared.matching", 0, 0, 0, 0, key, value, 0, len(key), len(value), headers)
 
 
-def receipt(*consents: int) -> dict[str, Any]:
+def receipt(decided_on: int) -> dict[str, Any]:
     return {
         "decision": uuid4(),
         "decidedAt": datetime.now(UTC),
         "purpose": "mentor-matching",
-        "agreements": [],
-        "consents": consents or [1],
+        "decidedOn": decided_on,
+        "permitted": [],
         "withheld": [],
         "obligations": [],
     }
@@ -56,8 +56,8 @@ def section(category: str, data: dict[str, Any], at: datetime | None = None) -> 
     return {"category": category, "source": "hmp-leeds", "recordedAt": recorded, "data": data}
 
 
-def snapshot(client: UUID, *sections: dict[str, Any], consents: Sequence[int] = (1,), id: str | None = None) -> Any:
-    data = {"purpose": "mentor-matching", "sections": sections, "receipt": receipt(*consents)}
+def snapshot(client: UUID, *sections: dict[str, Any], decided_on: int = 1, id: str | None = None) -> Any:
+    data = {"purpose": "mentor-matching", "sections": sections, "receipt": receipt(decided_on)}
     return record("throughgate.client.snapshot.v1", client, data, id)
 
 
@@ -84,7 +84,7 @@ def answered(client: UUID, offer: UUID, answer: str, scheme: str = "mentors", re
 
 
 def withdrawn(client: UUID, version: int, *purposes: str) -> Any:
-    data = {"retraction": uuid4(), "purposes": purposes or ["mentor-matching"], "consentVersion": version}
+    data = {"retraction": uuid4(), "purposes": purposes or ["mentor-matching"], "version": version}
     return record("throughgate.client.withdrawn.v1", client, data)
 
 
@@ -258,7 +258,7 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
     await take(database, waits(matched), settled(offered, requests[offered].data.request, "sent"))
     assert await database.run(service.run_round_if_due) is None
-    await take(database, waits(matched, consents=[2]))
+    await take(database, waits(matched, decided_on=2))
     assert await database.run(service.run_round_if_due) is not None
     assert len(await asked(database)) == 1
 

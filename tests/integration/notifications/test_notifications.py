@@ -40,13 +40,13 @@ def record(type: str, client: UUID, data: dict[str, Any], id: str | None = None)
     return ConsumerRecord("cleared.notifications", 0, 0, 0, 0, key, value, 0, len(key), len(value), headers)
 
 
-def receipt(*consents: int) -> dict[str, Any]:
+def receipt(decided_on: int) -> dict[str, Any]:
     return {
         "decision": uuid4(),
         "decidedAt": datetime.now(UTC),
         "purpose": "release-notification",
-        "agreements": [],
-        "consents": consents or [1],
+        "decidedOn": decided_on,
+        "permitted": [],
         "withheld": [],
         "obligations": [],
     }
@@ -57,8 +57,8 @@ def section(category: str, data: dict[str, Any], at: datetime | None = None) -> 
     return {"category": category, "source": "hmp-leeds", "recordedAt": recorded, "data": data}
 
 
-def snapshot(client: UUID, *sections: dict[str, Any], consents: Sequence[int] = (1,), id: str | None = None) -> Any:
-    data = {"purpose": "release-notification", "sections": sections, "receipt": receipt(*consents)}
+def snapshot(client: UUID, *sections: dict[str, Any], decided_on: int = 1, id: str | None = None) -> Any:
+    data = {"purpose": "release-notification", "sections": sections, "receipt": receipt(decided_on)}
     return record("throughgate.client.snapshot.v1", client, data, id)
 
 
@@ -74,7 +74,7 @@ def settled(client: UUID, request: UUID, outcome: str) -> Any:
 
 
 def withdrawn(client: UUID, version: int, *purposes: str) -> Any:
-    data = {"retraction": uuid4(), "purposes": purposes or ["release-notification"], "consentVersion": version}
+    data = {"retraction": uuid4(), "purposes": purposes or ["release-notification"], "version": version}
     return record("throughgate.client.withdrawn.v1", client, data)
 
 
@@ -255,7 +255,7 @@ async def test_withdrawal_cancels_erases_and_is_remembered(database: Database) -
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
     facts = "SELECT count(*) FROM plan WHERE coalesce(origin, prison, release_date::text) IS NOT NULL"
     assert await database.run(lambda s: s.scalar(text(facts))) == 0
-    await take(database, custody(client, consents=[2]))
+    await take(database, custody(client, decided_on=2))
     assert len(await at(database, due_at(MORNING, RELEASE))) == 2
     assert len(await steps(database, client)) == 2
 
@@ -303,7 +303,7 @@ async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database, mo
     asked = await at(database, due_at(EVE, RELEASE))
     assert {r.data.client for r in asked} == {other}, "not acknowledged, and nothing that rests on it is told"
     assert not any(isinstance(r, RetractionAcknowledged) for r in asked)
-    await take(database, custody(gone, consents=[2]))
+    await take(database, custody(gone, decided_on=2))
     assert {r.data.client for r in await at(database, due_at(EVE, RELEASE))} == {gone}
 
 

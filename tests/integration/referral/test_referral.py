@@ -1,7 +1,7 @@
 """The referral service against a real PostgreSQL: what it does with what is cleared."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -38,13 +38,13 @@ def record(type: str, client: UUID, data: dict[str, Any], id: str | None = None)
     return ConsumerRecord("cleared.referral", 0, 0, 0, 0, key, value, 0, len(key), len(value), headers)
 
 
-def receipt(*consents: int) -> dict[str, Any]:
+def receipt(decided_on: int) -> dict[str, Any]:
     return {
         "decision": uuid4(),
         "decidedAt": datetime.now(UTC),
         "purpose": "referral",
-        "agreements": [],
-        "consents": consents or [1],
+        "decidedOn": decided_on,
+        "permitted": [],
         "withheld": [],
         "obligations": [],
     }
@@ -55,8 +55,8 @@ def section(category: str, data: dict[str, Any], at: datetime | None = None) -> 
     return {"category": category, "source": "hmp-leeds", "recordedAt": recorded, "data": data}
 
 
-def snapshot(client: UUID, *sections: dict[str, Any], consents: Sequence[int] = (1,), id: str | None = None) -> Any:
-    data = {"purpose": "referral", "sections": sections, "receipt": receipt(*consents)}
+def snapshot(client: UUID, *sections: dict[str, Any], decided_on: int = 1, id: str | None = None) -> Any:
+    data = {"purpose": "referral", "sections": sections, "receipt": receipt(decided_on)}
     return record("throughgate.client.snapshot.v1", client, data, id)
 
 
@@ -78,7 +78,7 @@ def answered(client: UUID, referral: UUID, answer: str, provider: str, reason: s
 
 
 def withdrawn(client: UUID, version: int, *purposes: str) -> Any:
-    data = {"retraction": uuid4(), "purposes": purposes or ["referral"], "consentVersion": version}
+    data = {"retraction": uuid4(), "purposes": purposes or ["referral"], "version": version}
     return record("throughgate.client.withdrawn.v1", client, data)
 
 
@@ -250,7 +250,7 @@ async def test_capacity_is_held_and_freed(database: Database) -> None:
 async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> None:
     await put(database, "house", capacity=5)
     client = uuid4()
-    await take(database, needs_home(client, consents=[1, 2]))
+    await take(database, needs_home(client, decided_on=1))
     [request] = await asked(database)
     gone = withdrawn(client, 2)
     await take(database, gone)
@@ -262,13 +262,13 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
     _, history = await database.run(lambda s: service.referral(s, row.id, within=None))
     assert (history[-1].by, history[-1].reason) == ("client", "consent-withdrawn")
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
-    await take(database, settled(client, request.data.request, "sent"), needs_home(client, consents=[1, 2]))
+    await take(database, settled(client, request.data.request, "sent"), needs_home(client, decided_on=1))
     await take(database, answered(client, request.data.message.referral, "accepted", "house"))
     assert await asked(database) == []
-    await take(database, needs_home(client, consents=[3]))
+    await take(database, needs_home(client, decided_on=3))
     [anew] = await asked(database)
     assert anew.data.message.referral != request.data.message.referral
-    await take(database, needs_home(client, consents=[3]), withdrawn(client, 3), needs_home(client, consents=[4]))
+    await take(database, needs_home(client, decided_on=3), withdrawn(client, 3), needs_home(client, decided_on=4))
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged, ReferralRequested]
     assert sorted(r.state for r in await listed(database, client)) == [
         "awaiting-sharing-decision",
@@ -362,7 +362,7 @@ async def test_a_withdrawal_outside_its_contract_erases(
 ) -> None:
     client = uuid4()
     await take(database, needs_home(client))
-    data = {"consentVersion": version}
+    data = {"version": version}
     await Worker(database, cast(Any, None), apply, poison=poison).take(
         [record("throughgate.client.withdrawn.v2", client, data)]
     )

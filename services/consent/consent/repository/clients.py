@@ -1,7 +1,7 @@
-"""Clients: identifiers, references, facts, consent history, holds."""
+"""Clients: identifiers, references, what is recorded of them, holds."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,11 +9,11 @@ from uuid import UUID
 import orjson
 from sqlalchemy import text
 
-from consent.domain import ConsentEvent, Granted, Withdrawn
-from consent.repository import queue
+from consent.domain import ClientFacts, SharingFact
+from consent.repository import queue, sharing
 from consent.repository.queue import QueueRow
+from consent.repository.sharing import Known, Said
 from consent.repository.sql import Executor, arrays, insert_of
-from contracts.vocabulary import AgencyKind, Category, Purpose
 
 IdentifierKey = tuple[str, str, str]
 """Type, issuer (for CASE the agency, for THROUGHGATE the recipient, else empty), value."""
@@ -26,20 +26,35 @@ class Reference:
     id: UUID
     recipient: str
     queued: bool
+    client: int
+    """The client that it was made for: one of the parts, where clients are linked."""
 
 
 @dataclass(slots=True)
 class Client:
-    """A client as a batch works on it. History and facts are loaded only for clients whose consent changes."""
+    """A client as a batch works on it. Facts and sections are loaded only where what is said about sharing changes."""
 
     id: int
-    consent_version: int
+    version: int
     references: dict[str, Reference] = field(default_factory=dict)
-    history: list[ConsentEvent] = field(default_factory=list)
-    held: bool = False
+    """By recipient, the one under which it is told of this client."""
+    former: list[Reference] = field(default_factory=list)
+    """Other references by which recipients know parts of this client: they get retractions only."""
+    facts: ClientFacts = field(default_factory=ClientFacts)
     sections: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """(source, category) to the section as it leaves."""
     source_versions: dict[str, int] = field(default_factory=dict)
+
+    def say(self, fact: SharingFact) -> None:
+        """Add to the facts in memory what is said of this client, its linked parts included."""
+        self.version = fact.version
+        self.facts = _with(self.facts, fact)
+
+
+def _with(facts: ClientFacts, fact: SharingFact) -> ClientFacts:
+    parts = tuple(_with(part, fact) for part in facts.parts)
+    history = () if parts else (*facts.history, fact)
+    return replace(facts, history=history, version=fact.version, parts=parts)
 
 
 @dataclass(slots=True)
@@ -47,13 +62,16 @@ class Changes:
     """What a batch is going to write."""
 
     identifiers: list[tuple[IdentifierKey, int, str]] = field(default_factory=list)
-    references: list[tuple[Reference, int]] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
     first_queued: list[UUID] = field(default_factory=list)
     facts: dict[tuple[int, str, str], tuple[datetime, str]] = field(default_factory=dict)
     source_versions: dict[tuple[int, str], int] = field(default_factory=dict)
-    consents: list[tuple[int, int, str, str, str, str | None, str, datetime]] = field(default_factory=list)
-    consent_versions: dict[int, int] = field(default_factory=dict)
-    withdrawals: list[tuple[UUID, int, int, str, str, str | None, datetime]] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
+    versions: dict[int, int] = field(default_factory=dict)
+    due: list[tuple[int, int, str, datetime]] = field(default_factory=list)
+    withdrawals: list[tuple[UUID, int, int, str | None, str | None, str, str | None, datetime]] = field(
+        default_factory=list
+    )
     retractions: list[tuple[UUID, UUID, str, UUID]] = field(default_factory=list)
     holds: list[tuple[UUID, int, str, str]] = field(default_factory=list)
     held_identifiers: dict[IdentifierKey, tuple[str, str]] = field(default_factory=dict)
@@ -121,7 +139,7 @@ async def make(db: Executor, count: int) -> list[int]:
     if not count:
         return []
     result = await db.execute(
-        text("INSERT INTO client (consent_version) SELECT 0 FROM generate_series(1, :n) RETURNING id"), {"n": count}
+        text("INSERT INTO client (version) SELECT 0 FROM generate_series(1, :n) RETURNING id"), {"n": count}
     )
     return sorted(row.id for row in result)
 
@@ -141,135 +159,64 @@ async def held_identifiers(db: Executor, keys: Collection[IdentifierKey]) -> set
     return {(row.type, row.issuer, row.value) for row in result}
 
 
-async def load(db: Executor, ids: Collection[int], with_history: Collection[int]) -> dict[int, Client]:
-    """Clients with their references; those in `with_history` with consents, hold and facts too. Read after the lock."""
+async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) -> dict[int, Client]:
+    """Clients with their references; those in `with_facts` with all that rules their sharing. Read after the lock."""
     clients: dict[int, Client] = {}
     if not ids:
         return clients
     for row in await db.execute(
         text(
-            "SELECT c.id, c.consent_version, r.id AS reference, r.recipient, r.queued FROM client c"
+            "SELECT c.id, c.version, r.id AS reference, r.recipient, r.queued FROM client c"
             " LEFT JOIN reference r ON r.client_id = c.id WHERE c.id = ANY(:ids)"
         ),
         {"ids": list(ids)},
     ):
-        client = clients.setdefault(row.id, Client(row.id, row.consent_version))
+        client = clients.setdefault(row.id, Client(row.id, row.version))
         if row.reference:
-            client.references[row.recipient] = Reference(row.reference, row.recipient, row.queued)
+            client.references[row.recipient] = Reference(row.reference, row.recipient, row.queued, row.id)
     for row in await db.execute(
         text("SELECT client_id, source, clientversion FROM source_version WHERE client_id = ANY(:ids)"),
         {"ids": list(ids)},
     ):
         clients[row.client_id].source_versions[row.source] = row.clientversion
-    if with_history:
-        history, held = await consent_histories(db, with_history)
-        for id in with_history:
-            clients[id].history = history.get(id, [])
-            clients[id].held = id in held
-        for id, made in (await sections(db, with_history)).items():
+    if with_facts:
+        known = await sharing.known(db, with_facts)
+        for id, made in (await sections(db, known)).items():
             clients[id].sections = {(s["source"], s["category"]): s for s in made}
+        for id in with_facts:
+            clients[id].facts = known[id].facts
     return clients
 
 
-async def sections(db: Executor, ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
-    """All facts of each client, as sections in a fixed order."""
-    found: dict[int, list[dict[str, Any]]] = {}
-    if not ids:
-        return found
+async def sections(db: Executor, known: Mapping[int, Known]) -> dict[int, list[dict[str, Any]]]:
+    """All that was recorded of each client, as sections in a fixed order; of linked clients the newest of each kind."""
+    members = {member for one in known.values() for member in one.members}
+    rows: dict[int, list[Any]] = {}
     for row in await db.execute(
         text(
             "SELECT client_id, source, category, recorded_at, data FROM fact WHERE client_id = ANY(:ids)"
             " ORDER BY client_id, source, category"
         ),
-        {"ids": list(ids)},
+        {"ids": sorted(members)},
     ):
-        made = section(row.source, row.category, row.recorded_at, orjson.loads(row.data))
-        found.setdefault(row.client_id, []).append(made)
+        rows.setdefault(row.client_id, []).append(row)
+    found: dict[int, list[dict[str, Any]]] = {}
+    for id, one in known.items():
+        newest: dict[tuple[str, str], Any] = {}
+        for row in (row for member in one.members for row in rows.get(member, ())):
+            other = newest.get((row.source, row.category))
+            if other is None or row.recorded_at > other.recorded_at:
+                newest[row.source, row.category] = row
+        found[id] = [
+            section(row.source, row.category, row.recorded_at, orjson.loads(row.data))
+            for _, row in sorted(newest.items())
+        ]
     return found
 
 
 def section(source: str, category: str, recorded_at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
     """A section in the form in which it leaves (`contracts.facts.Section`)."""
     return {"category": category, "source": source, "recordedAt": recorded_at, "data": data}
-
-
-async def consent_histories(db: Executor, ids: Collection[int]) -> tuple[dict[int, list[ConsentEvent]], frozenset[int]]:
-    """Consent history of each client, oldest first, and which clients are held."""
-    histories: dict[int, list[ConsentEvent]] = {}
-    for row in await db.execute(
-        text(
-            "SELECT client_id, version, kind, asserted_by, body::text AS body FROM consent WHERE client_id = ANY(:ids)"
-            " ORDER BY client_id, version"
-        ),
-        {"ids": list(ids)},
-    ):
-        histories.setdefault(row.client_id, []).append(
-            _consent_event(row.version, row.kind, row.asserted_by, orjson.loads(row.body))
-        )
-    held = await db.execute(
-        text("SELECT DISTINCT client_id FROM hold WHERE lifted_at IS NULL AND client_id = ANY(:ids)"),
-        {"ids": list(ids)},
-    )
-    return histories, frozenset(row.client_id for row in held)
-
-
-def _consent_event(version: int, kind: str, asserted_by: str, body: Mapping[str, Any]) -> ConsentEvent:
-    if kind == "withdrawn":
-        return Withdrawn(
-            version,
-            datetime.fromisoformat(body["withdrawn_at"]),
-            None if body["purposes"] is None else frozenset(map(Purpose, body["purposes"])),
-            None if body["recipients"] is None else frozenset(body["recipients"]),
-        )
-    return Granted(
-        version,
-        asserted_by,
-        frozenset(body["agencies"]),
-        frozenset((AgencyKind(k), a) for k, a in body["kinds"]),
-        frozenset(map(Purpose, body["purposes"])),
-        frozenset(map(Category, body["categories"])),
-        datetime.fromisoformat(body["given_at"]),
-        datetime.fromisoformat(body["valid_from"]) if body["valid_from"] else None,
-        datetime.fromisoformat(body["valid_until"]) if body["valid_until"] else None,
-        body["effective"],
-    )
-
-
-def consent_body(event: ConsentEvent, details: Mapping[str, Any]) -> str:
-    """The stored form of a consent event, with whatever else was told of how it was given."""
-    if isinstance(event, Withdrawn):
-        body: dict[str, Any] = {
-            "withdrawn_at": event.withdrawn_at,
-            "purposes": None if event.purposes is None else sorted(event.purposes),
-            "recipients": None if event.recipients is None else sorted(event.recipients),
-        }
-    else:
-        body = {
-            "agencies": sorted(event.agencies),
-            "kinds": sorted(event.kinds),
-            "purposes": sorted(event.purposes),
-            "categories": sorted(event.categories),
-            "given_at": event.given_at,
-            "valid_from": event.valid_from,
-            "valid_until": event.valid_until,
-            "effective": event.effective,
-        }
-    return orjson.dumps(body | {"details": dict(details)}).decode()
-
-
-async def forms_seen(db: Executor, forms: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Which (agency, form number) opened a permit, or tried to, before."""
-    if not forms:
-        return set()
-    result = await arrays(
-        db,
-        text(
-            "SELECT DISTINCT asserted_by, form FROM consent JOIN unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]))"
-            " AS r(a, f) ON asserted_by = a AND form = f WHERE form IS NOT NULL"
-        ),
-        list(forms),
-    )
-    return {(row.asserted_by, row.form) for row in result}
 
 
 _IDENTIFIERS = insert_of(
@@ -289,20 +236,14 @@ _SOURCE_VERSIONS = text(
     " CAST(:a1 AS text[]), CAST(:a2 AS bigint[]))"
     " ON CONFLICT (client_id, source) DO UPDATE SET clientversion = excluded.clientversion"
 )
-_CONSENTS = text(
-    "INSERT INTO consent (client_id, version, kind, asserted_by, event_id, form, body, recorded_at)"
-    " SELECT c, v, k, a, e, f, CAST(b AS jsonb), t FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS int[]),"
-    " CAST(:a2 AS text[]), CAST(:a3 AS text[]), CAST(:a4 AS text[]), CAST(:a5 AS text[]), CAST(:a6 AS text[]),"
-    " CAST(:a7 AS timestamptz[])) AS r(c, v, k, a, e, f, b, t)"
+_VERSIONS = text(
+    "UPDATE client SET version = v FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS int[])) AS r(i, v) WHERE id = i"
 )
-_CONSENT_VERSIONS = text(
-    "UPDATE client SET consent_version = v FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS int[])) AS r(i, v)"
-    " WHERE id = i"
-)
+_DUE = insert_of("due", "client_id, version, kind, due_at", "bigint, int, text, timestamptz")
 _WITHDRAWALS = insert_of(
     "withdrawal",
-    "id, client_id, version, agency, event_id, traceparent, recorded_at",
-    "uuid, bigint, int, text, text, text, timestamptz",
+    "id, client_id, version, agency, event_id, because, traceparent, recorded_at",
+    "uuid, bigint, int, text, text, text, text, timestamptz",
 )
 _RETRACTIONS = insert_of("retraction", "id, withdrawal_id, recipient, reference", "uuid, uuid, text, uuid")
 _HOLDS = insert_of("hold", "id, client_id, reason, asserted_by", "uuid, bigint, text, text")
@@ -321,16 +262,17 @@ async def write(db: Executor, changes: Changes) -> bool:
         if len((await arrays(db, _IDENTIFIERS, rows)).all()) < len(rows):
             return False
     if changes.references:
-        await arrays(db, _REFERENCES, [(r.id, client, r.recipient, r.queued) for r, client in changes.references])
+        await arrays(db, _REFERENCES, [(r.id, r.client, r.recipient, r.queued) for r in changes.references])
     if changes.first_queued:
         await db.execute(text("UPDATE reference SET queued = true WHERE id = ANY(:ids)"), {"ids": changes.first_queued})
     if changes.facts:
         await arrays(db, _FACTS, [(*key, *value) for key, value in sorted(changes.facts.items())])
     if changes.source_versions:
         await arrays(db, _SOURCE_VERSIONS, [(*key, v) for key, v in sorted(changes.source_versions.items())])
+    await sharing.append(db, changes.said)
     for statement, more in (
-        (_CONSENTS, changes.consents),
-        (_CONSENT_VERSIONS, list(changes.consent_versions.items())),
+        (_VERSIONS, list(changes.versions.items())),
+        (_DUE, changes.due),
         (_WITHDRAWALS, changes.withdrawals),
         (_RETRACTIONS, changes.retractions),
         (_HOLDS, changes.holds),
@@ -342,15 +284,17 @@ async def write(db: Executor, changes: Changes) -> bool:
     return True
 
 
-async def acknowledge_retractions(db: Executor, acknowledged: Iterable[tuple[UUID, UUID]]) -> None:
+async def acknowledge_retractions(db: Executor, acknowledged: Collection[tuple[UUID, UUID]]) -> None:
     """A service or partner stopped and erased: (retraction, reference) must belong together."""
+    if not acknowledged:
+        return
     await arrays(
         db,
         text(
             "UPDATE retraction SET acknowledged_at = coalesce(acknowledged_at, clock_timestamp())"
             " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS uuid[])) AS r(i, f) WHERE id = i AND reference = f"
         ),
-        list(acknowledged),
+        acknowledged,
     )
 
 

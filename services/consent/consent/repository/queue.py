@@ -35,13 +35,15 @@ class QueueRow:
     request: UUID | None = None
     """The service's request; for a retraction its id."""
     traceparent: str | None = None
+    keyed_by: int | None = None
+    """The client whose reference the key is, where that is a part of a linked client."""
 
 
 _QUEUE = insert_of(
     "queue",
     "kind, client_id, recipient, topic, reference, type, purpose, body, requester, reference_of_requester, request,"
-    " traceparent, due_at",
-    "smallint, bigint, text, text, uuid, text, text, text, text, uuid, uuid, text, timestamptz",
+    " traceparent, due_at, keyed_by",
+    "smallint, bigint, text, text, uuid, text, text, text, text, uuid, uuid, text, timestamptz, bigint",
 )
 
 
@@ -66,6 +68,7 @@ async def add(db: Executor, rows: Sequence[QueueRow]) -> None:
                     r.request,
                     r.traceparent,
                     r.due_at,
+                    r.keyed_by or r.client_id,
                 )
                 for r in rows
             ],
@@ -97,7 +100,7 @@ class Doubt:
     record: bytes
 
 
-_OURS = "client_id % :shards = :shard AND set_aside IS NULL AND due_at <= clock_timestamp()"
+_OURS = "keyed_by % :shards = :shard AND set_aside IS NULL AND due_at <= clock_timestamp()"
 
 
 _NOT_BEHIND = (
@@ -139,7 +142,7 @@ async def doubts(db: Executor, shard: int, shards: int) -> dict[int, Doubt]:
         text(
             "SELECT q.id, l.decision, l.explanation, l.record FROM queue q"
             " JOIN ledger l ON l.queue_id = q.id AND l.kind = 'disclosure'"
-            " WHERE q.client_id % :shards = :shard AND NOT EXISTS"
+            " WHERE q.keyed_by % :shards = :shard AND NOT EXISTS"
             " (SELECT 1 FROM ledger c WHERE c.queue_id = q.id AND c.kind = 'cancelled' AND c.decision = l.decision)"
         ),
         {"shard": shard, "shards": shards},

@@ -5,19 +5,34 @@ events before it in the same batch did.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import orjson
 
-from consent.domain import Agency, ClientFacts, Granted, Item, Question, Withdrawn, acts_for, decide, lifts
+from consent.domain import (
+    Agency,
+    GatewayInvoked,
+    Granted,
+    Item,
+    OverrideAuthorised,
+    Question,
+    Scope,
+    SharingFact,
+    Withdrawn,
+    acts_for,
+    decide,
+    lifts,
+)
 from consent.events import SOURCE
-from consent.repository.clients import Changes, Client, IdentifierKey, Reference, consent_body, section
+from consent.repository.clients import Changes, Client, IdentifierKey, Reference, section
 from consent.repository.queue import NOTICE, RECORD, RETRACTION, QueueRow
+from consent.repository.sharing import Said
 from consent.service.register import Register
-from contracts.vocabulary import Category, Purpose
+from consent.service.sections import spent_convictions
+from contracts.vocabulary import AgencyKind, Category, Purpose
 from servicekit.envelope import encode
 
 CHANGED, SNAPSHOT, WITHDRAWN = (
@@ -25,6 +40,9 @@ CHANGED, SNAPSHOT, WITHDRAWN = (
     "throughgate.client.snapshot.v1",
     "throughgate.client.withdrawn.v1",
 )
+
+
+F = TypeVar("F", bound=SharingFact)
 
 
 class Desk:
@@ -38,16 +56,16 @@ class Desk:
         self.now = now
         self.changes = Changes()
 
-    def reference(self, client: Client, recipient: str, *, queued: bool) -> UUID:
+    def reference(self, client: Client, recipient: str, *, queued: bool) -> Reference:
         """The client's reference for a recipient, made when there is none yet."""
         known = client.references.get(recipient)
         if known is None:
-            known = client.references[recipient] = Reference(uuid4(), recipient, queued)
-            self.changes.references.append((known, client.id))
+            known = client.references[recipient] = Reference(uuid4(), recipient, queued, client.id)
+            self.changes.references.append(known)
         elif queued and not known.queued:
             known.queued = True  # also one made in this batch: its row is written with what it says by then
             self.changes.first_queued.append(known.id)
-        return known.id
+        return known
 
     def queue_record(
         self,
@@ -64,13 +82,14 @@ class Desk:
         request: UUID | None = None,
     ) -> None:
         """Queue a record for `recipient`: `sections`, and where there is a `message`, the items that it is `about`."""
+        reference = self.reference(client, recipient.id, queued=True)
         self.changes.queue.append(
             QueueRow(
                 RECORD,
                 client.id,
                 recipient.id,
                 recipient.topic,
-                self.reference(client, recipient.id, queued=True),
+                reference.id,
                 type,
                 purpose.value,
                 orjson.dumps(body).decode(),
@@ -79,6 +98,7 @@ class Desk:
                 reference_of_requester,
                 request,
                 traceparent,
+                reference.client,
             )
         )
 
@@ -106,47 +126,84 @@ class Desk:
                     due_at=max(self.now, subscription.starts),
                 )
 
-    # --- consent ------------------------------------------------------------------------------------------------------
+    # --- what is said about sharing -----------------------------------------------------------------------------------
 
     def grant(
         self, client: Client, granted: Granted, form: str, form_seen: bool, event_id: str, details: dict[str, Any]
     ) -> Granted:
-        """Add a grant to the history; it takes effect only when it `lifts` what was withdrawn before."""
-        granted = replace(
-            granted,
-            version=self._next_version(client),
-            effective=lifts(granted.given_at, client.history, form_seen),
+        """Add a grant to the history; it takes effect only when it `lifts` what the client said no to before."""
+        granted = replace(granted, void=lifts(granted.given_at, client.facts.said, form_seen))
+        return self.say(client, granted, event_id, form, details)
+
+    def say(
+        self, client: Client, fact: F, event_id: str, own_id: str | None = None, details: dict[str, Any] | None = None
+    ) -> F:
+        """Add a fact to the client's history, as its next version."""
+        fact = replace(fact, version=client.version + 1)
+        client.say(fact)
+        self.changes.versions[client.id] = client.version
+        self.changes.said.append(
+            Said(client.id, fact, event_id, own_id, orjson.dumps(details or {}).decode(), self.now)
         )
-        self._remember(client, granted, granted.asserted_by, event_id, form, details)
-        return granted
+        return fact
 
     def withdraw(
         self,
         client: Client,
         agency: str,
         event_id: str,
-        withdrawn_at: datetime,
-        purposes: frozenset[Purpose] | None,
-        recipients: frozenset[str] | None,
+        at: datetime,
+        scope: Scope,
         traceparent: str | None,
+        *,
+        refused: bool = False,
     ) -> UUID:
-        """Add a withdrawal and queue a retraction for everyone that it reaches who was ever sent or queued anything.
+        """Add a no to the history and retract what rested on consent. Gives the id under which it can be followed."""
+        no = self.say(client, Withdrawn(0, agency, at, scope, refused), event_id)
+        return self.stop(client, scope, agency, event_id, traceparent, because="withdrawn", consent_version=no.version)
+
+    def stop(
+        self,
+        client: Client,
+        scope: Scope,
+        agency: str | None,
+        event_id: str | None,
+        traceparent: str | None,
+        *,
+        because: str,
+        consent_version: int | None = None,
+        allowed: frozenset[str] = frozenset(),
+    ) -> UUID:
+        """Queue a retraction for everyone whom a stop reaches who was ever sent or queued anything of the client.
 
         That includes who only has rows that did not leave yet: one of them may have been decided a moment ago and be on
-        its way. Gives the id under which the withdrawal can be followed.
+        its way. The stop itself is already in the history, so the client's version is the one from which it holds.
+        `allowed` are the recipients that it does not reach.
         """
-        event = Withdrawn(self._next_version(client), withdrawn_at, purposes, recipients)
-        self._remember(client, event, agency, event_id, None, {})
         id = uuid4()
-        self.changes.withdrawals.append((id, client.id, event.version, agency, event_id, traceparent, self.now))
-        named = sorted(purposes) if purposes is not None else list(Purpose)
+        self.changes.withdrawals.append(
+            (id, client.id, client.version, agency, event_id, because, traceparent, self.now)
+        )
         told = False
-        for reference in client.references.values():
+        for reference in [*client.references.values(), *client.former]:
             recipient = self.register.agencies[reference.recipient]
-            if reference.queued and any(event.stops(p, recipient.id) and acts_for(recipient, p) for p in named):
-                self._retract(client, recipient, reference.id, id, named, event.version, traceparent)
-                told = True
-        if not told:
+            named = Purpose if scope.purposes is None else scope.purposes
+            purposes = [p for p in sorted(named) if acts_for(recipient, p)]
+            reached = recipient.id not in allowed and (scope.recipients is None or recipient.id in scope.recipients)
+            if not reference.queued or not purposes or not (reached or recipient.kind is AgencyKind.SERVICE):
+                continue
+            # One of our services that is not reached itself stops telling those who are.
+            others = None if reached else scope.recipients
+            if not reached and others is None:
+                others = frozenset(self.register.partners) - allowed
+            if others is not None and not others:
+                continue
+            retraction = Retraction(
+                uuid4(), reference.id, purposes, scope.categories, others, client.version, consent_version
+            )
+            self._retract(client, recipient, reference, id, retraction, traceparent)
+            told = True
+        if not told and agency is not None:
             self.changes.queue.append(withdrawal_done(client.id, id, agency, event_id, [], self.now, traceparent))
         return id
 
@@ -154,94 +211,110 @@ class Desk:
         self,
         client: Client,
         recipient: Agency,
-        reference: UUID,
+        reference: Reference,
         withdrawal: UUID,
-        purposes: Iterable[Purpose],
-        version: int,
+        retraction: "Retraction",
         traceparent: str | None,
     ) -> None:
-        id = uuid4()
-        self.changes.retractions.append((id, withdrawal, recipient.id, reference))
-        envelope = retraction(id, reference, purposes, version, self.now)
+        self.changes.retractions.append((retraction.id, withdrawal, recipient.id, reference.id))
         self.changes.queue.append(
             QueueRow(
                 RETRACTION,
                 client.id,
                 recipient.id,
                 recipient.topic,
-                reference,
+                reference.id,
                 WITHDRAWN,
                 None,
-                envelope.decode(),
+                retraction.encode(self.now).decode(),
                 self.now,
                 traceparent=traceparent,
-                request=id,
+                request=retraction.id,
+                keyed_by=reference.client,
             )
         )
 
     def hold(self, client: Client, agency: str, reason: str, event_id: str, traceparent: str | None) -> None:
         """Deny everything for this client until a person has looked: a stopping event could not be applied."""
-        client.held = True
+        client.facts = replace(client.facts, held=True, parts=tuple(replace(p, held=True) for p in client.facts.parts))
         self.changes.holds.append((uuid4(), client.id, reason, agency))
-        self.withdraw(client, agency, event_id, self.now, None, None, traceparent)
+        self.withdraw(client, agency, event_id, self.now, Scope(), traceparent)
+
+    def falls_due(self, client: Client, version: int, kind: str, at: datetime | None) -> None:
+        """Remember that what was said ends by the clock: then its end is told."""
+        if at is not None:
+            self.changes.due.append((client.id, version, kind, at))
 
     def offer_snapshots(
         self, client: Client, at: datetime, traceparent: str | None, *, resting_on: int | None = None
     ) -> None:
         """Queue a snapshot for each subscriber to whom something is permitted at `at`; it is read when it leaves.
 
-        With `resting_on`, only for those whose permit rests on that version of consent: a permit that begins by it.
+        With `resting_on`, only for those whose permit rests on what was said at that version and so begins by it.
         """
-        facts = ClientFacts(tuple(client.history), client.held)
         pairs = {
             (s.recipient.id, s.purpose): s.recipient
             for source, _ in client.sections
             for s in self.register.subscriptions(source, self.now)
         }
+        items = tuple(Item(source, Category(category)) for source, category in client.sections)
+        spent = spent_convictions(client.sections.values())
         for (_, purpose), recipient in sorted(pairs.items(), key=lambda pair: pair[0]):
-            items = tuple(Item(source, Category(category)) for source, category in client.sections)
-            question = Question(recipient, purpose, tuple(i for i in items if i.source != recipient.id), at)
-            decision = decide(question, facts, self.register.agreements, self.register.kinds)
-            if decision.permits and (resting_on is None or resting_on in decision.consents):
+            others = tuple(i for i in items if i.source != recipient.id)
+            decision = decide(Question(recipient, purpose, others, at, spent=spent), client.facts, self.register.policy)
+            begins = [p for p in decision.permits if resting_on is None or resting_on in (p.consent, p.invoked)]
+            if begins:
                 due = max(at, self.now)
                 self.queue_record(client, recipient, purpose, SNAPSHOT, {}, traceparent, due_at=due)
 
-    def _next_version(self, client: Client) -> int:
-        client.consent_version += 1
-        self.changes.consent_versions[client.id] = client.consent_version
-        return client.consent_version
-
-    def _remember(
-        self,
-        client: Client,
-        event: Granted | Withdrawn,
-        agency: str,
-        event_id: str,
-        form: str | None,
-        details: dict[str, Any],
+    def disclose(
+        self, client: Client, invoked: GatewayInvoked | OverrideAuthorised, at: datetime, traceparent: str | None
     ) -> None:
-        client.history.append(event)
-        kind = "granted" if isinstance(event, Granted) else "withdrawn"
-        body = consent_body(event, details)
-        self.changes.consents.append((client.id, event.version, kind, agency, event_id, form, body, self.now))
+        """Queue a snapshot for each recipient that a gateway or an override names, if it permits something at `at`."""
+        items = tuple(Item(source, Category(category)) for source, category in client.sections)
+        spent = spent_convictions(client.sections.values())
+        for id in sorted(invoked.recipients & self.register.agencies.keys()):
+            recipient = self.register.agencies[id]
+            others = tuple(i for i in items if i.source != id)
+            for purpose in sorted(invoked.purposes):
+                decision = decide(
+                    Question(recipient, purpose, others, at, spent=spent), client.facts, self.register.policy
+                )
+                if any(p.invoked == invoked.version for p in decision.permits):
+                    self.queue_record(client, recipient, purpose, SNAPSHOT, {}, traceparent, due_at=at)
 
 
-def retraction(id: UUID, reference: UUID, purposes: Iterable[Purpose], version: int, now: datetime) -> bytes:
-    """The bytes of a retraction (`contracts.leaving.WithdrawnData`)."""
-    data = {
-        "retraction": str(id),
-        "purposes": [p.value for p in purposes],
-        "consentVersion": version,
-        "action": "stop-and-erase",
-    }
-    return encode(WITHDRAWN, SOURCE, data, subject=str(reference), id=str(id), time=now)
+@dataclass(frozen=True, slots=True)
+class Retraction:
+    """What a recipient is told to stop and erase (`contracts.leaving.WithdrawnData`)."""
+
+    id: UUID
+    reference: UUID
+    purposes: Iterable[Purpose]
+    categories: frozenset[Category] | None
+    recipients: frozenset[str] | None
+    version: int
+    consent_version: int | None
+
+    def encode(self, now: datetime) -> bytes:
+        """The event's bytes."""
+        data = {
+            "retraction": str(self.id),
+            "purposes": list(self.purposes),
+            "categories": None if self.categories is None else sorted(self.categories),
+            "recipients": None if self.recipients is None else sorted(self.recipients),
+            "version": self.version,
+            "consentVersion": self.consent_version,
+            "action": "stop-and-erase",
+        }
+        return encode(WITHDRAWN, SOURCE, data, subject=str(self.reference), id=str(self.id), time=now)
 
 
 def withdrawal_done(
     client_id: int,
     withdrawal: UUID,
     agency: str,
-    event_id: str,
+    event_id: str | None,
     recipients: list[dict[str, Any]],
     now: datetime,
     traceparent: str | None,

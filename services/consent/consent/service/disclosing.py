@@ -11,19 +11,20 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from consent.domain import ClientFacts, Decision, Item, Permit, Question, decide
+from consent.domain import ClientFacts, Decision, Item, Question, decide
 from consent.events import SOURCE
-from consent.repository import clients, queue
+from consent.repository import clients, queue, sharing
 from consent.repository.queue import Doubt, Entry
+from consent.repository.sharing import Known
 from consent.repository.sql import Executor
 from consent.service import register
-from consent.service.desk import SNAPSHOT, WITHDRAWN, request_settled, retraction, withdrawal_done
+from consent.service.desk import SNAPSHOT, WITHDRAWN, Retraction, request_settled, withdrawal_done
 from consent.service.register import Register
+from consent.service.sections import cut, spent_convictions
+from consent.service.telling import explain, receipt, withheld
 from contracts.vocabulary import Category, Purpose
 from servicekit.envelope import encode
 
-NOT_AGREED = frozenset({"no-agreement", "agreement-category", "not-its-purpose"})
-"""Rules by which a recipient must not even learn that there is something to withhold."""
 MAX_RECORD = 1_000_000
 """Bytes of one record: what the partners' topics take."""
 
@@ -64,8 +65,9 @@ async def decide_cycle(
     if not rows:
         return cycle
     records = [row for row in rows if row.kind == queue.RECORD]
-    facts, registered, now = await _facts(db, {row.client_id for row in records})
-    sections = await clients.sections(db, {row.client_id for row in records if row.type == SNAPSHOT})
+    known, registered, now = await _facts(db, {row.client_id for row in records})
+    snapshots = {row.client_id for row in records if row.type == SNAPSHOT}
+    sections = await clients.sections(db, {id: known[id] for id in snapshots if id in known})
     waiting: set[tuple[str, UUID]] = set()
     for row in rows:
         if row.kind != queue.RECORD:
@@ -73,17 +75,17 @@ async def decide_cycle(
             continue
         if (row.topic, row.reference) in waiting:
             continue  # behind a row that was just set aside, for the same client and recipient
-        doubt = doubts.get(row.id)
+        doubt, facts = doubts.get(row.id), _facts_of(row, known)
         try:
             body = orjson.loads(row.body)
             if row.type == SNAPSHOT:  # of now: one that was queued for a later day would be stale
                 body["sections"] = [s for s in sections.get(row.client_id, []) if s["source"] != row.recipient]
-            _decide_row(row, body, facts.get(row.client_id, ClientFacts()), registered, now, doubt, cycle)
+            _decide_row(row, body, facts, registered, now, doubt, cycle)
         except (ValueError, KeyError, TypeError) as error:  # a bad row never stops the others
             cycle.unsendable[row.id] = type(error).__name__
             waiting.add((row.topic, row.reference))
             if doubt:
-                cycle.notices.append(_retract_doubt(row, doubt, now))
+                cycle.notices.append(_retract_doubt(row, doubt, facts.version, now))
             if row.requester:
                 cycle.notices.append(_settled(row, "denied", Decision(), now))
     await queue.enter_ledger(db, cycle.entries)
@@ -109,27 +111,28 @@ def _decide_row(
         ValueError, KeyError, TypeError: the row cannot be read.
     """
     question, about = _question(row, body, registered, now)
-    decision = decide(question, facts, registered.agreements, registered.kinds)
+    decision = decide(question, facts, registered.policy)
     if not about <= decision.permitted:
         decision = Decision((), decision.refusals)
-    if doubt and decision.permits and orjson.loads(doubt.explanation)["restsOn"] == _rests_on(decision):
+    explanation = explain(decision, facts.version)
+    if doubt and decision.permits and doubt.explanation == explanation:
         cycle.leaving.append(Leaving(row, doubt.record))  # the same bytes with the same id go again
         return
     id, value = uuid4(), None
     if decision.permits:
-        value = _record(row, body, decision, id, now)
+        value = _record(row, body, decision, facts.version, id, now)
         if len(value) > MAX_RECORD:
             raise ValueError("too large for the recipient's topic")
     if doubt:
         cycle.entries.append(_entry("cancelled", doubt.decision, row, now, doubt.explanation, None))
     if value is not None:
-        cycle.entries.append(_entry("disclosure", id, row, now, explain(decision), value))
+        cycle.entries.append(_entry("disclosure", id, row, now, explanation, value))
         cycle.leaving.append(Leaving(row, value))
         return
     cycle.refused.append(row.id)
-    cycle.entries.append(_entry("refusal", id, row, now, explain(decision), None))
+    cycle.entries.append(_entry("refusal", id, row, now, explanation, None))
     if doubt:
-        cycle.notices.append(_retract_doubt(row, doubt, now))
+        cycle.notices.append(_retract_doubt(row, doubt, facts.version, now))
     if row.requester:
         cycle.notices.append(_settled(row, "cancelled" if doubt else "denied", decision, now))
 
@@ -171,86 +174,35 @@ async def finish_cycle(db: Executor, sent: list[tuple[Leaving, tuple[str, int, i
     await queue.add(db, notices)
 
 
-async def _facts(db: Executor, ids: Collection[int]) -> tuple[dict[int, ClientFacts], Register, datetime]:
+async def _facts(db: Executor, ids: Collection[int]) -> tuple[dict[int, Known], Register, datetime]:
     registered = await register.load(db)
-    if not ids:
-        return {}, registered, await clients.time_now(db)
-    histories, held = await clients.consent_histories(db, ids)
-    facts = {id: ClientFacts(tuple(histories.get(id, ())), id in held) for id in ids}
-    return facts, registered, await clients.time_now(db)
+    known = await sharing.known(db, ids) if ids else {}
+    return known, registered, await clients.time_now(db)
+
+
+def _facts_of(row: Any, known: Mapping[int, Known]) -> ClientFacts:
+    return known[row.client_id].facts if row.client_id in known else ClientFacts()
 
 
 def _question(row: Any, body: dict[str, Any], registered: Register, now: datetime) -> tuple[Question, frozenset[Item]]:
     about = [Item(source, Category(category)) for source, category in body.get("about", ())]
     items = dict.fromkeys(about + [Item(s["source"], Category(s["category"])) for s in body["sections"]])
-    question = Question(registered.agencies[row.recipient], Purpose(row.purpose), tuple(items), now)
+    service = body["message"].get("service") if "message" in body else None
+    recipient, purpose = registered.agencies[row.recipient], Purpose(row.purpose)
+    question = Question(recipient, purpose, tuple(items), now, service, spent=spent_convictions(body["sections"]))
     return question, frozenset(about)
 
 
-def _record(row: Any, body: dict[str, Any], decision: Decision, id: UUID, now: datetime) -> bytes:
-    """Cut to what is permitted, by taking over the permitted sections and nothing else."""
-    permitted = {(p.item.source, p.item.category.value) for p in decision.permits}
-    data = {
+def _record(row: Any, body: dict[str, Any], decision: Decision, version: int, id: UUID, now: datetime) -> bytes:
+    data: dict[str, Any] = {
         "purpose": row.purpose,
-        "sections": [s for s in body["sections"] if (s["source"], s["category"]) in permitted],
-        "receipt": {
-            "decision": str(id),
-            "decidedAt": now,
-            "purpose": row.purpose,
-            "agreements": [
-                {"agreement": a, "version": v, "basis": b}
-                for a, v, b in sorted({(p.agreement, p.agreement_version, p.basis.value) for p in decision.permits})
-            ],
-            "consents": decision.consents,
-            "withheld": withheld(decision, to_recipient=True),
-            "obligations": decision.obligations,
-        },
+        "sections": cut(body["sections"], decision),
+        "receipt": receipt(decision, version, row.purpose, id, now),
     }
     for name in ("message", "provider"):
         if name in body:
             data[name] = body[name]
     return encode(row.type, SOURCE, data, subject=str(row.reference), time=now)
-
-
-def withheld(decision: Decision, *, to_recipient: bool = False) -> list[dict[str, str]]:
-    """What was withheld and why (`contracts.leaving.Withheld`).
-
-    A recipient is told of categories that an agreement would let it see, and of no others: that something of a category
-    is known of a client can itself be sensitive.
-    """
-    return [
-        {"category": r.item.category.value, "source": r.item.source, "rule": r.rule, "remedy": r.remedy}
-        for r in decision.refusals
-        if not (to_recipient and r.rule in NOT_AGREED)
-    ]
-
-
-def explain(decision: Decision) -> str:
-    """A decision as the ledger keeps it."""
-    return orjson.dumps(
-        {
-            "permitted": [_permit(p) for p in decision.permits],
-            "withheld": withheld(decision),
-            "restsOn": _rests_on(decision),
-            "obligations": decision.obligations,
-        }
-    ).decode()
-
-
-def _permit(permit: Permit) -> dict[str, Any]:
-    return {
-        "category": permit.item.category.value,
-        "source": permit.item.source,
-        "agreement": permit.agreement,
-        "version": permit.agreement_version,
-        "basis": permit.basis.value,
-        "consent": permit.consent,
-    }
-
-
-def _rests_on(decision: Decision) -> list[Any]:
-    items = sorted([p.item.source, p.item.category.value] for p in decision.permits)
-    return [*([name, version] for name, version in decision.rests_on), items]
 
 
 def _entry(kind: str, id: UUID, row: Any, now: datetime, explanation: str, record: bytes | None) -> Entry:
@@ -264,16 +216,17 @@ def _settled(row: Any, outcome: str, decision: Decision, now: datetime) -> queue
         row.reference_of_requester,
         row.request,
         outcome,
-        withheld(decision, to_recipient=True),
+        withheld(decision, openly=False),
         now,
         row.traceparent,
     )
 
 
-def _retract_doubt(row: Any, doubt: Doubt, now: datetime) -> queue.QueueRow:
+def _retract_doubt(row: Any, doubt: Doubt, version: int, now: datetime) -> queue.QueueRow:
     """A record that may have arrived and is no longer permitted is taken back."""
     consents = [p["consent"] for p in orjson.loads(doubt.explanation)["permitted"] if p["consent"] is not None]
-    envelope = retraction(uuid4(), row.reference, [Purpose(row.purpose)], max(consents, default=0), now)
+    purposes = [Purpose(row.purpose)]
+    taken_back = Retraction(uuid4(), row.reference, purposes, None, None, version, max(consents, default=None))
     return queue.QueueRow(
         queue.RETRACTION,
         row.client_id,
@@ -282,7 +235,8 @@ def _retract_doubt(row: Any, doubt: Doubt, now: datetime) -> queue.QueueRow:
         row.reference,
         WITHDRAWN,
         None,
-        envelope.decode(),
+        taken_back.encode(now).decode(),
         now,
         traceparent=row.traceparent,
+        keyed_by=row.keyed_by,
     )

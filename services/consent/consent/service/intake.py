@@ -12,14 +12,21 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.domain import Granted
-from consent.events import ANSWER_PASSED_AS, PASSED_ON, IntakeEvent
-from consent.repository import answers, clients, queue
+from consent.domain import may_assert
+from consent.events import ANSWER_PASSED_AS, PASSED_ON, STOPPING_TYPES, IntakeEvent
+from consent.repository import answers, clients, queue, sharing
 from consent.repository.clients import Client, IdentifierKey
-from consent.service import reading, register
+from consent.service import reading, register, saying
 from consent.service.desk import Desk
 from consent.service.reading import Arrival
-from contracts.intake import ClientRecorded, ConsentGranted, ConsentWithdrawn, OfferAnswered, ReferralAnswered
+from contracts.intake import (
+    ClientRecorded,
+    ConsentGranted,
+    GatewayInvoked,
+    OfferAnswered,
+    ReferralAnswered,
+    RetractionConfirmed,
+)
 from contracts.vocabulary import SERVICE_PURPOSES, Category
 from servicekit.clock import Clock, system_clock
 from servicekit.db import TryAgain, wake_after_commit
@@ -54,6 +61,12 @@ NOT_REGISTERED = Problem(
     "Ask the operator of this system to register your agency, then send a new event with a new id.",
     403,
 )
+NOT_YOURS_TO_SAY = Problem(
+    "not-yours-to-say",
+    "An agency of your kind may not say this",
+    "docs/reference/who-may-say-what.md lists which kind of agency may assert what; ask one that may to publish it.",
+    403,
+)
 
 
 @dataclass(slots=True)
@@ -83,9 +96,9 @@ class Case:
         return self.problem is not None and reading.is_stopping(self.arrival.value)
 
     @property
-    def changes_consent(self) -> bool:
-        """Whether the client's history and facts are needed."""
-        return self.stops or isinstance(self.event, ConsentGranted | ConsentWithdrawn)
+    def changes_sharing(self) -> bool:
+        """Whether what was said about sharing, and what is recorded, of the client is needed."""
+        return self.stops or isinstance(self.event, saying.SAID)
 
     @property
     def traceparent(self) -> str | None:
@@ -110,11 +123,12 @@ async def take_in(session: AsyncSession, arrivals: Sequence[Arrival], clock: Clo
         repeats = await _recognise(session, cases)
         open_cases = [case for case in cases if case.answer is None and id(case) not in repeats]
         desk = await _open_desk(session, open_cases)
-        forms = await clients.forms_seen(session, _forms(open_cases))
+        forms = await sharing.forms_seen(session, _forms(open_cases))
         for case in open_cases:
             _apply(case, desk, forms)
         if not await clients.write(session, desk.changes):
             raise TryAgain
+        await clients.acknowledge_retractions(session, _confirmed(open_cases, desk))
         if not await answers.keep(session, [(*c.key, c.arrival.digest, c.answer) for c in cases if c.is_first]):
             raise TryAgain
         if desk.changes.queue:
@@ -178,13 +192,13 @@ async def _open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
     known = await clients.resolve(session, keys)
     if keys - known.keys():
         # A withdrawal for a number that nobody has yet and the event that brings the number must see each other.
-        await clients.lock_numbers(session, exclusive=any(case.changes_consent for case in cases))
+        await clients.lock_numbers(session, exclusive=any(case.changes_sharing for case in cases))
     await clients.lock(session, set(known.values()))
     if keys and await clients.resolve(session, keys) != known:
         raise TryAgain  # a number changed hands while we waited for a lock
     registered = await register.load(session)
     now = await clients.time_now(session)
-    suspected = {known[key] for case in cases if case.changes_consent for key in named[id(case)] if key in known}
+    suspected = {known[key] for case in cases if case.changes_sharing for key in named[id(case)] if key in known}
     desk = Desk(await clients.load(session, set(known.values()), suspected), registered, now)
     await _settle_clients(session, cases, known, desk)
     return desk
@@ -192,7 +206,7 @@ async def _open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
 
 def _named(case: Case) -> set[IdentifierKey]:
     """The numbers to look up for an event: for one that stops sharing, all that stand anywhere in it."""
-    if isinstance(case.event, ConsentWithdrawn):
+    if case.event is not None and case.event.type in STOPPING_TYPES:
         return reading.identifiers_in(case.arrival.value, case.arrival.agency) | set(case.keys)
     return set(case.keys)
 
@@ -206,8 +220,14 @@ async def _settle_clients(
     for case in cases:
         if case.problem is not None:
             continue
-        if case.arrival.agency not in desk.register.agencies:
+        publisher = desk.register.agencies.get(case.arrival.agency)
+        if publisher is None:
             case.reject(NOT_REGISTERED)
+            continue
+        if case.event is not None and not may_assert(
+            case.event.type, publisher.kind, case.event.data.basis if isinstance(case.event, GatewayInvoked) else None
+        ):
+            case.reject(NOT_YOURS_TO_SAY)
             continue
         found = {known[key] for key in case.keys if key in known}
         unknown = [key for key in case.keys if key not in known]
@@ -251,22 +271,33 @@ def _apply(case: Case, desk: Desk, forms: set[tuple[str, str]]) -> None:
     """Give one event its effect on the desk and its answer."""
     if case.problem is None and case.client is not None and case.event is not None:
         client = desk.clients[case.client]
-        told: dict[str, Any] = {"client": str(desk.reference(client, case.arrival.agency, queued=False))}
-        event = case.event
+        agency, event = case.arrival.agency, case.event
+        told: dict[str, Any] = {"client": str(desk.reference(client, agency, queued=False).id)}
         if isinstance(event, ClientRecorded):
             _record(case, event, client, desk)
-        elif isinstance(event, ConsentGranted):
-            _grant(case, event, client, desk, forms)
-        elif isinstance(event, ConsentWithdrawn):
-            told["withdrawal"] = str(_withdraw(case, event, client, desk))
-        else:
+        elif isinstance(event, ReferralAnswered | OfferAnswered):
             _pass_on(case, event, client, desk)
+        elif not isinstance(event, RetractionConfirmed):
+            withdrawal = saying.say(event, agency, client, desk, forms, case.traceparent)
+            if withdrawal is not None:
+                told["withdrawal"] = str(withdrawal)
         case.answer = reading.accepted(case.arrival, event, told, desk.now)
         return
     problem = case.problem or UNKNOWN_CLIENT
     if case.stops:
         deny_for_all(desk, case.keys, case.arrival.agency, problem.code, case.event_id, case.traceparent)
     case.answer = reading.rejected(case.arrival, case.event_id, problem, desk.now)
+
+
+def _confirmed(cases: Sequence[Case], desk: Desk) -> list[tuple[UUID, UUID]]:
+    """Retractions that partners have confirmed, each with a reference by which that partner knows the client."""
+    found: list[tuple[UUID, UUID]] = []
+    for case in cases:
+        if case.problem is None and case.client is not None and isinstance(case.event, RetractionConfirmed):
+            client = desk.clients[case.client]
+            own = [r.id for r in [*client.references.values(), *client.former] if r.recipient == case.arrival.agency]
+            found += [(case.event.data.retraction, reference) for reference in own]
+    return found
 
 
 def deny_for_all(
@@ -298,46 +329,6 @@ def _record(case: Case, event: ClientRecorded, client: Client, desk: Desk) -> No
         client.source_versions[agency] = desk.changes.source_versions[client.id, agency] = version
     facts = event.data.facts.model_dump(mode="json", by_alias=True, exclude_none=True)
     desk.record(client, agency, facts, event.time, case.traceparent)
-
-
-def _grant(case: Case, event: ConsentGranted, client: Client, desk: Desk, forms: set[tuple[str, str]]) -> None:
-    data, agency = event.data, case.arrival.agency
-    granted = Granted(
-        0,
-        agency,
-        frozenset(r.agency for r in data.recipients if r.agency),
-        frozenset((r.kind, r.area) for r in data.recipients if r.kind and r.area),
-        frozenset(data.purposes),
-        frozenset(data.categories),
-        data.given_at,
-        data.valid_from,
-        data.valid_until,
-    )
-    details = data.how.model_dump(mode="json")
-    granted = desk.grant(client, granted, data.form, (agency, data.form) in forms, event.id, details)
-    forms.add((agency, data.form))
-    if granted.effective:
-        begins = max(desk.now, granted.valid_from or desk.now)
-        desk.offer_snapshots(client, begins, case.traceparent, resting_on=granted.version)
-    else:
-        log.warning(
-            "a consent of %s is kept as history: its form was seen, or it was given before a withdrawal", agency
-        )
-
-
-def _withdraw(case: Case, event: ConsentWithdrawn, client: Client, desk: Desk) -> UUID:
-    data = event.data
-    id = desk.withdraw(
-        client,
-        case.arrival.agency,
-        event.id,
-        data.withdrawn_at,
-        frozenset(data.purposes) or None,
-        frozenset(data.recipients) or None,
-        case.traceparent,
-    )
-    desk.offer_snapshots(client, desk.now, case.traceparent)  # what rests on another basis goes on
-    return id
 
 
 def _pass_on(case: Case, event: ReferralAnswered | OfferAnswered, client: Client, desk: Desk) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from consent.domain import Agency, Agreement, acts_for
+from consent.domain import Agency, Agreement, Policy, acts_for
 from consent.repository import parties
 from consent.repository.sql import Executor
 from contracts.vocabulary import AgencyKind, Category, Purpose
@@ -27,6 +27,8 @@ class Register:
         self.agencies = agencies
         self.agreements = agreements
         self.kinds: dict[str, AgencyKind] = {a.id: a.kind for a in agencies.values()}
+        self.partners = [a.id for a in agencies.values() if a.kind is not AgencyKind.SERVICE]
+        self.policy = Policy(agreements, self.kinds)
         self._by_source: dict[str, list[Subscription]] = {}
 
     def subscriptions(self, source: str, now: datetime) -> list[Subscription]:

@@ -1,0 +1,212 @@
+"""What a decision is made of: who takes part, what they agreed, and what was said about sharing one client's record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from consent.domain.standing import GATEWAYS, Gateway
+from contracts.vocabulary import AgencyKind, Basis, Category, Purpose, RestrictionKind
+
+
+@dataclass(frozen=True, slots=True)
+class Agency:
+    """A party: an organisation, or one of our services (kind `service`)."""
+
+    id: str
+    kind: AgencyKind
+    area: str | None = None
+
+    @property
+    def topic(self) -> str:
+        """Where records for this recipient go, without the namespace."""
+        return f"cleared.{self.id}" if self.kind is AgencyKind.SERVICE else f"partner.{self.id}"
+
+
+# --- agreements (C1) --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an agreement allows for one purpose."""
+
+    basis: Basis
+    categories: frozenset[Category]
+    subscription: bool = False
+    """Whether recipients get every change and a snapshot when a permit begins, without asking."""
+    own_word: bool = False
+    """Whether a consent counts that the recipient itself recorded, or a gateway that it invoked itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """An information-sharing agreement in one version: who may tell whom what, why, and when."""
+
+    id: str
+    version: int
+    sources: frozenset[str]
+    recipients: frozenset[str]
+    terms: Mapping[Purpose, Terms]
+    starts: datetime
+    ends: datetime
+    enforces: frozenset[str] = frozenset()
+    """The parties that signed to keep excluded practitioners away from a client's record."""
+    suspended_from: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What does not belong to one client: all versions of all agreements, the kind of every party, the gateways."""
+
+    agreements: Sequence[Agreement]
+    kinds: Mapping[str, AgencyKind]
+    gateways: Mapping[Basis, Gateway] = field(default_factory=lambda: GATEWAYS)
+
+
+# --- what was said about sharing: an append-only history, one version each, per client -------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What something reaches. None means every one: only what denies may say so."""
+
+    recipients: frozenset[str] | None = None
+    purposes: frozenset[Purpose] | None = None
+    categories: frozenset[Category] | None = None
+
+    def reaches(self, recipient: str, purpose: Purpose) -> bool:
+        """Whether any category may be touched of what this recipient gets for this purpose."""
+        return (self.recipients is None or recipient in self.recipients) and (
+            self.purposes is None or purpose in self.purposes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The client agreed (C2)."""
+
+    version: int
+    asserted_by: str
+    agencies: frozenset[str]
+    kinds: frozenset[tuple[AgencyKind, str]]
+    """Kinds of agency in an area."""
+    purposes: frozenset[Purpose]
+    categories: frozenset[Category]
+    given_at: datetime
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    services: frozenset[tuple[str, str]] = frozenset()
+    """Named services of an agency: (agency, service)."""
+    void: Literal["consent-withdrawn", "form-used-before"] | None = None
+    """Why it opens nothing and is kept as history only (see `lifts`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """The client said no: withdrew, or was asked and refused."""
+
+    version: int
+    asserted_by: str
+    at: datetime
+    scope: Scope = Scope()
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The consent of this version came to its end. It changes no decision, which follows the clock; it is the event."""
+
+    version: int
+    asserted_by: str
+    consent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restricted:
+    """A restriction (C4). It beats every permit until it is lifted or `until` has come."""
+
+    version: int
+    asserted_by: str
+    id: str
+    kind: RestrictionKind
+    scope: Scope
+    allowed: frozenset[str] = frozenset()
+    """For a limited-access client: the only recipients whom it does not reach."""
+    practitioners: frozenset[tuple[str, str]] = frozenset()
+    """For an exclusion of practitioners: (agency, that agency's own id of the practitioner)."""
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayInvoked:
+    """An agency relies on a statutory gateway for this client (C3)."""
+
+    version: int
+    asserted_by: str
+    id: str
+    basis: Basis
+    recipients: frozenset[str]
+    purposes: frozenset[Purpose]
+    categories: frozenset[Category]
+    starts: datetime
+    ends: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideAuthorised:
+    """A public-protection override (C5): authorised by one person, approved by another, narrow, for a time."""
+
+    version: int
+    asserted_by: str
+    id: str
+    recipients: frozenset[str]
+    purposes: frozenset[Purpose]
+    categories: frozenset[Category]
+    starts: datetime
+    ends: datetime
+    review_by: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideReviewed:
+    """Somebody looked at an override. It changes no decision: it ends that the review is overdue."""
+
+    version: int
+    asserted_by: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A restriction was lifted, or a gateway or an override was ended, by the agency whose it is."""
+
+    version: int
+    asserted_by: str
+    what: Literal["restriction", "gateway", "override"]
+    id: str
+
+
+SharingFact = (
+    Granted | Withdrawn | Expired | Restricted | GatewayInvoked | OverrideAuthorised | OverrideReviewed | Ended
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFacts:
+    """What rules the disclosures of one client."""
+
+    history: tuple[SharingFact, ...] = ()
+    """All that was said about sharing, oldest first."""
+    held: bool = False
+    """A stopping event that could not be applied denies everything until a person has looked at it."""
+    version: int = 0
+    """Rises with every change of what is here; receipts name it."""
+    conflicting: bool = False
+    """The numbers of this client contradict each other, or its link was undone: nothing leaves."""
+    parts: tuple["ClientFacts", ...] = ()
+    """For linked clients: each as it was before, with what was said since. A permit must hold for every part."""
+
+    @property
+    def said(self) -> tuple[SharingFact, ...]:
+        """All that was said of the client, parts included."""
+        return tuple(fact for part in self.parts for fact in part.said) or self.history

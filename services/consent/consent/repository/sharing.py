@@ -1,0 +1,169 @@
+"""What was said about sharing a client's record: an append-only history, read as the facts that a decision needs."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import text
+
+from consent.domain import (
+    ClientFacts,
+    Ended,
+    Expired,
+    GatewayInvoked,
+    Granted,
+    OverrideAuthorised,
+    OverrideReviewed,
+    Restricted,
+    SharingFact,
+    Withdrawn,
+)
+from consent.repository.sql import Executor, arrays
+
+KINDS: dict[str, type[SharingFact]] = {
+    "granted": Granted,
+    "withdrawn": Withdrawn,
+    "expired": Expired,
+    "restricted": Restricted,
+    "gateway-invoked": GatewayInvoked,
+    "override-authorised": OverrideAuthorised,
+    "override-reviewed": OverrideReviewed,
+    "ended": Ended,
+}
+_KIND_OF = {cls: kind for kind, cls in KINDS.items()}
+_STORED: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(cls) for kind, cls in KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One row of the history on its way into the table."""
+
+    client: int
+    fact: SharingFact
+    event_id: str
+    own_id: str | None
+    """The publisher's own id of it: the form of a consent, or the id of a restriction, gateway or override."""
+    details: str
+    """JSON of what else was told of it, such as how a consent was given; no decision reads it."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known for deciding about one client."""
+
+    facts: ClientFacts
+    members: tuple[int, ...]
+    """The rows that this client is made of: its own, and those of the clients linked in it."""
+
+
+_APPEND = text(
+    "INSERT INTO sharing_fact (client_id, version, kind, asserted_by, event_id, own_id, body, details, recorded_at)"
+    " SELECT c, v, k, a, e, o, CAST(b AS jsonb), CAST(d AS jsonb), t FROM unnest(CAST(:a0 AS bigint[]),"
+    " CAST(:a1 AS int[]), CAST(:a2 AS text[]), CAST(:a3 AS text[]), CAST(:a4 AS text[]), CAST(:a5 AS text[]),"
+    " CAST(:a6 AS text[]), CAST(:a7 AS text[]), CAST(:a8 AS timestamptz[])) AS r(c, v, k, a, e, o, b, d, t)"
+)
+
+
+async def append(db: Executor, said: Sequence[Said]) -> None:
+    """Add to the histories. The caller holds the clients' locks, so versions rise by one."""
+    if said:
+        await arrays(
+            db,
+            _APPEND,
+            [
+                (
+                    s.client,
+                    s.fact.version,
+                    _KIND_OF[type(s.fact)],
+                    s.fact.asserted_by,
+                    s.event_id,
+                    s.own_id,
+                    _STORED[_KIND_OF[type(s.fact)]].dump_json(s.fact).decode(),
+                    s.details,
+                    s.at,
+                )
+                for s in said
+            ],
+        )
+
+
+_CLIENTS = text(
+    "SELECT id, version, merged_into, parts, conflicting, EXISTS"
+    " (SELECT 1 FROM hold h WHERE h.client_id = c.id AND h.lifted_at IS NULL) AS held"
+    " FROM client c WHERE id = ANY(:ids)"
+)
+_HISTORIES = text(
+    "SELECT client_id, kind, body::text AS body FROM sharing_fact WHERE client_id = ANY(:ids)"
+    " ORDER BY client_id, version"
+)
+
+
+async def known(db: Executor, ids: Collection[int]) -> dict[int, Known]:
+    """The facts of each client, by id. One that was linked has the facts of the client that it is linked in."""
+    rows: dict[int, Any] = {}
+    wanted = set(ids)
+    while wanted:  # once for clients that were never linked
+        for row in await db.execute(_CLIENTS, {"ids": sorted(wanted)}):
+            rows[row.id] = row
+        near = {part for row in rows.values() for part in (row.merged_into, *row.parts) if part}
+        wanted = near - rows.keys()
+    histories = await _histories(db, rows)
+    found: dict[int, Known] = {}
+    for id in ids:
+        root = id
+        while rows[root].merged_into:
+            root = rows[root].merged_into
+        if root not in found:
+            found[root] = _known(root, rows, histories)
+        found[id] = found[root]
+    return found
+
+
+def _known(root: int, rows: dict[int, Any], histories: dict[int, tuple[SharingFact, ...]]) -> Known:
+    members: list[int] = []
+    parts: list[ClientFacts] = []
+
+    def gather(id: int, since: tuple[SharingFact, ...]) -> None:
+        members.append(id)
+        said = histories.get(id, ()) + since
+        row = rows[id]
+        for part in row.parts:
+            gather(part, said)
+        if not row.parts:
+            parts.append(ClientFacts(said, held, rows[root].version, conflicting))
+
+    def family(id: int) -> Iterable[int]:
+        yield id
+        for part in rows[id].parts:
+            yield from family(part)
+
+    held = any(rows[id].held for id in family(root))
+    conflicting = any(rows[id].conflicting for id in family(root))
+    gather(root, ())
+    facts = parts[0] if len(parts) == 1 else ClientFacts((), held, rows[root].version, conflicting, tuple(parts))
+    return Known(facts, tuple(members))
+
+
+async def _histories(db: Executor, ids: Collection[int]) -> dict[int, tuple[SharingFact, ...]]:
+    gathered: dict[int, list[SharingFact]] = {}
+    for row in await db.execute(_HISTORIES, {"ids": sorted(ids)}):
+        gathered.setdefault(row.client_id, []).append(_STORED[row.kind].validate_json(row.body))
+    return {id: tuple(facts) for id, facts in gathered.items()}
+
+
+async def forms_seen(db: Executor, forms: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which (agency, form number) opened a permit, or tried to, before."""
+    if not forms:
+        return set()
+    result = await arrays(
+        db,
+        text(
+            "SELECT DISTINCT asserted_by, own_id FROM sharing_fact JOIN unnest(CAST(:a0 AS text[]),"
+            " CAST(:a1 AS text[])) AS r(a, f) ON asserted_by = a AND own_id = f WHERE kind = 'granted'"
+        ),
+        list(forms),
+    )
+    return {(row.asserted_by, row.own_id) for row in result}

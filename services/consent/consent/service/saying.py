@@ -1,0 +1,193 @@
+"""What case systems say about sharing: consent, refusal, restrictions, gateways, overrides; and what each makes due."""
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from consent import domain
+from consent.domain import Scope
+from consent.repository.clients import Client
+from consent.service.desk import Desk
+from contracts.intake import (
+    ConsentGranted,
+    ConsentRefused,
+    ConsentWithdrawn,
+    GatewayEnded,
+    GatewayInvoked,
+    OverrideAuthorised,
+    OverrideEnded,
+    OverrideReviewed,
+    RestrictionImposed,
+    RestrictionLifted,
+)
+from contracts.vocabulary import LOCATION, RestrictionKind
+
+log = logging.getLogger(__name__)
+
+Saying = (
+    ConsentGranted
+    | ConsentRefused
+    | ConsentWithdrawn
+    | RestrictionImposed
+    | RestrictionLifted
+    | GatewayInvoked
+    | GatewayEnded
+    | OverrideAuthorised
+    | OverrideEnded
+    | OverrideReviewed
+)
+SAID = (
+    ConsentGranted,
+    ConsentRefused,
+    ConsentWithdrawn,
+    RestrictionImposed,
+    RestrictionLifted,
+    GatewayInvoked,
+    GatewayEnded,
+    OverrideAuthorised,
+    OverrideEnded,
+    OverrideReviewed,
+)
+
+
+def say(
+    event: Saying, agency: str, client: Client, desk: Desk, forms: set[tuple[str, str]], traceparent: str | None
+) -> UUID | None:
+    """Enter what was said. For what stops sharing: the id under which it can be followed until it is done."""
+    match event:
+        case ConsentGranted():
+            _grant(event, agency, client, desk, forms, traceparent)
+        case ConsentRefused() | ConsentWithdrawn():
+            at = event.data.refused_at if isinstance(event, ConsentRefused) else event.data.withdrawn_at
+            refused = isinstance(event, ConsentRefused)
+            id = desk.withdraw(client, agency, event.id, at, _scope(event.data), traceparent, refused=refused)
+            desk.offer_snapshots(client, desk.now, traceparent)  # what rests on another basis goes on
+            return id
+        case RestrictionImposed():
+            return _restrict(event, agency, client, desk, traceparent)
+        case GatewayInvoked() | OverrideAuthorised():
+            _invoke(event, agency, client, desk, traceparent)
+        case RestrictionLifted():
+            ended = domain.Ended(0, agency, "restriction", event.data.restriction)
+            desk.say(client, ended, event.id, event.data.restriction)
+            desk.offer_snapshots(client, desk.now, traceparent)
+        case GatewayEnded():
+            return end(desk, client, agency, "gateway", event.data.gateway, event.id, traceparent)
+        case OverrideEnded():
+            return end(desk, client, agency, "override", event.data.override, event.id, traceparent)
+        case OverrideReviewed():
+            details = event.data.model_dump(mode="json", exclude={"identifiers"})
+            reviewed = domain.OverrideReviewed(0, agency, event.data.override)
+            desk.say(client, reviewed, event.id, reviewed.id, details)
+    return None
+
+
+def _scope(data: Any) -> Scope:
+    """What lists of an event reach; an empty one means all."""
+    return Scope(
+        frozenset(data.recipients) or None, frozenset(data.purposes) or None, frozenset(data.categories) or None
+    )
+
+
+def _grant(
+    event: ConsentGranted, agency: str, client: Client, desk: Desk, forms: set[tuple[str, str]], traceparent: str | None
+) -> None:
+    data = event.data
+    granted = domain.Granted(
+        0,
+        agency,
+        frozenset(r.agency for r in data.recipients if r.agency and not r.service),
+        frozenset((r.kind, r.area) for r in data.recipients if r.kind and r.area),
+        frozenset(data.purposes),
+        frozenset(data.categories),
+        data.given_at,
+        data.valid_from,
+        data.valid_until,
+        frozenset((r.agency, r.service) for r in data.recipients if r.agency and r.service),
+    )
+    details = data.how.model_dump(mode="json")
+    granted = desk.grant(client, granted, data.form, (agency, data.form) in forms, event.id, details)
+    forms.add((agency, data.form))
+    if granted.void is not None:
+        log.warning("a consent of %s is kept as history: %s", agency, granted.void)
+        return
+    desk.falls_due(client, granted.version, "consent", data.valid_until)
+    begins = max(desk.now, granted.valid_from or desk.now)
+    desk.offer_snapshots(client, begins, traceparent, resting_on=granted.version)
+
+
+def _restrict(
+    event: RestrictionImposed, agency: str, client: Client, desk: Desk, traceparent: str | None
+) -> UUID | None:
+    data = event.data
+    scope = _scope(data)
+    if data.kind is RestrictionKind.NEVER_LOCATION:
+        scope = Scope(scope.recipients, scope.purposes, LOCATION)
+    restricted = domain.Restricted(
+        0,
+        agency,
+        data.restriction,
+        data.kind,
+        scope,
+        frozenset(data.allowed),
+        frozenset((p.agency, p.practitioner) for p in data.practitioners),
+        data.until,
+    )
+    restricted = desk.say(client, restricted, event.id, data.restriction, {"reason": data.reason})
+    desk.falls_due(client, restricted.version, "restriction", data.until)
+    reached = scope
+    if data.kind is RestrictionKind.PRACTITIONER_EXCLUSION:
+        reached = Scope(frozenset(p.agency for p in data.practitioners))
+    id = desk.stop(
+        client,
+        reached,
+        agency,
+        event.id,
+        traceparent,
+        because="restricted",
+        allowed=restricted.allowed,
+    )
+    desk.offer_snapshots(client, desk.now, traceparent)  # what is left for those whom it reached, with its obligations
+    return id
+
+
+def _invoke(
+    event: GatewayInvoked | OverrideAuthorised, agency: str, client: Client, desk: Desk, traceparent: str | None
+) -> None:
+    data = event.data
+    named = frozenset(data.recipients), frozenset(data.purposes), frozenset(data.categories), data.starts, data.ends
+    invoked: domain.GatewayInvoked | domain.OverrideAuthorised
+    if isinstance(event, GatewayInvoked):
+        kind, own_id = "gateway", event.data.gateway
+        invoked = domain.GatewayInvoked(0, agency, own_id, event.data.basis, *named)
+    else:
+        kind, own_id = "override", event.data.override
+        invoked = domain.OverrideAuthorised(0, agency, own_id, *named, event.data.review_by)
+    details = data.model_dump(mode="json", include={"authorised_by", "approved_by", "reason"})
+    invoked = desk.say(client, invoked, event.id, own_id, details)
+    desk.falls_due(client, invoked.version, kind, data.ends)
+    desk.disclose(client, invoked, max(desk.now, data.starts), traceparent)
+
+
+def end(
+    desk: Desk, client: Client, agency: str, what: Any, own_id: str, event_id: str, traceparent: str | None
+) -> UUID:
+    """End a gateway or an override of this agency, and retract what it let out. Unknown ones stay ended as well."""
+    desk.say(client, domain.Ended(0, agency, what, own_id), event_id, own_id)
+    scope = invoked_scope(client, agency, what, own_id)
+    id = desk.stop(client, scope, agency, event_id, traceparent, because=f"{what}-ended")
+    desk.offer_snapshots(client, desk.now, traceparent)
+    return id
+
+
+def invoked_scope(client: Client, agency: str, what: str, own_id: str) -> Scope:
+    """What a gateway or an override of this agency reached; nobody, when there is none."""
+    kind = domain.GatewayInvoked if what == "gateway" else domain.OverrideAuthorised
+    found = [f for f in client.facts.said if isinstance(f, kind) and (f.asserted_by, f.id) == (agency, own_id)]
+    if not found:
+        return Scope(frozenset(), frozenset(), frozenset())
+    return Scope(
+        frozenset().union(*(f.recipients for f in found)),
+        frozenset().union(*(f.purposes for f in found)),
+        frozenset().union(*(f.categories for f in found)),
+    )

@@ -1,0 +1,77 @@
+"""How a decision is told: to the ledger in full, to a recipient as far as it may know."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from consent.domain import RULES, Decision, Permit
+
+NEVER_TOLD = frozenset(r.code for r in RULES if r.told == "never")
+QUIETLY_TOLD = frozenset(r.code for r in RULES if r.told == "quietly")
+QUIETLY = ("not-permitted", "Ask the agency that recorded it.")
+"""What a recipient learns where the reason itself could do harm, such as that a restriction names it."""
+
+
+def receipt(decision: Decision, version: int, purpose: str, id: UUID, now: datetime) -> dict[str, Any]:
+    """Why a recipient gets a record (`contracts.leaving.Receipt`)."""
+    return {
+        "decision": str(id),
+        "decidedAt": now,
+        "decidedOn": version,
+        "purpose": purpose,
+        "permitted": [permitted(p) for p in decision.permits],
+        "withheld": withheld(decision, openly=False),
+        "obligations": obligations(decision),
+    }
+
+
+def withheld(decision: Decision, *, openly: bool = True) -> list[dict[str, str]]:
+    """What was withheld and why (`contracts.leaving.Withheld`).
+
+    Not `openly`: to a recipient. It is not told of categories that no agreement would let it see: that something of a
+    category is known of a client can itself be sensitive. Nor why, where the reason could do harm.
+    """
+    told = []
+    for refusal in decision.refusals:
+        rule, remedy = refusal.rule, refusal.remedy
+        if not openly:
+            if rule in NEVER_TOLD:
+                continue
+            if rule in QUIETLY_TOLD:
+                rule, remedy = QUIETLY
+        told.append(
+            {"category": refusal.item.category.value, "source": refusal.item.source, "rule": rule, "remedy": remedy}
+        )
+    return told
+
+
+def explain(decision: Decision, version: int) -> str:
+    """A decision as the ledger keeps it."""
+    return orjson.dumps(
+        {
+            "decidedOn": version,
+            "permitted": [permitted(p) for p in decision.permits],
+            "withheld": withheld(decision),
+            "obligations": obligations(decision),
+        }
+    ).decode()
+
+
+def permitted(permit: Permit) -> dict[str, Any]:
+    """One permit (`contracts.leaving.Permitted`)."""
+    return {
+        "category": permit.item.category.value,
+        "source": permit.item.source,
+        "basis": permit.basis.value,
+        "agreement": permit.agreement,
+        "version": permit.agreement_version,
+        "consent": permit.consent,
+        "invoked": permit.invoked,
+    }
+
+
+def obligations(decision: Decision) -> list[dict[str, Any]]:
+    """What comes with a record (`contracts.leaving.Obligation`)."""
+    return [{"code": o.code, "practitioner": o.practitioner} for o in decision.obligations]
