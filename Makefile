@@ -13,7 +13,7 @@ PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard schemas/pyproject.toml libs
 SOURCES := $(wildcard schemas libs services deploy tests bench)
 TYPED := $(wildcard $(addsuffix /*.py,bench) tests) $(PACKAGES)
 
-.PHONY: help install demo test lint format bench-pipeline lock schemas clean
+.PHONY: help install demo test lint format bench-pipeline bench-decide lock schemas clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
@@ -51,12 +51,20 @@ format: install ## put the sources in order
 bench-pipeline: install ## measure the way of an event through the whole system
 	$(BIN)/python bench/pipeline.py $(ARGS)
 
+bench-decide: $(VENV)/bench.stamp ## measure the rules alone, beside Cedar, Rego and Casbin, and with a full store
+	$(BIN)/python -m bench.decide $(ARGS)
+
+$(VENV)/bench.stamp: requirements/bench.txt $(VENV)/packages.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
 # --universal: one file for every machine; each later file takes the versions of the one before it.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 lock: install ## compile requirements/*.in again; ARGS=--upgrade takes newer versions (needs a network)
 	$(LOCK) $(ARGS) requirements/runtime.in -o requirements/runtime.txt
 	$(LOCK) $(ARGS) -c requirements/runtime.txt requirements/matching.in -o requirements/matching.txt
 	$(LOCK) $(ARGS) -c requirements/matching.txt requirements/dev.in -o requirements/dev.txt
+	$(LOCK) $(ARGS) -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
 	$(LOCK) $(ARGS) -c requirements/dev.txt deploy/images/tools.in -o deploy/images/tools.txt
 	$(LOCK) $(ARGS) -c requirements/dev.txt deploy/images/build.in -o deploy/images/build.txt
 

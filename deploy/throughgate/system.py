@@ -22,6 +22,8 @@ from pathlib import Path
 
 import psutil
 
+from contracts.heads import new_signing_key
+from contracts.merkle import spell
 from throughgate.issuer import Issuer
 from throughgate.native.kafka import Kafka
 from throughgate.native.postgres import Postgres
@@ -88,6 +90,8 @@ class System:
         self.agencies = list(agencies)
         self.namespace = namespace
         self.issuer = Issuer()
+        self.signing_key = new_signing_key()
+        """Of the ledger's heads: made here, for development, and never stored."""
         self.timings: dict[str, float] = {}
         """Seconds that each step of the last start took."""
         self.databases = databases.databases(re.sub(r"[^a-z0-9_]", "", namespace), services)
@@ -265,6 +269,8 @@ class System:
                 "THROUGHGATE_KAFKA_USER": kind.kafka_user,
                 "THROUGHGATE_KAFKA_PASSWORD": self.kafka.password(kind.kafka_user),
             }
+        if kind.module == "consent.discloser":
+            mine["THROUGHGATE_SIGNING_KEY"] = spell(self.signing_key)
         return _inherited() | mine | self._common | dict(self._environment.get(name, {}))
 
     def memory(self) -> dict[str, int]:

@@ -1,12 +1,13 @@
 """What a case system publishes to `intake.<agency>` or posts to `/events`."""
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Discriminator, Field, StringConstraints, TypeAdapter, model_validator
 
 from contracts.facts import Facts, Short, Text
+from contracts.fields import FieldKind
 from contracts.vocabulary import (
     AgencyId,
     AgencyKind,
@@ -17,7 +18,7 @@ from contracts.vocabulary import (
     Purpose,
     RestrictionKind,
 )
-from servicekit.envelope import Event, Moment, StrictWire
+from servicekit.envelope import Event, Moment, StrictWire, Unfit
 
 PATTERNS = {
     IdentifierType.NOMS: r"[A-Z][0-9]{4}[A-Z]{2}",
@@ -35,6 +36,8 @@ PATTERNS = {
 
 
 class _Identifier(StrictWire):
+    holds: ClassVar = FieldKind.IDENTIFIER
+
     value: str
 
 
@@ -93,23 +96,25 @@ Identifier = Annotated[Noms | Crn | Pnc | Cro | Nhs | Case | Reference, Discrimi
 class AboutClient(StrictWire):
     """What every intake event carries: the numbers by which its publisher knows the client."""
 
-    identifiers: Annotated[list[Identifier], Field(min_length=1, max_length=10)]
+    identifiers: Annotated[list[Identifier], Field(min_length=1, max_length=10), FieldKind.IDENTIFIER]
 
 
 class ClientRecordedData(AboutClient):
     """Facts that an agency recorded. A category that is there replaces what this agency said of it before."""
 
-    facts: Facts
+    facts: Annotated[Facts, FieldKind.PARTS]
 
     @model_validator(mode="after")
     def _says_something(self) -> "ClientRecordedData":
         if all(getattr(self.facts, name) is None for name in Facts.model_fields):
-            raise ValueError("facts must hold at least one category")
+            raise Unfit("facts must hold at least one category")
         return self
 
 
 class ConsentRecipient(StrictWire):
     """Who the client agrees may be told: one agency, one named service of it, or every agency of a kind in an area."""
+
+    holds: ClassVar = FieldKind.SHARING
 
     agency: AgencyId | None = None
     service: Short | None = None
@@ -121,24 +126,44 @@ class ConsentRecipient(StrictWire):
     def _names_someone(self) -> "ConsentRecipient":
         named = (self.agency is not None, self.kind is not None, self.area is not None)
         if named not in ((True, False, False), (False, True, True)) or (self.service and not self.agency):
-            raise ValueError("a recipient is an agency, an agency and its service, or a kind together with an area")
+            raise Unfit("a recipient is an agency, an agency and its service, or a kind together with an area")
         return self
 
 
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$")]
+"""A language as BCP 47 writes it: `en`, `cy`, `pl`, `bfi` for British Sign Language."""
+
+
 class HowGiven(StrictWire):
-    """How consent was given, so that it can be shown to be informed."""
+    """How consent was given, so that it can be shown to be informed. What is not said was not recorded."""
+
+    holds: ClassVar = FieldKind.ADMINISTRATIVE
 
     form_version: Short
-    language: Short = "en"
+    language: Annotated[Language | None, Category.EQUALITY] = None
+    """The language in which it was explained to the client."""
+    interpreter: Annotated[bool | None, Category.EQUALITY] = None
+    """Whether through an interpreter."""
     witness_role: Short | None = None
-    interpreter: bool = False
-    capacity: Literal["assumed", "assessed"] = "assumed"
+    """The role of the person who saw it given, never a name."""
+    capacity: Annotated[Literal["assumed", "assessed"], Category.HEALTH] = "assumed"
+    """Capacity to consent is assumed unless there is reason not to (Mental Capacity Act 2005 s.1(2)); then assessed."""
+    capacity_assessed_by: Short | None = None
+    """The role of who assessed it, never a name."""
+
+    @model_validator(mode="after")
+    def _says_who_assessed(self) -> "HowGiven":
+        if (self.capacity == "assessed") != (self.capacity_assessed_by is not None):
+            raise Unfit("capacityAssessedBy, a role, is there where capacity is 'assessed', and only there")
+        return self
 
 
 class ConsentGrantedData(AboutClient):
     """The client agreed, for named recipients, purposes and categories; what is not named is not agreed."""
 
-    form: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    holds: ClassVar = FieldKind.SHARING
+
+    form: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$"), FieldKind.REFERENCE]
     """The number of the signed form, unique within the agency: a form opens a permit once."""
     recipients: Annotated[list[ConsentRecipient], Field(min_length=1, max_length=50)]
     purposes: Annotated[list[Purpose], Field(min_length=1)]
@@ -146,16 +171,18 @@ class ConsentGrantedData(AboutClient):
     given_at: Moment
     valid_from: Moment | None = None
     valid_until: Moment | None = None
-    how: HowGiven
+    how: Annotated[HowGiven, FieldKind.PARTS]
 
     @model_validator(mode="after")
     def _is_ever_valid(self) -> "ConsentGrantedData":
         if self.valid_until is not None and self.valid_until <= (self.valid_from or self.given_at):
-            raise ValueError("validUntil must lie after validFrom, or after givenAt where validFrom is not said")
+            raise Unfit("validUntil must lie after validFrom, or after givenAt where validFrom is not said")
         return self
 
 
 class _No(AboutClient):
+    holds: ClassVar = FieldKind.SHARING
+
     scope: Literal["everything", "listed"]
     """Must be said: what cannot be read denies everything. Of what is listed, each list that is empty means all."""
     purposes: list[Purpose] = []
@@ -165,7 +192,7 @@ class _No(AboutClient):
     @model_validator(mode="after")
     def _scope_is_said(self) -> "_No":
         if (self.scope == "listed") != bool(self.purposes or self.recipients or self.categories):
-            raise ValueError("scope 'listed' names purposes, recipients or categories; scope 'everything' names none")
+            raise Unfit("scope 'listed' names purposes, recipients or categories; scope 'everything' names none")
         return self
 
 
@@ -188,24 +215,28 @@ OwnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 class Practitioner(StrictWire):
     """A person at an agency, by that agency's own id."""
 
+    holds: ClassVar = FieldKind.SHARING
+
     agency: AgencyId
-    practitioner: OwnId
+    practitioner: Annotated[OwnId, FieldKind.REFERENCE]
 
 
 class RestrictionImposedData(AboutClient):
     """Something must not be shared, whatever permits it. An empty list of recipients, purposes or categories is all."""
 
-    restriction: OwnId
+    holds: ClassVar = FieldKind.SHARING
+
+    restriction: Annotated[OwnId, FieldKind.REFERENCE]
     kind: RestrictionKind
     recipients: list[AgencyId] = []
     allowed: list[AgencyId] = []
     """For `limited-access`: the only recipients that it does not reach."""
-    practitioners: list[Practitioner] = []
+    practitioners: Annotated[list[Practitioner], FieldKind.PARTS] = []
     """For `practitioner-exclusion`."""
     purposes: list[Purpose] = []
     categories: list[Category] = []
     until: Moment | None = None
-    reason: Text | None = None
+    reason: Annotated[Text | None, FieldKind.KEPT] = None
     """Kept by the door and given to nobody."""
 
     @model_validator(mode="after")
@@ -220,7 +251,7 @@ class RestrictionImposedData(AboutClient):
             RestrictionKind.NEVER_LOCATION: named == (True, False, False) and not self.categories,
         }[self.kind]
         if not fits:
-            raise ValueError(
+            raise Unfit(
                 "limited-access may list allowed; exclusion and never-location list recipients;"
                 " practitioner-exclusion lists practitioners alone; never-location lists no categories"
             )
@@ -230,40 +261,44 @@ class RestrictionImposedData(AboutClient):
 class RestrictionLiftedData(AboutClient):
     """The agency that imposed a restriction lifts it."""
 
-    restriction: OwnId
+    restriction: Annotated[OwnId, FieldKind.REFERENCE]
 
 
 class GatewayInvokedData(AboutClient):
     """An agency relies on a statutory gateway for this client: without consent, for named recipients, for a time."""
 
-    gateway: OwnId
+    holds: ClassVar = FieldKind.SHARING
+
+    gateway: Annotated[OwnId, FieldKind.REFERENCE]
     basis: Literal[Basis.CDA_S115, Basis.CJA_S325, Basis.VITAL_INTERESTS]
     recipients: Annotated[list[AgencyId], Field(min_length=1, max_length=50)]
     purposes: Annotated[list[Purpose], Field(min_length=1)]
     categories: Annotated[list[Category], Field(min_length=1)]
     starts: Moment
     ends: Moment
-    authorised_by: Short
-    """Role of the person who decided that it is necessary and proportionate."""
-    reason: Text
+    authorised_by: Annotated[Short, FieldKind.ADMINISTRATIVE]
+    """Role, never the name, of the person who decided that it is necessary and proportionate."""
+    reason: Annotated[Text, FieldKind.KEPT]
 
     @model_validator(mode="after")
     def _is_ever_valid(self) -> "GatewayInvokedData":
         if self.ends <= self.starts:
-            raise ValueError("ends must lie after starts")
+            raise Unfit("ends must lie after starts")
         return self
 
 
 class GatewayEndedData(AboutClient):
     """The agency that invoked a gateway no longer relies on it."""
 
-    gateway: OwnId
+    gateway: Annotated[OwnId, FieldKind.REFERENCE]
 
 
 class OverrideAuthorisedData(AboutClient):
     """A public-protection override: authorised by one, approved by another; narrow, for a time, to be reviewed."""
 
-    override: OwnId
+    holds: ClassVar = FieldKind.SHARING
+
+    override: Annotated[OwnId, FieldKind.REFERENCE]
     recipients: Annotated[list[AgencyId], Field(min_length=1, max_length=10)]
     purposes: Annotated[list[Purpose], Field(min_length=1)]
     categories: Annotated[list[Category], Field(min_length=1)]
@@ -271,47 +306,55 @@ class OverrideAuthorisedData(AboutClient):
     ends: Moment
     """At most 28 days after `starts`."""
     review_by: Moment
-    authorised_by: OwnId
-    approved_by: OwnId
+    """After `starts`, and at most 28 days after `ends`."""
+    authorised_by: Annotated[OwnId, FieldKind.REFERENCE]
+    approved_by: Annotated[OwnId, FieldKind.REFERENCE]
     """Own ids of two different members of staff."""
-    reason: Text
+    reason: Annotated[Text, FieldKind.KEPT]
 
     @model_validator(mode="after")
     def _is_narrow(self) -> "OverrideAuthorisedData":
         if self.authorised_by == self.approved_by:
-            raise ValueError("authorisedBy and approvedBy must be two people")
+            raise Unfit("authorisedBy and approvedBy must be two people")
         if not self.starts < self.ends <= self.starts + timedelta(days=28):
-            raise ValueError("ends must lie after starts, by at most 28 days")
-        if not self.starts < self.review_by:
-            raise ValueError("reviewBy must lie after starts")
+            raise Unfit("ends must lie after starts, by at most 28 days")
+        if not self.starts < self.review_by <= self.ends + timedelta(days=28):
+            raise Unfit("reviewBy must lie after starts, and at most 28 days after ends")
         return self
 
 
 class OverrideEndedData(AboutClient):
     """The agency that authorised an override ends it."""
 
-    override: OwnId
+    override: Annotated[OwnId, FieldKind.REFERENCE]
 
 
 class OverrideReviewedData(AboutClient):
-    """The review of an override was done; until then it is listed as overdue from `reviewBy` on."""
+    """The review of an override was done; until then it is listed as overdue from `reviewBy` on.
 
-    override: OwnId
-    reviewed_by: OwnId
+    It ends nothing: for an override that is not justified, publish `throughgate.override.ended.v1` too.
+    """
+
+    holds: ClassVar = FieldKind.SHARING
+
+    override: Annotated[OwnId, FieldKind.REFERENCE]
+    reviewed_by: Annotated[OwnId, FieldKind.REFERENCE]
     outcome: Literal["justified", "not-justified"]
-    note: Text | None = None
+    note: Annotated[Text | None, FieldKind.KEPT] = None
 
 
 class RetractionConfirmedData(AboutClient):
     """A partner has stopped and erased for this retraction."""
 
-    retraction: UUID
+    retraction: Annotated[UUID, FieldKind.REFERENCE]
 
 
 class ReferralAnsweredData(AboutClient):
     """A provider's answer to a referral that it was sent."""
 
-    referral: UUID
+    holds: ClassVar = FieldKind.COURSE
+
+    referral: Annotated[UUID, FieldKind.REFERENCE]
     answer: Literal["accepted", "declined"]
     reason: Literal["full", "ineligible", "duplicate-or-mistaken", "moved-area", "other"] | None = None
 
@@ -319,7 +362,9 @@ class ReferralAnsweredData(AboutClient):
 class OfferAnsweredData(AboutClient):
     """A mentoring scheme's answer to the offer of a mentor, for mentor and client both."""
 
-    offer: UUID
+    holds: ClassVar = FieldKind.COURSE
+
+    offer: Annotated[UUID, FieldKind.REFERENCE]
     answer: Literal["accepted", "declined"]
     reason: Literal["mentor-unavailable", "client-declined", "conflict-of-interest", "other"] | None = None
 

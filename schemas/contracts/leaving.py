@@ -1,17 +1,22 @@
 """What leaves the door: to our services on `cleared.<service>`, to partners on `partner.<agency>`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, Discriminator, TypeAdapter
 
 from contracts.facts import Section
+from contracts.fields import FieldKind
+from contracts.heads import Head
+from contracts.proof import Proof
 from contracts.vocabulary import AgencyId, Basis, Category, Purpose
 from servicekit.envelope import Event, Wire
 
 
 class Withheld(Wire):
     """What was not permitted, the rule that withheld it, and what would make it possible."""
+
+    holds: ClassVar = FieldKind.SHARING
 
     category: Category
     source: AgencyId
@@ -21,6 +26,8 @@ class Withheld(Wire):
 
 class Permitted(Wire):
     """One section that was permitted, and what that rests on."""
+
+    holds: ClassVar = FieldKind.SHARING
 
     category: Category
     source: AgencyId
@@ -37,6 +44,8 @@ class Permitted(Wire):
 class Obligation(Wire):
     """What the recipient must do with the record."""
 
+    holds: ClassVar = FieldKind.SHARING
+
     code: Literal["no-onward-sharing", "erase-on-retraction", "keep-from-practitioner"]
     practitioner: str | None = None
     """The recipient's own id of the person who must not see it."""
@@ -45,7 +54,9 @@ class Obligation(Wire):
 class Receipt(Wire):
     """Why this recipient got this record."""
 
-    decision: UUID
+    holds: ClassVar = FieldKind.SHARING
+
+    decision: Annotated[UUID, FieldKind.REFERENCE]
     decided_at: AwareDatetime
     decided_on: int
     """The version of what was said about sharing this client: behind a retraction stands no older one."""
@@ -53,49 +64,57 @@ class Receipt(Wire):
     permitted: list[Permitted]
     withheld: list[Withheld]
     obligations: list[Obligation]
+    proof: Annotated[Proof | None, FieldKind.PROOF] = None
+    """That the door sealed this very record in its ledger. What goes to one of our own services has none."""
 
 
 class Disclosure(Wire):
     """A record about a client. `message` is there where a service asked for the record to be sent."""
 
-    purpose: Purpose
-    sections: list[Section]
-    receipt: Receipt
+    purpose: Annotated[Purpose, FieldKind.SHARING]
+    sections: Annotated[list[Section], FieldKind.AS_NAMED]
+    receipt: Annotated[Receipt, FieldKind.PARTS]
 
 
 class ReferralSentMessage(Wire):
     """A referral as its provider sees it; answer with `throughgate.referral.answered.v1`."""
 
-    referral: UUID
-    service: str
-    pathway: Category
+    holds: ClassVar = FieldKind.COURSE
+
+    referral: Annotated[UUID, FieldKind.REFERENCE]
+    service: Annotated[str, FieldKind.AS_NAMED]
+    pathway: Annotated[Category, FieldKind.AS_NAMED]
     respond_by: AwareDatetime
 
 
 class ReferralSentDisclosure(Disclosure):
     """A referral with what the provider may see of the client."""
 
-    message: ReferralSentMessage
+    message: Annotated[ReferralSentMessage, FieldKind.PARTS]
 
 
 class OfferMessage(Wire):
     """The offer of a mentor; answer with `throughgate.mentoring.offer-answered.v1`."""
 
-    offer: UUID
-    mentor: UUID
+    holds: ClassVar = FieldKind.COURSE
+
+    offer: Annotated[UUID, FieldKind.REFERENCE]
+    mentor: Annotated[UUID, FieldKind.REFERENCE]
     expires_at: AwareDatetime
 
 
 class OfferDisclosure(Disclosure):
     """An offer with what the scheme may see of the client."""
 
-    message: OfferMessage
+    message: Annotated[OfferMessage, FieldKind.PARTS]
 
 
 class StepMessage(Wire):
-    """A step of a release plan that is due."""
+    """A step of a release plan that is due: it tells when the client leaves."""
 
-    step_reference: UUID
+    holds: ClassVar = Category.CUSTODY_AND_RELEASE
+
+    step_reference: Annotated[UUID, FieldKind.REFERENCE]
     """This recipient's own reference of the step."""
     step: Literal["day-before", "morning-of-release"]
     due_at: AwareDatetime
@@ -104,13 +123,15 @@ class StepMessage(Wire):
 class StepDisclosure(Disclosure):
     """A step with what the recipient may see of the release."""
 
-    message: StepMessage
+    message: Annotated[StepMessage, FieldKind.PARTS]
 
 
 class ReferralAnswerMessage(Wire):
     """A provider's answer on its way to the referral service."""
 
-    referral: UUID
+    holds: ClassVar = FieldKind.COURSE
+
+    referral: Annotated[UUID, FieldKind.REFERENCE]
     answer: Literal["accepted", "declined"]
     reason: str | None = None
 
@@ -118,14 +139,16 @@ class ReferralAnswerMessage(Wire):
 class ReferralAnswerDisclosure(Disclosure):
     """The provider's answer, and which provider gave it."""
 
-    provider: AgencyId
-    message: ReferralAnswerMessage
+    provider: Annotated[AgencyId, FieldKind.COURSE]
+    message: Annotated[ReferralAnswerMessage, FieldKind.PARTS]
 
 
 class OfferAnswerMessage(Wire):
     """A scheme's answer on its way to the matching service."""
 
-    offer: UUID
+    holds: ClassVar = FieldKind.COURSE
+
+    offer: Annotated[UUID, FieldKind.REFERENCE]
     answer: Literal["accepted", "declined"]
     reason: str | None = None
 
@@ -133,8 +156,8 @@ class OfferAnswerMessage(Wire):
 class OfferAnswerDisclosure(Disclosure):
     """The scheme's answer, and which scheme gave it."""
 
-    provider: AgencyId
-    message: OfferAnswerMessage
+    provider: Annotated[AgencyId, FieldKind.COURSE]
+    message: Annotated[OfferAnswerMessage, FieldKind.PARTS]
 
 
 class WithdrawnData(Wire):
@@ -144,7 +167,9 @@ class WithdrawnData(Wire):
     one of `purposes` permits one of `categories` by a consent of that version or an older one.
     """
 
-    retraction: UUID
+    holds: ClassVar = FieldKind.SHARING
+
+    retraction: Annotated[UUID, FieldKind.REFERENCE]
     purposes: list[Purpose]
     categories: list[Category] | None = None
     """Null: every category."""
@@ -158,7 +183,9 @@ class WithdrawnData(Wire):
 class SettledData(Wire):
     """What became of a request that a service made of the door."""
 
-    request: UUID
+    holds: ClassVar = FieldKind.SHARING
+
+    request: Annotated[UUID, FieldKind.REFERENCE]
     outcome: Literal["sent", "denied", "cancelled"]
     withheld: list[Withheld] = []
 
@@ -217,6 +244,12 @@ class RequestSettled(Event[SettledData]):
     type: Literal["throughgate.request.settled.v1"]
 
 
+class LedgerSealed(Event[Head]):
+    """`throughgate.ledger.sealed.v1`: the signed head of a batch of the ledger; keep it to show what it held."""
+
+    type: Literal["throughgate.ledger.sealed.v1"]
+
+
 PartnerEvent = ClientSnapshot | ClientChanged | ReferralSent | MentorOffered | StepDue | ClientWithdrawn
 PARTNER: TypeAdapter[PartnerEvent] = TypeAdapter(Annotated[PartnerEvent, Discriminator("type")])
 """Reads what stands on a partner's topic."""
@@ -226,3 +259,6 @@ ClearedEvent = (
 )
 CLEARED: TypeAdapter[ClearedEvent] = TypeAdapter(Annotated[ClearedEvent, Discriminator("type")])
 """Reads what stands on a service's cleared topic."""
+
+HEADS: TypeAdapter[LedgerSealed] = TypeAdapter(LedgerSealed)
+"""Reads what stands on the topic `heads`."""

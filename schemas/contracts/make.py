@@ -23,12 +23,12 @@ from pydantic import BaseModel
 
 from contracts import asyncapi, compatible
 from contracts.facts import Facts
+from contracts.fields import SchemaWithCategories
 from contracts.intake import IntakeEvent
-from contracts.leaving import ClearedEvent, PartnerEvent
+from contracts.leaving import ClearedEvent, LedgerSealed, PartnerEvent
 from contracts.replies import Reply
 from contracts.requests import ServiceRequest
 from contracts.topics import Topic, read_topics
-from contracts.vocabulary import Category
 
 SCHEMAS = Path(__file__).resolve().parents[1]
 REFERENCE = SCHEMAS.parent / "docs" / "reference"
@@ -60,21 +60,24 @@ def event_types() -> dict[str, EventType]:
         (PartnerEvent, "outgoing"),
         (ClearedEvent, "outgoing"),
         (ServiceRequest, "incoming"),
+        (LedgerSealed, "outgoing"),
     )
     found: dict[str, EventType] = {}
     for union, direction in unions:
-        for model in get_args(union):
+        for model in get_args(union) or (union,):
             (name,) = get_args(model.model_fields["type"].annotation)
             found[name] = EventType(name, model, direction)
     return found
 
 
 def event_schema(event: EventType) -> Schema:
-    """The JSON Schema of one event type."""
-    schema = event.model.model_json_schema(mode="validation")
+    """The JSON Schema of one event type, in which every property says its category.
+
+    Raises:
+        LookupError: a field says none (see `contracts.fields`).
+    """
+    schema = event.model.model_json_schema(mode="validation", schema_generator=SchemaWithCategories)
     schema["description"] = event.purpose
-    if "Facts" in schema.get("$defs", {}):
-        _mark_categories(schema["$defs"]["Facts"])
     if event.direction == "outgoing":
         if "Section" in schema.get("$defs", {}):
             _describe_sections(schema)
@@ -87,21 +90,16 @@ def event_schema(event: EventType) -> Schema:
     }
 
 
-def _mark_categories(facts: Schema) -> None:
-    for key, prop in facts["properties"].items():
-        prop["x-category"] = Category(key).value
-
-
 def _describe_sections(schema: Schema) -> None:
     """What a section holds follows from its category; an unknown category has data of any shape."""
-    facts = Facts.model_json_schema(mode="validation")
+    facts = Facts.model_json_schema(mode="validation", schema_generator=SchemaWithCategories)
     rules = []
     for key, prop in facts["properties"].items():
         (ref,) = (case for case in prop["anyOf"] if "$ref" in case)
         rules.append(
             {
                 "if": {"properties": {"category": {"const": key}}, "required": ["category"]},
-                "then": {"properties": {"data": {**ref, "x-category": key}}},
+                "then": {"properties": {"data": {**ref, "x-category": prop["x-category"]}}},
             }
         )
     schema["$defs"] |= facts["$defs"]

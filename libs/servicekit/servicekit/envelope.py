@@ -17,6 +17,10 @@ Moment = Annotated[AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=
 """A time with its offset, in years that every store and every arithmetic with offsets can hold."""
 
 
+class Unfit(ValueError):
+    """What a contract's own rule finds wrong, for a person to put right: in our words, and quoting nothing of it."""
+
+
 class Wire(BaseModel):
     """A JSON object on the wire: camelCase names; a reader ignores fields that it does not know yet."""
 
@@ -46,17 +50,17 @@ class Event(BaseModel, Generic[D]):
     data: D
 
 
-def encode(
+def event(
     type: str,
     source: str,
     data: dict[str, Any],
     *,
     subject: str | None = None,
     id: str | None = None,
-    time: datetime | None = None,
+    time: datetime | str | None = None,
     traceparent: str | None = None,
-) -> bytes:
-    """The bytes of a new event. They are stored and sent as they are: a resend keeps its id."""
+) -> dict[str, Any]:
+    """A new event."""
     event: dict[str, Any] = {
         "specversion": "1.0",
         "id": id or str(uuid4()),
@@ -70,4 +74,18 @@ def encode(
         event["subject"] = subject
     if traceparent is not None:
         event["traceparent"] = traceparent
-    return orjson.dumps(event)
+    return event
+
+
+def encode(
+    type: str,
+    source: str,
+    data: dict[str, Any],
+    *,
+    subject: str | None = None,
+    id: str | None = None,
+    time: datetime | str | None = None,
+    traceparent: str | None = None,
+) -> bytes:
+    """The bytes of a new event. They are stored and sent as they are: a resend keeps its id."""
+    return orjson.dumps(event(type, source, data, subject=subject, id=id, time=time, traceparent=traceparent))

@@ -6,6 +6,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
+from servicekit.envelope import Unfit
+
 
 class Problem(Exception):
     """Something that the caller can act on. `detail` is in our own words and quotes nothing that was sent."""
@@ -31,8 +33,9 @@ class ProblemDetails(BaseModel):
 def where(error: ValidationError | RequestValidationError) -> str:
     """Which fields do not fit and how, in our words and the field names of the contract; never a value.
 
-    Pydantic's messages and inputs quote what was sent, so only the place and the kind of each error are used. A place
-    is told as far as the contract names it: keys that the sender made up could be personal data.
+    Pydantic's messages and inputs quote what was sent, so only the place and the kind of each error are used, and the
+    sentence of a contract's own rule (`Unfit`). A place is told as far as the contract names it: keys that the sender
+    made up could be personal data.
     """
     told = []
     errors = error.errors()
@@ -41,7 +44,8 @@ def where(error: ValidationError | RequestValidationError) -> str:
         loc = item["loc"][:-1] if item["type"] == "extra_forbidden" else item["loc"]
         cut = [len(key) - 1 for key in made_up if loc[: len(key)] == key]
         place = ".".join(_names(loc[: min(cut, default=len(loc))])) or "the event"
-        told.append(f"{place} {_kind(item['type'])}")
+        rule = item.get("ctx", {}).get("error")
+        told.append(f"{place} {f'is unfit: {rule}' if isinstance(rule, Unfit) else _kind(item['type'])}")
     unique = list(dict.fromkeys(told))
     return "; ".join(unique[:8]) + ("; and more" if len(unique) > 8 else "")
 

@@ -15,14 +15,18 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 from prometheus_client import Counter, Gauge
-from pydantic import model_validator
+from pydantic import SecretStr, model_validator
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from consent.repository import queue
+from consent.events import head_event
+from consent.repository import ledger, queue
 from consent.repository.queue import Doubt
 from consent.service.disclosing import Cycle, Leaving, decide_cycle, finish_cycle
+from consent.service.ledger import Sealer
+from contracts.heads import Head, key_id, public_key_of
+from contracts.merkle import read
 from servicekit import faults
 from servicekit.db import RETRYABLE, create_engine, listening, sqlstate, wait
 from servicekit.kafka import UNSENDABLE, Outgoing, create_producer, known_topics, send_all
@@ -49,12 +53,27 @@ class DiscloserSettings(Settings):
     shard: int = 0
     shards: int = 1
     """All disclosers run with the same number; to change it, stop them all first."""
+    signing_key: SecretStr
+    """Seed of the Ed25519 key that signs the heads of the ledger: 32 bytes in base64url without padding."""
     batch: int = 1000
     send_seconds: float = 10.0
     """A send that is not done by then is given up, and its rows are decided again."""
     session_seconds: float = 15.0
     """The database ends a session that was idle for so long, and with it the lock of a process that was stopped. More
     than a send may take."""
+
+    @property
+    def seed(self) -> bytes:
+        """The signing key's bytes."""
+        return read(self.signing_key.get_secret_value())
+
+    @model_validator(mode="after")
+    def _is_a_key(self) -> "DiscloserSettings":
+        try:
+            public_key_of(self.seed)
+        except ValueError:
+            raise ValueError("signing_key must be 32 bytes in base64url without padding") from None
+        return self
 
     @model_validator(mode="after")
     def _session_outlives_a_send(self) -> "DiscloserSettings":
@@ -85,6 +104,12 @@ class Discloser:
         self._producer: AIOKafkaProducer | None = None
         self._doubts: dict[int, Doubt] = {}
         self._sent: list[tuple[Leaving, tuple[str, int, int]]] = []
+        self._sealer = Sealer(settings.seed, settings.shard, settings.shards)
+        self._head: Head | None = None
+        """The shard's newest head."""
+        self._unsent: list[Head] = []
+        """Heads that are not in their topic yet, for all that is known."""
+        self._heads_sent: list[Head] = []
         self._paused: dict[str, float] = {}
 
     async def take_over(self, poll_seconds: float = 0.5) -> None:
@@ -93,6 +118,9 @@ class Discloser:
         while not await self._scalar("SELECT pg_try_advisory_lock(:lock)", lock=lock):
             await asyncio.sleep(poll_seconds)
         await self._renew_producer()
+        public_key = public_key_of(self._settings.seed)
+        async with self._db.begin():
+            await ledger.add_signing_key(self._db, key_id(public_key), public_key)
         log.info("discloser of shard %d of %d took over", self._settings.shard, self._settings.shards)
 
     async def run(self, woken: asyncio.Event, poll_seconds: float = 1.0) -> None:
@@ -105,7 +133,7 @@ class Discloser:
         """Enter what the last cycle sent, decide the next rows, send them. False when there was nothing to do."""
         finished = bool(self._sent)
         cycle = await self._decide(only)
-        if not cycle.leaving:
+        if not cycle.leaving and not self._unsent:
             return finished or cycle.claimed > 0
         faults.point("discloser.claimed")
         try:
@@ -127,7 +155,7 @@ class Discloser:
         while True:
             try:
                 async with self._db.begin():
-                    await finish_cycle(self._db, self._sent)
+                    await finish_cycle(self._db, self._sent, self._heads_sent)
                     cycle = await decide_cycle(
                         self._db,
                         self._settings.shard,
@@ -136,6 +164,8 @@ class Discloser:
                         paused,
                         self._doubts,
                         only,
+                        self._sealer,
+                        self._head,
                     )
                     if cycle.leaving:
                         faults.point("discloser.decided")
@@ -143,7 +173,10 @@ class Discloser:
                 for id, reason in cycle.unsendable.items():
                     log.error("queue row %d is set aside: %s", id, reason)
                     SET_ASIDE.inc()
-                self._sent = []
+                self._sent, self._heads_sent = [], []
+                if cycle.head is not None:
+                    self._head = cycle.head
+                    self._unsent.append(cycle.head)
                 for leaving in cycle.leaving:
                     self._doubts.pop(leaving.row.id, None)
                 return cycle
@@ -162,6 +195,8 @@ class Discloser:
             outgoing.append(
                 Outgoing(prefix + item.row.topic, str(item.row.reference).encode(), item.value, header(told))
             )
+        heads = list(self._unsent)
+        outgoing += [Outgoing(f"{prefix}heads", str(head.shard).encode(), head_event(head)) for head in heads]
         async with asyncio.timeout(self._settings.send_seconds):
             if await self._missing({o.topic for o in outgoing}):
                 raise UnknownTopicOrPartitionError
@@ -173,8 +208,10 @@ class Discloser:
         for step in steps:
             step.end()
         self._sent = [
-            (item, (item.row.topic, place.partition, place.offset)) for item, place in zip(leaving, places, strict=True)
+            (item, (item.row.topic, place.partition, place.offset))
+            for item, place in zip(leaving, places[: len(leaving)], strict=True)
         ]
+        self._heads_sent, self._unsent = heads, []
 
     async def _missing(self, topics: set[str]) -> set[str]:
         """Topics that cannot be written to; they are paused, so that one of them does not hold up the others."""
@@ -252,6 +289,8 @@ class Discloser:
                 await asyncio.sleep(1)
         async with self._db.begin():
             self._doubts = await queue.doubts(self._db, self._settings.shard, self._settings.shards)
+            self._head = await ledger.last_head(self._db, self._settings.shard)
+            self._unsent = await ledger.unsent_heads(self._db, self._settings.shard)
 
     async def _scalar(self, statement: str, **parameters: Any) -> Any:
         async with self._db.begin():
@@ -261,7 +300,7 @@ class Discloser:
         """Enter what was sent and stop the producer."""
         if self._sent and not self._db.invalidated:
             async with self._db.begin():
-                await finish_cycle(self._db, self._sent)
+                await finish_cycle(self._db, self._sent, self._heads_sent)
         if self._producer is not None:
             await self._producer.stop()
 

@@ -1,9 +1,11 @@
 """The events that the door takes in and gives out, by topic."""
 
+from contracts.heads import Head
 from contracts.intake import INTAKE, PASSED_ON, STOPPING_TYPES, IntakeEvent
 from contracts.leaving import CLEARED, PARTNER
 from contracts.replies import REPLIES
 from contracts.requests import REQUESTS, SENT_AS, ServiceRequest
+from servicekit.envelope import encode
 
 CONSUMES = {"intake": INTAKE, "requests": REQUESTS}
 PUBLISHES = {"replies": REPLIES, "partner": PARTNER, "cleared": CLEARED}
@@ -17,6 +19,13 @@ ANSWER_PASSED_AS = {
 SOURCE = "/throughgate"
 """`source` of everything that leaves the door."""
 
+
+def head_event(head: Head) -> bytes:
+    """A head of the ledger for the topic `heads`. Sent again it is the same event."""
+    data = head.model_dump(by_alias=True)
+    return encode("throughgate.ledger.sealed.v1", SOURCE, data, id=f"{head.shard}/{head.sequence}", time=head.at)
+
+
 __all__ = [
     "ANSWER_PASSED_AS",
     "CONSUMES",
@@ -29,4 +38,5 @@ __all__ = [
     "STOPPING_TYPES",
     "IntakeEvent",
     "ServiceRequest",
+    "head_event",
 ]

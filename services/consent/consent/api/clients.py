@@ -1,23 +1,124 @@
-"""What the door tells of a client: who was told what."""
+"""What the door answers of clients: may I share, what may be seen, who was told what."""
 
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Depends, Query
+from pydantic import Field
 
 from consent.api.common import Db
-from consent.repository import views
-from contracts.leaving import Permitted, Withheld
-from contracts.vocabulary import AgencyId, Purpose
+from consent.service import asking
+from contracts.facts import Section, Short
+from contracts.intake import OwnId
+from contracts.leaving import Obligation, Permitted, Receipt, Withheld
+from contracts.vocabulary import SERVICE_PURPOSES, AgencyId, Category, Purpose
 from servicekit.auth import Caller, require
-from servicekit.envelope import Wire
+from servicekit.envelope import StrictWire, Wire
 from servicekit.problems import Problem
 
 router = APIRouter(tags=["clients"])
 
 SUBJECT_ACCESS = "subject-access"
+MOST_CLIENTS = 200
+
+Clients = Annotated[list[UUID], Field(min_length=1, max_length=MOST_CLIENTS)]
+"""References under which the door told the caller of clients."""
+
+
+class MayIShare(StrictWire):
+    """May I tell this recipient these categories, as my agency recorded them, for this purpose?"""
+
+    clients: Clients
+    recipient: AgencyId
+    purpose: Purpose
+    categories: Annotated[list[Category], Field(min_length=1)]
+    service: Short | None = None
+    """The one thing that the recipient offers which it would be about, where consent may name it."""
+
+
+class Verdict(Wire):
+    """The answer for one client; `known` is false for a reference that is not yours."""
+
+    client: UUID
+    known: bool
+    decision: UUID | None = None
+    decided_on: int | None = None
+    permitted: list[Permitted] = []
+    withheld: list[Withheld] = []
+    obligations: list[Obligation] = []
+
+
+class Verdicts(Wire):
+    """One verdict a client, in the order asked."""
+
+    decided_at: datetime
+    verdicts: list[Verdict]
+
+
+@router.post("/decisions", summary="May I share this, and if not, what would make it possible?")
+async def decisions(body: MayIShare, db: Db, caller: Annotated[Caller, Depends(require("decisions:ask"))]) -> Verdicts:
+    """Nothing leaves by it and nothing changes: it is entered in the ledger as a consultation, with who asked."""
+    answers, now = await db.run(
+        lambda session: asking.may_share(
+            session, caller.agency, body.clients, body.recipient, body.purpose, set(body.categories), body.service
+        )
+    )
+    return Verdicts(decided_at=now, verdicts=[_verdict(answer) for answer in answers])
+
+
+def _verdict(answer: asking.Answer) -> Verdict:
+    if answer.grounds is None:
+        return Verdict(client=answer.client, known=False)
+    return Verdict.model_validate(
+        {"client": answer.client, "known": True, "decision": answer.decision} | answer.grounds
+    )
+
+
+class ViewRequest(StrictWire):
+    """What may be seen of these clients for this purpose?"""
+
+    clients: Clients
+    purpose: Purpose
+    categories: Annotated[list[Category], Field(min_length=1)]
+    viewer: AgencyId | None = None
+    """Whose practitioner looks. Only one of our services says so; for anybody else it is the caller's agency."""
+    practitioner: OwnId | None = None
+    """With `viewer`: who looks, by that agency's own id."""
+
+
+class View(Wire):
+    """What may be seen of one client; without a receipt it is no client of yours."""
+
+    client: UUID
+    sections: list[Section] = []
+    receipt: Receipt | None = None
+
+
+class Views(Wire):
+    """One view a client, in the order asked."""
+
+    views: list[View]
+
+
+@router.post("/views", summary="What may be seen of up to 200 clients")
+async def view(body: ViewRequest, db: Db, caller: Annotated[Caller, Depends(require("views:read"))]) -> Views:
+    """One decision a client, in the ledger before it is answered. Keep nothing of it: ask again to show again."""
+    viewer, practitioner = caller.agency, caller.subject
+    if caller.agency in SERVICE_PURPOSES:
+        if body.viewer is None or body.practitioner is None:
+            raise Problem("viewer-missing", "Nobody is named who looks", "Say viewer and practitioner.", 422)
+        viewer, practitioner = body.viewer, body.practitioner
+    elif body.viewer not in (None, caller.agency) or body.practitioner is not None:
+        raise Problem(
+            "viewer-not-yours", "You cannot look for somebody else", "Leave viewer and practitioner out.", 403
+        )
+    answers = await db.run(
+        lambda session: asking.view(
+            session, caller.agency, body.clients, viewer, practitioner, body.purpose, set(body.categories)
+        )
+    )
+    return Views(views=[View.model_validate(a.told or {"client": a.client}) for a in answers])
 
 
 class LedgerEntry(Wire):
@@ -25,14 +126,18 @@ class LedgerEntry(Wire):
 
     entry: int
     decision: UUID
+    kind: str
+    """`disclosure`, `refusal`, `view`, `consultation`, `override`, `combination` or `erasure`."""
     outcome: str
-    """`sent`, `leaving`, `refused`, or `cancelled, may have arrived`."""
+    """For a disclosure `sent`, `leaving` or `cancelled, may have arrived`; else what `kind` says."""
     decided_at: datetime
-    recipient: AgencyId
-    purpose: Purpose
+    recipient: str | None
+    purpose: Purpose | None
     type: str
     permitted: list[Permitted]
     withheld: list[Withheld]
+    erased: bool
+    """Whether the client's key was destroyed, so that nobody can read any more what it was about."""
 
 
 class Disclosures(Wire):
@@ -55,36 +160,26 @@ async def disclosures(
     An agency sees what it was told or refused, and what became of what it recorded; the whole answer to a subject
     access request takes the scope `subject-access`.
     """
-
-    async def read(session: Any) -> Any:
-        number = await views.client_of(session, client, caller.agency)
-        agency = None if SUBJECT_ACCESS in caller.scopes else caller.agency
-        return None if number is None else await views.disclosures(session, number, agency, limit, before)
-
-    rows = await db.run(read)
-    if rows is None:
-        raise Problem(
-            "no-such-client", "There is no such client", "Use the client reference from the answer to your event.", 404
-        )
-    return Disclosures(client=client, entries=[_entry(row) for row in rows])
+    whole = SUBJECT_ACCESS in caller.scopes
+    rows = await db.run(lambda session: asking.who_was_told(session, caller.agency, client, whole, limit, before))
+    return Disclosures(client=client, entries=[_entry(row, explanation) for row, explanation in rows])
 
 
-def _entry(row: Any) -> LedgerEntry:
-    explanation = orjson.loads(row.explanation)
-    if row.kind == "refusal":
-        outcome = "refused"
-    elif row.cancelled:
-        outcome = "cancelled, may have arrived"
-    else:
-        outcome = "leaving" if row.leaving else "sent"
+def _entry(row: Any, explanation: dict[str, Any] | None) -> LedgerEntry:
+    outcome = {"refusal": "refused"}.get(row.kind, row.kind)
+    if row.kind == "disclosure":
+        outcome = "cancelled, may have arrived" if row.cancelled else "leaving" if row.leaving else "sent"
+    told = explanation or {}
     return LedgerEntry(
         entry=row.id,
         decision=row.decision,
+        kind=row.kind,
         outcome=outcome,
         decided_at=row.decided_at,
         recipient=row.recipient,
         purpose=row.purpose,
         type=row.type,
-        permitted=[Permitted.model_validate(p) for p in explanation["permitted"]],
-        withheld=[Withheld.model_validate(w) for w in explanation["withheld"]],
+        permitted=[Permitted.model_validate(p) for p in told.get("permitted", ())],
+        withheld=[Withheld.model_validate(w) for w in told.get("withheld", ())],
+        erased=explanation is None,
     )

@@ -112,10 +112,14 @@ _BY_REFERENCE = text(
 )
 
 
-async def lock(db: Executor, ids: Collection[int]) -> None:
-    """Lock clients in the order of their ids. What the lock protects is read in later statements, never in this one."""
+async def lock(db: Executor, ids: Collection[int], *, shared: bool = False) -> None:
+    """Lock clients in the order of their ids. What the lock protects is read in later statements, never in this one.
+
+    `shared`: against those who change something, not against others who only look.
+    """
     if ids:
-        await db.execute(text("SELECT 1 FROM client WHERE id = ANY(:ids) ORDER BY id FOR UPDATE"), {"ids": sorted(ids)})
+        statement = "SELECT 1 FROM client WHERE id = ANY(:ids) ORDER BY id FOR "
+        await db.execute(text(statement + ("SHARE" if shared else "UPDATE")), {"ids": sorted(ids)})
 
 
 NUMBERS = 7_400
@@ -215,8 +219,8 @@ async def sections(db: Executor, known: Mapping[int, Known]) -> dict[int, list[d
 
 
 def section(source: str, category: str, recorded_at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
-    """A section in the form in which it leaves (`contracts.facts.Section`)."""
-    return {"category": category, "source": source, "recordedAt": recorded_at, "data": data}
+    """A section in the form in which it leaves (`contracts.facts.Section`), as plain JSON."""
+    return {"category": category, "source": source, "recordedAt": recorded_at.isoformat(), "data": data}
 
 
 _IDENTIFIERS = insert_of(
@@ -296,6 +300,18 @@ async def acknowledge_retractions(db: Executor, acknowledged: Collection[tuple[U
         ),
         acknowledged,
     )
+
+
+async def was_told(db: Executor, ids: Collection[int], recipient: str) -> None:
+    """Enter that a recipient was told something of these clients, so that a retraction is owed to it."""
+    if ids:
+        await db.execute(
+            text(
+                "UPDATE reference SET queued = true WHERE client_id = ANY(:ids) AND recipient = :recipient"
+                " AND NOT queued"
+            ),
+            {"ids": sorted(ids), "recipient": recipient},
+        )
 
 
 async def held_client(db: Executor, hold: UUID) -> int | None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from consent.repository import ledger
 from consent.repository.sql import Executor, arrays, insert_of
 
 RETRACTION, NOTICE, RECORD = 0, 1, 2
@@ -76,27 +77,11 @@ async def add(db: Executor, rows: Sequence[QueueRow]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of the ledger: a disclosure, a refusal, or that a disclosure was cancelled and may have arrived."""
-
-    kind: str
-    decision: UUID
-    queue_id: int
-    client_id: int
-    recipient: str
-    purpose: str
-    type: str
-    decided_at: datetime
-    explanation: str
-    record: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
 class Doubt:
     """A row that was decided but not known to be sent: what the ledger says would have left."""
 
     decision: UUID
-    explanation: str
+    explanation: dict[str, Any]
     record: bytes
 
 
@@ -137,48 +122,24 @@ async def claim(
 
 
 async def doubts(db: Executor, shard: int, shards: int) -> dict[int, Doubt]:
-    """Rows whose cycle was cut between deciding and knowing that they were sent, by queue id."""
+    """Rows whose cycle was cut between deciding and knowing that they were sent, by queue id.
+
+    One whose client was erased meanwhile is not among them: nobody knows any more what would have left.
+    """
     result = await db.execute(
         text(
-            "SELECT q.id, l.decision, l.explanation, l.record FROM queue q"
-            " JOIN ledger l ON l.queue_id = q.id AND l.kind = 'disclosure'"
-            " WHERE q.keyed_by % :shards = :shard AND NOT EXISTS"
+            "SELECT q.id, l.decision, l.body, k.key FROM queue q"
+            " JOIN ledger l ON l.queue_id = q.id AND l.kind = 'disclosure' JOIN client k ON k.id = l.client_id"
+            " WHERE q.keyed_by % :shards = :shard AND k.key IS NOT NULL AND NOT EXISTS"
             " (SELECT 1 FROM ledger c WHERE c.queue_id = q.id AND c.kind = 'cancelled' AND c.decision = l.decision)"
         ),
         {"shard": shard, "shards": shards},
     )
-    return {row.id: Doubt(row.decision, row.explanation, row.record) for row in result}
-
-
-_LEDGER = insert_of(
-    "ledger",
-    "kind, decision, queue_id, client_id, recipient, purpose, type, decided_at, explanation, record",
-    "text, uuid, bigint, bigint, text, text, text, timestamptz, text, bytea",
-)
-
-
-async def enter_ledger(db: Executor, entries: Sequence[Entry]) -> None:
-    """Append to the ledger, in order."""
-    if entries:
-        await arrays(
-            db,
-            _LEDGER,
-            [
-                (
-                    e.kind,
-                    e.decision,
-                    e.queue_id,
-                    e.client_id,
-                    e.recipient,
-                    e.purpose,
-                    e.type,
-                    e.decided_at,
-                    e.explanation,
-                    e.record,
-                )
-                for e in entries
-            ],
-        )
+    found = {}
+    for row in result:
+        opened = ledger.decrypt(row.key, row.decision, row.body)
+        found[row.id] = Doubt(row.decision, opened.explanation, opened.record or b"")
+    return found
 
 
 async def remove(db: Executor, ids: Collection[int]) -> None:

@@ -54,6 +54,10 @@ class Said:
 class Known:
     """What is known for deciding about one client."""
 
+    id: int
+    """The client's own row: that of the linked client, where it is part of one."""
+    key: bytes | None
+    """Of the client's entries in the ledger; None when it was destroyed."""
     facts: ClientFacts
     members: tuple[int, ...]
     """The rows that this client is made of: its own, and those of the clients linked in it."""
@@ -91,7 +95,7 @@ async def append(db: Executor, said: Sequence[Said]) -> None:
 
 
 _CLIENTS = text(
-    "SELECT id, version, merged_into, parts, conflicting, EXISTS"
+    "SELECT id, key, version, merged_into, parts, conflicting, EXISTS"
     " (SELECT 1 FROM hold h WHERE h.client_id = c.id AND h.lifted_at IS NULL) AS held"
     " FROM client c WHERE id = ANY(:ids)"
 )
@@ -144,7 +148,7 @@ def _known(root: int, rows: dict[int, Any], histories: dict[int, tuple[SharingFa
     conflicting = any(rows[id].conflicting for id in family(root))
     gather(root, ())
     facts = parts[0] if len(parts) == 1 else ClientFacts((), held, rows[root].version, conflicting, tuple(parts))
-    return Known(facts, tuple(members))
+    return Known(root, rows[root].key, facts, tuple(members))
 
 
 async def _histories(db: Executor, ids: Collection[int]) -> dict[int, tuple[SharingFact, ...]]:

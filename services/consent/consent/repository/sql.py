@@ -20,7 +20,7 @@ def insert_of(table: str, columns: str, types: str, tail: str = "") -> TextClaus
     )
 
 
-async def arrays(db: Executor, statement: TextClause, rows: Collection[Sequence[Any]]) -> Any:
-    """Run a statement over rows given as one array a column: `:a0`, `:a1` and so on."""
+async def arrays(db: Executor, statement: TextClause, rows: Collection[Sequence[Any]], **same: Any) -> Any:
+    """Run a statement over rows given as one array a column: `:a0`, `:a1` and so on; `same` is that for all of them."""
     columns = [list(column) for column in zip(*rows, strict=True)]
-    return await db.execute(statement, {f"a{n}": column for n, column in enumerate(columns)})
+    return await db.execute(statement, {f"a{n}": column for n, column in enumerate(columns)} | same)

@@ -21,29 +21,24 @@ async def client_of(db: Executor, reference: UUID, recipient: str) -> int | None
 
 
 async def disclosures(
-    db: Executor, client_id: int, agency: str | None, limit: int, before: int | None
+    db: Executor, clients: Sequence[int], agency: str | None, limit: int, before: int | None
 ) -> Sequence[Any]:
-    """The ledger of one client, newest first, with what is known of each entry's leaving.
+    """The ledger of a client, all its `clients` rows, newest first, with what is known of each entry's leaving.
 
     With `agency`, only what was told, or refused, to that agency or of what that agency recorded.
     """
     result = await db.execute(
         text(
-            "SELECT l.id, l.kind, l.decision, l.recipient, l.purpose, l.type, l.decided_at, l.explanation,"
-            " EXISTS (SELECT 1 FROM queue q WHERE q.id = l.queue_id) AS leaving,"
-            " EXISTS (SELECT 1 FROM ledger c WHERE c.queue_id = l.queue_id AND c.kind = 'cancelled'"
-            " AND c.decision = l.decision) AS cancelled"
-            " FROM ledger l WHERE l.client_id = :client AND (CAST(:before AS bigint) IS NULL OR l.id < :before)"
-            " AND (CAST(:agency AS text) IS NULL OR l.recipient = :agency OR position(:source IN l.explanation) > 0)"
+            "SELECT l.id, l.kind, l.decision, l.recipient, l.purpose, l.type, l.decided_at, l.body, c.key,"
+            " l.shard, l.sequence, l.position, EXISTS (SELECT 1 FROM queue q WHERE q.id = l.queue_id) AS leaving,"
+            " EXISTS (SELECT 1 FROM ledger n WHERE n.queue_id = l.queue_id AND n.kind = 'cancelled'"
+            " AND n.decision = l.decision) AS cancelled"
+            " FROM ledger l JOIN client c ON c.id = l.client_id WHERE l.client_id = ANY(:clients)"
+            " AND (CAST(:before AS bigint) IS NULL OR l.id < :before)"
+            " AND (CAST(:agency AS text) IS NULL OR l.recipient = :agency OR :agency = ANY(l.sources))"
             " AND l.kind <> 'cancelled' ORDER BY l.id DESC LIMIT :limit"
         ),
-        {
-            "client": client_id,
-            "agency": agency,
-            "source": f'"source":"{agency}"',
-            "limit": limit,
-            "before": before,
-        },
+        {"clients": list(clients), "agency": agency, "limit": limit, "before": before},
     )
     return result.all()
 

@@ -3,7 +3,7 @@
 Everything is read in the transaction that claimed the rows, so a withdrawal is seen whole or not at all.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,28 +13,35 @@ import orjson
 
 from consent.domain import ClientFacts, Decision, Item, Question, decide
 from consent.events import SOURCE
-from consent.repository import clients, queue, sharing
-from consent.repository.queue import Doubt, Entry
+from consent.repository import clients, ledger, queue, sharing
+from consent.repository.ledger import Entry
+from consent.repository.queue import Doubt
 from consent.repository.sharing import Known
 from consent.repository.sql import Executor
 from consent.service import register
 from consent.service.desk import SNAPSHOT, WITHDRAWN, Retraction, request_settled, withdrawal_done
+from consent.service.ledger import Sealer
 from consent.service.register import Register
 from consent.service.sections import cut, spent_convictions
 from consent.service.telling import explain, receipt, withheld
+from contracts.heads import Head
 from contracts.vocabulary import Category, Purpose
-from servicekit.envelope import encode
+from servicekit.envelope import event
 
 MAX_RECORD = 1_000_000
 """Bytes of one record: what the partners' topics take."""
+PROOF_ROOM = 4_000
+"""Bytes that a proof may take of them: it grows with the logarithm of a batch."""
+UNKNOWN = Known(0, None, ClientFacts(), ())
+"""A client that is not there: nothing permits anything."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Leaving:
-    """A queue row and the bytes that leave for it."""
+    """A queue row and the bytes that leave for it; those of a new record are there when its batch is sealed."""
 
     row: Any
-    value: bytes
+    value: bytes = b""
 
 
 @dataclass(slots=True)
@@ -43,11 +50,13 @@ class Cycle:
 
     claimed: int = 0
     leaving: list[Leaving] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
     notices: list[queue.QueueRow] = field(default_factory=list)
     unsendable: dict[int, str] = field(default_factory=dict)
     """Rows that cannot be read or would be too large, and why: set aside for a person to look at."""
+    head: Head | None = None
+    """What seals the entries of this cycle, and those that others left."""
+    sealing: list[tuple[Entry, Leaving | None]] = field(default_factory=list)
 
 
 async def decide_cycle(
@@ -58,11 +67,16 @@ async def decide_cycle(
     paused: Collection[str],
     doubts: Mapping[int, Doubt],
     only: Collection[int] | None,
+    sealer: Sealer,
+    before: Head | None,
 ) -> Cycle:
-    """Claim, decide, enter the ledger. The caller commits, and sends what is `leaving` before it calls again."""
+    """Claim, decide, enter the ledger. The caller commits, and sends what is `leaving` and the head before it calls
+    again. `before` is the shard's last head.
+    """
     rows = await queue.claim(db, shard, shards, limit, paused, only)
     cycle = Cycle(len(rows))
     if not rows:
+        cycle.head, _ = await sealer.seal(db, before, [], await clients.time_now(db))
         return cycle
     records = [row for row in rows if row.kind == queue.RECORD]
     known, registered, now = await _facts(db, {row.client_id for row in records})
@@ -75,20 +89,23 @@ async def decide_cycle(
             continue
         if (row.topic, row.reference) in waiting:
             continue  # behind a row that was just set aside, for the same client and recipient
-        doubt, facts = doubts.get(row.id), _facts_of(row, known)
+        doubt, client = doubts.get(row.id), known.get(row.client_id, UNKNOWN)
         try:
             body = orjson.loads(row.body)
             if row.type == SNAPSHOT:  # of now: one that was queued for a later day would be stale
                 body["sections"] = [s for s in sections.get(row.client_id, []) if s["source"] != row.recipient]
-            _decide_row(row, body, facts, registered, now, doubt, cycle)
+            _decide_row(row, body, client, registered, now, doubt, cycle)
         except (ValueError, KeyError, TypeError) as error:  # a bad row never stops the others
             cycle.unsendable[row.id] = type(error).__name__
             waiting.add((row.topic, row.reference))
             if doubt:
-                cycle.notices.append(_retract_doubt(row, doubt, facts.version, now))
+                cycle.notices.append(_retract_doubt(row, doubt, client.facts.version, now))
             if row.requester:
                 cycle.notices.append(_settled(row, "denied", Decision(), now))
-    await queue.enter_ledger(db, cycle.entries)
+    cycle.head, sealed = await sealer.seal(db, before, [entry for entry, _ in cycle.sealing], now)
+    for (_, leaving), value in zip(cycle.sealing, sealed, strict=True):
+        if leaving is not None:
+            leaving.value = value or b""
     await queue.remove(db, cycle.refused)
     await queue.add(db, cycle.notices)
     for id, reason in cycle.unsendable.items():
@@ -99,7 +116,7 @@ async def decide_cycle(
 def _decide_row(
     row: Any,
     body: dict[str, Any],
-    facts: ClientFacts,
+    client: Known,
     registered: Register,
     now: datetime,
     doubt: Doubt | None,
@@ -111,34 +128,38 @@ def _decide_row(
         ValueError, KeyError, TypeError: the row cannot be read.
     """
     question, about = _question(row, body, registered, now)
-    decision = decide(question, facts, registered.policy)
+    decision = decide(question, client.facts, registered.policy)
     if not about <= decision.permitted:
         decision = Decision((), decision.refusals)
-    explanation = explain(decision, facts.version)
-    if doubt and decision.permits and doubt.explanation == explanation:
+    grounds = explain(decision, client.facts.version)
+    if doubt and decision.permits and grounds.items() <= doubt.explanation.items():
         cycle.leaving.append(Leaving(row, doubt.record))  # the same bytes with the same id go again
         return
-    id, value = uuid4(), None
-    if decision.permits:
-        value = _record(row, body, decision, facts.version, id, now)
-        if len(value) > MAX_RECORD:
-            raise ValueError("too large for the recipient's topic")
+    id = uuid4()
+    told = _record(row, body, decision, client.facts.version, id, now) if decision.permits else None
+    if told is not None and len(orjson.dumps(told)) > MAX_RECORD - PROOF_ROOM:
+        raise ValueError("too large for the recipient's topic")
     if doubt:
-        cycle.entries.append(_entry("cancelled", doubt.decision, row, now, doubt.explanation, None))
-    if value is not None:
-        cycle.entries.append(_entry("disclosure", id, row, now, explanation, value))
-        cycle.leaving.append(Leaving(row, value))
+        cancelled = {name: value for name, value in doubt.explanation.items() if name in grounds}
+        cycle.sealing.append((_entry("cancelled", doubt.decision, row, client, now, cancelled, None), None))
+    if told is not None:
+        leaving = Leaving(row)
+        cycle.leaving.append(leaving)
+        cycle.sealing.append((_entry("disclosure", id, row, client, now, grounds, told), leaving))
         return
     cycle.refused.append(row.id)
-    cycle.entries.append(_entry("refusal", id, row, now, explanation, None))
+    cycle.sealing.append((_entry("refusal", id, row, client, now, grounds, None), None))
     if doubt:
-        cycle.notices.append(_retract_doubt(row, doubt, facts.version, now))
+        cycle.notices.append(_retract_doubt(row, doubt, client.facts.version, now))
     if row.requester:
         cycle.notices.append(_settled(row, "cancelled" if doubt else "denied", decision, now))
 
 
-async def finish_cycle(db: Executor, sent: list[tuple[Leaving, tuple[str, int, int]]]) -> None:
-    """Enter that these rows are committed in their topics, each at (topic, partition, offset)."""
+async def finish_cycle(
+    db: Executor, sent: list[tuple[Leaving, tuple[str, int, int]]], heads: Sequence[Head] = ()
+) -> None:
+    """Enter that these rows are committed in their topics, each at (topic, partition, offset), and these heads."""
+    await ledger.heads_sent(db, heads)
     if not sent:
         return
     now = await clients.time_now(db)
@@ -180,10 +201,6 @@ async def _facts(db: Executor, ids: Collection[int]) -> tuple[dict[int, Known], 
     return known, registered, await clients.time_now(db)
 
 
-def _facts_of(row: Any, known: Mapping[int, Known]) -> ClientFacts:
-    return known[row.client_id].facts if row.client_id in known else ClientFacts()
-
-
 def _question(row: Any, body: dict[str, Any], registered: Register, now: datetime) -> tuple[Question, frozenset[Item]]:
     about = [Item(source, Category(category)) for source, category in body.get("about", ())]
     items = dict.fromkeys(about + [Item(s["source"], Category(s["category"])) for s in body["sections"]])
@@ -193,7 +210,10 @@ def _question(row: Any, body: dict[str, Any], registered: Register, now: datetim
     return question, frozenset(about)
 
 
-def _record(row: Any, body: dict[str, Any], decision: Decision, version: int, id: UUID, now: datetime) -> bytes:
+def _record(
+    row: Any, body: dict[str, Any], decision: Decision, version: int, id: UUID, now: datetime
+) -> dict[str, Any]:
+    """The event as it leaves, but for its proof, in plain JSON: to the letter what a recipient will recompute."""
     data: dict[str, Any] = {
         "purpose": row.purpose,
         "sections": cut(body["sections"], decision),
@@ -202,11 +222,32 @@ def _record(row: Any, body: dict[str, Any], decision: Decision, version: int, id
     for name in ("message", "provider"):
         if name in body:
             data[name] = body[name]
-    return encode(row.type, SOURCE, data, subject=str(row.reference), time=now)
+    return event(row.type, SOURCE, data, subject=str(row.reference), time=now.isoformat())
 
 
-def _entry(kind: str, id: UUID, row: Any, now: datetime, explanation: str, record: bytes | None) -> Entry:
-    return Entry(kind, id, row.id, row.client_id, row.recipient, row.purpose, row.type, now, explanation, record)
+def _entry(
+    kind: str,
+    id: UUID,
+    row: Any,
+    client: Known,
+    now: datetime,
+    grounds: dict[str, Any],
+    told: dict[str, Any] | None,
+) -> Entry:
+    explanation = {
+        "kind": kind,
+        "decision": str(id),
+        "decidedAt": now.isoformat(),
+        "recipient": row.recipient,
+        "purpose": row.purpose,
+        "type": row.type,
+        "client": str(row.reference),
+        **grounds,
+    }
+    sources = sorted({x["source"] for x in (*grounds["permitted"], *grounds["withheld"])})
+    proved = row.topic.startswith("partner.")
+    named = row.recipient, row.purpose, row.type, now, sources, explanation, told
+    return Entry(kind, id, client.id, client.key, *named, proved=proved, queue_id=row.id)
 
 
 def _settled(row: Any, outcome: str, decision: Decision, now: datetime) -> queue.QueueRow:
@@ -224,7 +265,7 @@ def _settled(row: Any, outcome: str, decision: Decision, now: datetime) -> queue
 
 def _retract_doubt(row: Any, doubt: Doubt, version: int, now: datetime) -> queue.QueueRow:
     """A record that may have arrived and is no longer permitted is taken back."""
-    consents = [p["consent"] for p in orjson.loads(doubt.explanation)["permitted"] if p["consent"] is not None]
+    consents = [p["consent"] for p in doubt.explanation["permitted"] if p["consent"] is not None]
     purposes = [Purpose(row.purpose)]
     taken_back = Retraction(uuid4(), row.reference, purposes, None, None, version, max(consents, default=None))
     return queue.QueueRow(

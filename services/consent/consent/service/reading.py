@@ -78,7 +78,7 @@ def read(arrival: Arrival, now: datetime) -> IntakeEvent:
 
 def _moments(event: IntakeEvent) -> Iterable[datetime]:
     yield event.time
-    for name in ("given_at", "withdrawn_at"):
+    for name in ("given_at", "withdrawn_at", "refused_at"):
         moment = getattr(event.data, name, None)
         if moment is not None:
             yield moment

@@ -5,7 +5,7 @@ from datetime import date
 from typing import Any
 
 from consent.domain import Decision
-from contracts.facts import spent_on
+from contracts.facts import FIELDS, spent_on
 from contracts.vocabulary import Category
 
 
@@ -21,6 +21,18 @@ def spent_convictions(sections: Iterable[Mapping[str, Any]]) -> dict[str, date]:
 
 
 def cut(sections: Iterable[Mapping[str, Any]], decision: Decision) -> list[Mapping[str, Any]]:
-    """The permitted sections, taken over one by one: what no permit names cannot be among them."""
+    """The permitted sections, taken over one by one, and of each the fields that its category has: what no permit and
+    no contract names cannot be among them. So a field that an older contract had stays behind, though it is stored.
+    """
     permitted = {(p.item.source, p.item.category.value) for p in decision.permits}
-    return [s for s in sections if (s["source"], s["category"]) in permitted]
+    return [_section(s) for s in sections if (s["source"], s["category"]) in permitted]
+
+
+def _section(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    fields = FIELDS[stored["category"]]
+    return {
+        "category": stored["category"],
+        "source": stored["source"],
+        "recordedAt": stored["recordedAt"],
+        "data": {name: value for name, value in stored["data"].items() if name in fields},
+    }

@@ -4,8 +4,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
-
 from consent.domain import RULES, Decision, Permit
 
 NEVER_TOLD = frozenset(r.code for r in RULES if r.told == "never")
@@ -18,7 +16,7 @@ def receipt(decision: Decision, version: int, purpose: str, id: UUID, now: datet
     """Why a recipient gets a record (`contracts.leaving.Receipt`)."""
     return {
         "decision": str(id),
-        "decidedAt": now,
+        "decidedAt": now.isoformat(),
         "decidedOn": version,
         "purpose": purpose,
         "permitted": [permitted(p) for p in decision.permits],
@@ -47,16 +45,14 @@ def withheld(decision: Decision, *, openly: bool = True) -> list[dict[str, str]]
     return told
 
 
-def explain(decision: Decision, version: int) -> str:
-    """A decision as the ledger keeps it."""
-    return orjson.dumps(
-        {
-            "decidedOn": version,
-            "permitted": [permitted(p) for p in decision.permits],
-            "withheld": withheld(decision),
-            "obligations": obligations(decision),
-        }
-    ).decode()
+def explain(decision: Decision, version: int) -> dict[str, Any]:
+    """A decision in full, as the ledger keeps it: plain JSON."""
+    return {
+        "decidedOn": version,
+        "permitted": [permitted(p) for p in decision.permits],
+        "withheld": withheld(decision),
+        "obligations": obligations(decision),
+    }
 
 
 def permitted(permit: Permit) -> dict[str, Any]:
@@ -75,3 +71,20 @@ def permitted(permit: Permit) -> dict[str, Any]:
 def obligations(decision: Decision) -> list[dict[str, Any]]:
     """What comes with a record (`contracts.leaving.Obligation`)."""
     return [{"code": o.code, "practitioner": o.practitioner} for o in decision.obligations]
+
+
+def as_told(explanation: dict[str, Any], agency: str, recipient: str | None) -> dict[str, Any]:
+    """Of an entry's explanation, what an agency may know: the recipient what it was told, a source what is its own."""
+    told = dict(explanation)
+    if recipient == agency:
+        kept = []
+        for one in explanation.get("withheld", ()):
+            if one["rule"] in QUIETLY_TOLD:
+                kept.append(one | {"rule": QUIETLY[0], "remedy": QUIETLY[1]})
+            elif one["rule"] not in NEVER_TOLD:
+                kept.append(one)
+        told["withheld"] = kept
+    else:
+        for name in ("permitted", "withheld"):
+            told[name] = [one for one in explanation.get(name, ()) if one["source"] == agency]
+    return told

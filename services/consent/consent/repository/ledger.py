@@ -1,0 +1,199 @@
+"""The ledger: every decision that was made about a client, sealed so that nobody can change it unnoticed.
+
+A body is readable with the client's key only, and its salt stands in it: when the key is destroyed, the leaf is left,
+and nothing can be found out from it.
+"""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy import text
+
+from consent.repository.sql import Executor, arrays
+from contracts.heads import Head
+from contracts.proof import SALT_BYTES, Leaf
+
+_NONCE_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger before it is written."""
+
+    kind: str
+    """`disclosure`, `refusal`, `cancelled`, `view`, `consultation`, `override`, `combination` or `erasure`."""
+    decision: UUID
+    client_id: int
+    key: bytes | None
+    """The client's key; None when it is destroyed, and then no body is kept."""
+    recipient: str | None
+    purpose: str | None
+    type: str
+    """The type of the record that left; for other kinds, of what it is about."""
+    decided_at: datetime
+    sources: Sequence[str]
+    explanation: dict[str, Any]
+    """All that there is to say, as plain JSON (`contracts.merkle.canonical`)."""
+    told: dict[str, Any] | None = None
+    """The event that left or was answered, without its proof, as plain JSON."""
+    proved: bool = False
+    """Whether what left carries its proof: what goes to a partner does, our own services need none."""
+    queue_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The body of an entry."""
+
+    salt: bytes
+    explanation: dict[str, Any]
+    record: bytes | None
+    """What left, byte for byte."""
+
+
+def encrypt(key: bytes, decision: UUID, salt: bytes, explanation: dict[str, Any], record: bytes | None) -> bytes:
+    """A body as it is stored: AES-256-GCM under the client's key, bound to the entry's decision."""
+    told = orjson.dumps(explanation)
+    nonce = os.urandom(_NONCE_BYTES)
+    plain = b"".join((salt, len(told).to_bytes(4, "big"), told, record or b""))
+    return nonce + AESGCM(key).encrypt(nonce, plain, decision.bytes)
+
+
+def decrypt(key: bytes, decision: UUID, body: bytes) -> Opened:
+    """What `encrypt` stored.
+
+    Raises:
+        InvalidTag: it was changed, or is another entry's.
+    """
+    plain = AESGCM(key).decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], decision.bytes)
+    start = SALT_BYTES + 4
+    end = start + int.from_bytes(plain[SALT_BYTES:start], "big")
+    return Opened(plain[:SALT_BYTES], orjson.loads(plain[start:end]), plain[end:] or None)
+
+
+_ENTER = text(
+    "INSERT INTO ledger (kind, decision, queue_id, client_id, recipient, purpose, type, decided_at, sources, leaf,"
+    " body, shard, sequence, position) SELECT k, d, q, c, r, p, t, a, string_to_array(s, ' '), l, b,"
+    " CAST(:shard AS int), CAST(:sequence AS bigint),"
+    " CAST(:first AS int) + nth - 1 FROM unnest(CAST(:a0 AS text[]), CAST(:a1 AS uuid[]), CAST(:a2 AS bigint[]),"
+    " CAST(:a3 AS bigint[]), CAST(:a4 AS text[]), CAST(:a5 AS text[]), CAST(:a6 AS text[]),"
+    " CAST(:a7 AS timestamptz[]),"
+    " CAST(:a8 AS text[]), CAST(:a9 AS bytea[]), CAST(:a10 AS bytea[])) WITH ORDINALITY"
+    " AS r(k, d, q, c, r, p, t, a, s, l, b, nth) ORDER BY nth"
+)
+
+
+async def enter(
+    db: Executor,
+    entries: Sequence[Entry],
+    leaves: Sequence[Leaf],
+    bodies: Sequence[bytes | None],
+    head: Head | None = None,
+    first: int = 0,
+) -> None:
+    """Append to the ledger, in order; with the `head` that seals them, from its place `first` on."""
+    if not entries:
+        return
+    rows = [
+        (
+            e.kind,
+            e.decision,
+            e.queue_id,
+            e.client_id,
+            e.recipient,
+            e.purpose,
+            e.type,
+            e.decided_at,
+            " ".join(e.sources),
+            leaf.hash,
+            body,
+        )
+        for e, leaf, body in zip(entries, leaves, bodies, strict=True)
+    ]
+    await arrays(
+        db,
+        _ENTER,
+        rows,
+        shard=head.shard if head else None,
+        sequence=head.sequence if head else None,
+        first=first if head else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """An entry that another process made, which waits for its place."""
+
+    id: int
+    leaf: bytes
+
+
+async def unsealed(db: Executor, shard: int, shards: int, limit: int) -> list[Unsealed]:
+    """Entries of this shard's clients that have no place yet, oldest first."""
+    rows = await db.execute(
+        text(
+            "SELECT id, leaf FROM ledger WHERE sequence IS NULL AND client_id % :shards = :shard ORDER BY id LIMIT :n"
+        ),
+        {"shard": shard, "shards": shards, "n": limit},
+    )
+    return [Unsealed(row.id, row.leaf) for row in rows]
+
+
+async def place(db: Executor, entries: Sequence[Unsealed], head: Head) -> None:
+    """Give these entries the first places of a batch."""
+    if entries:
+        await db.execute(
+            text(
+                "UPDATE ledger SET shard = :shard, sequence = :sequence, position = nth - 1"
+                " FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY AS r(i, nth) WHERE id = i AND sequence IS NULL"
+            ),
+            {"shard": head.shard, "sequence": head.sequence, "ids": [e.id for e in entries]},
+        )
+
+
+async def add_head(db: Executor, head: Head) -> None:
+    """Keep the head of a batch."""
+    await db.execute(
+        text("INSERT INTO head (shard, sequence, head) VALUES (:shard, :sequence, CAST(:head AS jsonb))"),
+        {"shard": head.shard, "sequence": head.sequence, "head": head.model_dump_json(by_alias=True)},
+    )
+
+
+async def last_head(db: Executor, shard: int) -> Head | None:
+    """The newest head of a shard."""
+    found = await db.scalar(
+        text("SELECT head::text FROM head WHERE shard = :shard ORDER BY sequence DESC LIMIT 1"), {"shard": shard}
+    )
+    return None if found is None else Head.model_validate_json(found)
+
+
+async def unsent_heads(db: Executor, shard: int) -> list[Head]:
+    """Heads that are not known to be in their topic, in order."""
+    rows = await db.execute(
+        text("SELECT head::text AS head FROM head WHERE shard = :shard AND NOT sent ORDER BY sequence"),
+        {"shard": shard},
+    )
+    return [Head.model_validate_json(row.head) for row in rows]
+
+
+async def heads_sent(db: Executor, heads: Collection[Head]) -> None:
+    """Enter that these heads are in their topic."""
+    if heads:
+        await db.execute(
+            text("UPDATE head SET sent = true WHERE shard = :shard AND sequence = ANY(:sequences)"),
+            {"shard": next(iter(heads)).shard, "sequences": [h.sequence for h in heads]},
+        )
+
+
+async def add_signing_key(db: Executor, id: str, public_key: bytes) -> None:
+    """Keep a public key for those who verify."""
+    await db.execute(
+        text("INSERT INTO signing_key (id, public_key) VALUES (:id, :key) ON CONFLICT DO NOTHING"),
+        {"id": id, "key": public_key},
+    )

@@ -1,0 +1,376 @@
+"""Linked clients: which row means whom, entering and undoing links, and pairs for a person to decide."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import text
+
+from consent.repository.sql import Executor, arrays, insert_of
+
+UNIQUE = ("NOMS", "CRN", "PNC", "CRO", "NHS")
+"""Types of which one person has one number: two of a type in linked clients contradict each other."""
+
+
+class Found(NamedTuple):
+    """Whom an identifier means."""
+
+    client: int
+    """The client as it is now: that of the link, where clients are linked."""
+    own: int
+    """The row that the identifier was given to, which it stays with."""
+    instead: frozenset[int] = frozenset()
+    """Where the link that made this client was undone: the clients whom the identifier may mean."""
+
+    @property
+    def may_mean(self) -> frozenset[int]:
+        """Every client whom it may mean."""
+        return self.instead or frozenset({self.client})
+
+
+class Node(NamedTuple):
+    """A row of `client` as far as links go."""
+
+    merged_into: int | None
+    parts: Sequence[int]
+    conflicting: bool
+
+
+# --- which row means whom ---------------------------------------------------------------------------------------------
+
+_NODES = text("SELECT id, merged_into, parts, conflicting FROM client WHERE id = ANY(:ids)")
+
+
+async def _complete(db: Executor, nodes: dict[int, Node], *, downwards: bool) -> None:
+    """Add the clients that these were linked into; `downwards`: and the parts. Nothing to read for most clients."""
+
+    def near(node: Node) -> Iterable[int]:
+        if node.merged_into:
+            yield node.merged_into
+        if downwards or node.conflicting:
+            yield from node.parts
+
+    while missing := {id for node in nodes.values() for id in near(node)} - nodes.keys():
+        for row in await db.execute(_NODES, {"ids": sorted(missing)}):
+            nodes[row.id] = Node(row.merged_into, row.parts, row.conflicting)
+
+
+def _root(nodes: dict[int, Node], id: int) -> int:
+    while (above := nodes[id].merged_into) is not None:
+        id = above
+    return id
+
+
+def _instead(nodes: dict[int, Node], root: int) -> frozenset[int]:
+    """The clients whom one may mean whose link was undone; none for any other."""
+    parts = nodes[root].parts
+    if not parts or not nodes[root].conflicting or any(nodes[p].merged_into == root for p in parts):
+        return frozenset()
+    roots = {_root(nodes, p) for p in parts}
+    return frozenset().union(*(_instead(nodes, r) or {r} for r in roots))
+
+
+async def found(db: Executor, rows: dict[int, Node]) -> dict[int, Found]:
+    """Whom these rows mean now, by their id. `rows` are completed on the way."""
+    asked = list(rows)
+    await _complete(db, rows, downwards=False)
+    return {id: Found(_root(rows, id), id, _instead(rows, _root(rows, id))) for id in asked}
+
+
+async def whom(db: Executor, ids: Collection[int]) -> dict[int, Found]:
+    """Whom clients mean now, by the ids that they had."""
+    if not ids:
+        return {}
+    rows = await db.execute(_NODES, {"ids": sorted(ids)})
+    return await found(db, {row.id: Node(row.merged_into, row.parts, row.conflicting) for row in rows})
+
+
+async def members(db: Executor, ids: Collection[int]) -> dict[int, tuple[int, ...]]:
+    """The rows that each client is made of: itself first, then what is linked in it now."""
+    if not ids:
+        return {}
+    nodes = {
+        row.id: Node(row.merged_into, row.parts, row.conflicting)
+        for row in await db.execute(_NODES, {"ids": sorted(ids)})
+    }
+    await _complete(db, nodes, downwards=True)
+
+    def gather(id: int) -> Iterable[int]:
+        yield id
+        for part in nodes[id].parts:
+            if nodes[part].merged_into == id:
+                yield from gather(part)
+
+    return {id: tuple(gather(id)) for id in ids}
+
+
+# --- entering and undoing ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Two clients that were said to be one person."""
+
+    id: UUID
+    client: int
+    """The client that was made of them."""
+    parts: tuple[int, int]
+    conflicting: bool
+    """Whether each had a number of the same kind, when they were linked."""
+    confirmed: bool
+    """Whether a person said that it is one person with two numbers."""
+    undone: bool
+
+
+async def numbers(db: Executor, ids: Collection[int]) -> dict[int, set[tuple[str, str]]]:
+    """The numbers of which one person has one each, as (type, value), by the row that they were given to."""
+    gathered: dict[int, set[tuple[str, str]]] = {id: set() for id in ids}
+    if ids:
+        for row in await db.execute(
+            text("SELECT client_id, type, value FROM identifier WHERE client_id = ANY(:ids) AND type = ANY(:types)"),
+            {"ids": sorted(ids), "types": list(UNIQUE)},
+        ):
+            gathered[row.client_id].add((row.type, row.value))
+    return gathered
+
+
+async def contradict(db: Executor, one: Collection[int], other: Collection[int]) -> bool:
+    """Whether both have a number of the same kind, of which one person has one. Numbers are unique: they differ."""
+    had = await numbers(db, [*one, *other])
+    return bool({t for id in one for t, _ in had[id]} & {t for id in other for t, _ in had[id]})
+
+
+async def enter(
+    db: Executor,
+    id: UUID,
+    parts: tuple[int, int],
+    version: int,
+    conflicting: bool,
+    by: str,
+    event_id: str | None,
+    reason: str,
+    now: datetime,
+) -> int:
+    """Make the client of two others, whose rows the caller has locked; gives its id."""
+    made = int(
+        (
+            await db.execute(
+                text(
+                    "INSERT INTO client (version, parts, conflicting) VALUES (:version, :parts, :conflicting)"
+                    " RETURNING id"
+                ),
+                {"version": version, "parts": list(parts), "conflicting": conflicting},
+            )
+        ).scalar_one()
+    )
+    await db.execute(text("UPDATE client SET merged_into = :made WHERE id = ANY(:ids)"), {"made": made, "ids": parts})
+    await db.execute(
+        text(
+            "INSERT INTO link (id, client_id, parts, linked_by, event_id, reason, linked_at, conflicting)"
+            " VALUES (:id, :made, :parts, :by, :event, :reason, :now, :conflicting)"
+        ),
+        {
+            "id": id,
+            "made": made,
+            "parts": list(parts),
+            "by": by,
+            "event": event_id,
+            "reason": reason,
+            "now": now,
+            "conflicting": conflicting,
+        },
+    )
+    return made
+
+
+async def undo(db: Executor, link: Link, version: int, by: str, now: datetime) -> None:
+    """Set the parts of a link free again, at this version. What it made denies for ever, and no clock tells of it."""
+    await db.execute(
+        text("UPDATE client SET merged_into = NULL, version = :version WHERE id = ANY(:ids)"),
+        {"ids": list(link.parts), "version": version},
+    )
+    await db.execute(
+        text("UPDATE client SET conflicting = true, version = :version WHERE id = :id"),
+        {"id": link.client, "version": version},
+    )
+    await db.execute(text("DELETE FROM due WHERE client_id = :id"), {"id": link.client})
+    await db.execute(
+        text("UPDATE link SET unlinked_at = :now, unlinked_by = :by WHERE id = :id"),
+        {"now": now, "by": by, "id": link.id},
+    )
+
+
+async def confirm(db: Executor, link: Link, by: str, now: datetime) -> None:
+    """Enter that the contradicting numbers are one person's."""
+    await db.execute(text("UPDATE client SET conflicting = false WHERE id = :id"), {"id": link.client})
+    await db.execute(
+        text("UPDATE link SET confirmed_at = :now, confirmed_by = :by WHERE id = :id"),
+        {"now": now, "by": by, "id": link.id},
+    )
+
+
+async def take_holds(db: Executor, client: int, by: str) -> list[tuple[str, str]]:
+    """Lift the holds of a client, to be put on others instead; gives reason and agency of each."""
+    rows = await db.execute(
+        text(
+            "UPDATE hold SET lifted_at = clock_timestamp(), lifted_by = :by"
+            " WHERE client_id = :client AND lifted_at IS NULL RETURNING reason, asserted_by"
+        ),
+        {"client": client, "by": by},
+    )
+    return [(row.reason, row.asserted_by) for row in rows]
+
+
+_LINKS = "SELECT id, client_id, parts, conflicting, confirmed_at, unlinked_at FROM link WHERE "
+
+
+def _link(row: Any) -> Link:
+    return Link(
+        row.id,
+        row.client_id,
+        (row.parts[0], row.parts[1]),
+        row.conflicting,
+        row.confirmed_at is not None,
+        row.unlinked_at is not None,
+    )
+
+
+async def link(db: Executor, id: UUID) -> Link | None:
+    """One link."""
+    row = (await db.execute(text(_LINKS + "id = :id"), {"id": id})).one_or_none()
+    return None if row is None else _link(row)
+
+
+async def link_of(db: Executor, client: int) -> Link | None:
+    """The link that made a client."""
+    row = (await db.execute(text(_LINKS + "client_id = :id"), {"id": client})).one_or_none()
+    return None if row is None else _link(row)
+
+
+# --- pairs for a person to decide -------------------------------------------------------------------------------------
+
+_CANDIDATES = insert_of(
+    "candidate", "one, other, because, found_by", "bigint, bigint, text, text", "ON CONFLICT DO NOTHING"
+)
+_LIKENESSES = text(
+    "INSERT INTO likeness (client_id, source, digest) SELECT * FROM unnest(CAST(:a0 AS bigint[]),"
+    " CAST(:a1 AS text[]), CAST(:a2 AS bytea[]))"
+    " ON CONFLICT (client_id, source) DO UPDATE SET digest = excluded.digest, compared = false"
+    " WHERE likeness.digest <> excluded.digest"
+)
+
+
+async def propose(db: Executor, pairs: Collection[tuple[int, int]], because: str, found_by: str | None) -> None:
+    """Enter pairs that may be one person. A pair that is known already, decided or not, stays as it is."""
+    if pairs:
+        rows = [(min(pair), max(pair), because, found_by) for pair in pairs]
+        await arrays(db, _CANDIDATES, sorted(set(rows), key=lambda row: row[:2]))
+
+
+async def resemble(db: Executor, digests: Collection[tuple[int, str, bytes]]) -> None:
+    """Keep what makes clients look alike: (client, source, digest)."""
+    if digests:
+        await arrays(db, _LIKENESSES, sorted(digests))
+
+
+async def compare(db: Executor) -> None:
+    """Propose the pairs of clients that came to look alike since this was last done.
+
+    Done when somebody looks and not when facts come in: whichever of two was committed later is seen here with both.
+    """
+    rows = await db.execute(
+        text(
+            "WITH news AS (UPDATE likeness SET compared = true WHERE NOT compared RETURNING client_id, digest)"
+            " SELECT DISTINCT least(n.client_id, l.client_id) AS one, greatest(n.client_id, l.client_id) AS other"
+            " FROM news n JOIN likeness l ON l.digest = n.digest AND l.client_id <> n.client_id"
+        )
+    )
+    await propose(db, [(row.one, row.other) for row in rows], "same-details", None)
+
+
+async def decide(db: Executor, pairs: Iterable[tuple[int, int]], decision: str, by: str, now: datetime) -> None:
+    """Enter what a person decided of pairs; they are not proposed again."""
+    rows = sorted({(min(pair), max(pair)) for pair in pairs})
+    if rows:
+        await arrays(
+            db,
+            text(
+                "INSERT INTO candidate (one, other, because, decision, decided_by, decided_at)"
+                " SELECT o, t, 'unlinked', :decision, :by, :now"
+                " FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS bigint[])) AS r(o, t)"
+                " ON CONFLICT (one, other) DO UPDATE SET decision = excluded.decision,"
+                " decided_by = excluded.decided_by, decided_at = excluded.decided_at"
+            ),
+            rows,
+            decision=decision,
+            by=by,
+            now=now,
+        )
+
+
+# --- what a person is shown -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One client of a pair, as far as a person needs it: no name, no number."""
+
+    rows: tuple[int, ...]
+    types: tuple[str, ...]
+    """Which kinds of number it has."""
+    known_by: tuple[tuple[str, UUID], ...]
+    """Agencies, services left out, each with its reference."""
+
+
+async def sides(db: Executor, ids: Collection[int]) -> dict[int, Side]:
+    """What may be shown of clients, by id, with what is linked in them."""
+    rows = await members(db, ids)
+    every = sorted({member for some in rows.values() for member in some})
+    types: dict[int, set[str]] = {id: set() for id in every}
+    known: dict[int, list[tuple[str, UUID]]] = {id: [] for id in every}
+    for row in await db.execute(
+        text("SELECT DISTINCT client_id, type FROM identifier WHERE client_id = ANY(:ids)"), {"ids": every}
+    ):
+        types[row.client_id].add(row.type)
+    for row in await db.execute(
+        text(
+            "SELECT r.client_id, r.recipient, r.id FROM reference r JOIN agency a ON a.id = r.recipient"
+            " WHERE r.client_id = ANY(:ids) AND a.kind <> 'service'"
+        ),
+        {"ids": every},
+    ):
+        known[row.client_id].append((row.recipient, row.id))
+    return {
+        id: Side(
+            some,
+            tuple(sorted({t for m in some for t in types[m]})),
+            tuple(sorted({k for m in some for k in known[m]}, key=lambda k: (k[0], str(k[1])))),
+        )
+        for id, some in rows.items()
+    }
+
+
+async def open_candidates(db: Executor, id: UUID | None = None) -> Sequence[Any]:
+    """Pairs that nobody has decided yet, oldest first; or the one with this id, decided or not."""
+    where = "decision IS NULL" if id is None else "id = :id"
+    result = await db.execute(
+        text(
+            "SELECT id, one, other, because, found_by, found_at, decision FROM candidate"
+            f" WHERE {where} ORDER BY found_at, id"  # noqa: S608 # one of two constants
+        ),
+        {} if id is None else {"id": id},
+    )
+    return result.all()
+
+
+async def every_link(db: Executor) -> Sequence[Any]:
+    """All links, those that wait for a person first, then the newest; undone ones are history and among them."""
+    result = await db.execute(
+        text(
+            "SELECT id, client_id, parts, linked_at, conflicting, confirmed_at, unlinked_at FROM link"
+            " ORDER BY NOT (conflicting AND confirmed_at IS NULL AND unlinked_at IS NULL), linked_at DESC, id"
+        )
+    )
+    return result.all()
