@@ -1,0 +1,96 @@
+"""Erasing what is known of clients."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from consent.repository.sql import Executor, arrays
+from contracts.vocabulary import Category
+
+
+async def overdue(db: Executor, periods: Mapping[Category, timedelta], limit: int) -> list[int]:
+    """Clients of whom something is kept longer than its category's period, some of them, oldest first."""
+    rows = await arrays(
+        db,
+        text(
+            "SELECT client_id FROM fact JOIN unnest(CAST(:a0 AS text[]), CAST(:a1 AS interval[])) AS r(c, period)"
+            " ON category = c WHERE recorded_at < clock_timestamp() - period GROUP BY client_id"
+            " ORDER BY min(recorded_at), client_id LIMIT :n"
+        ),
+        [(category.value, period) for category, period in periods.items()],
+        n=limit,
+    )
+    return [row.client_id for row in rows]
+
+
+async def facts(db: Executor, clients: Collection[int], sections: Collection[tuple[str, str]]) -> None:
+    """Erase these (source, category) of what is recorded of clients, and what was derived from their identity."""
+    if not sections:
+        return
+    ids = sorted(clients)
+    await arrays(
+        db,
+        text(
+            "DELETE FROM fact USING unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[])) AS r(s, c)"
+            " WHERE client_id = ANY(:clients) AND source = s AND category = c"
+        ),
+        list(sections),
+        clients=ids,
+    )
+    named = [source for source, category in sections if category == Category.IDENTITY.value]
+    await db.execute(
+        text("DELETE FROM likeness WHERE client_id = ANY(:clients) AND source = ANY(:sources)"),
+        {"clients": ids, "sources": named},
+    )
+
+
+async def case_numbers(db: Executor, clients: Collection[int], agency: str) -> None:
+    """Erase the numbers by which one agency alone knows these clients."""
+    await db.execute(
+        text("DELETE FROM identifier WHERE client_id = ANY(:clients) AND type = 'CASE' AND issuer = :agency"),
+        {"clients": sorted(clients), "agency": agency},
+    )
+
+
+async def numbers(db: Executor, clients: Collection[int]) -> Sequence[Any]:
+    """The numbers of these clients."""
+    rows = await db.execute(
+        text("SELECT type, issuer, value FROM identifier WHERE client_id = ANY(:clients)"), {"clients": sorted(clients)}
+    )
+    return rows.all()
+
+
+EVERYTHING = (
+    "DELETE FROM identifier WHERE client_id = ANY(:clients)",
+    "DELETE FROM fact WHERE client_id = ANY(:clients)",
+    "DELETE FROM source_version WHERE client_id = ANY(:clients)",
+    "DELETE FROM sharing_fact WHERE client_id = ANY(:clients)",
+    "DELETE FROM due WHERE client_id = ANY(:clients)",
+    "DELETE FROM likeness WHERE client_id = ANY(:clients)",
+    "DELETE FROM candidate WHERE one = ANY(:clients) OR other = ANY(:clients)",
+    # retractions and notices hold references only, and have to leave
+    "DELETE FROM queue WHERE client_id = ANY(:clients) AND kind = 2",
+    # from here on nobody can read what the ledger says of them; the leaves stay
+    "UPDATE ledger SET body = NULL WHERE client_id = ANY(:clients)",
+    "UPDATE client SET key = NULL, conflicting = true WHERE id = ANY(:clients)",
+)
+"""What erases a client. References stay: they are random, recipients confirm by them, and nothing else is left."""
+
+
+async def everything(db: Executor, clients: Collection[int]) -> None:
+    """Erase these clients, all but the leaves of the ledger and what has to be told to recipients."""
+    for statement in EVERYTHING:
+        await db.execute(text(statement), {"clients": sorted(clients)})
+
+
+async def set_aside_events(db: Executor) -> Sequence[Any]:
+    """The events that wait for a person, with their bytes."""
+    rows = await db.execute(text("SELECT id, topic, value FROM set_aside WHERE value IS NOT NULL"))
+    return rows.all()
+
+
+async def forget_set_aside(db: Executor, ids: Collection[int]) -> None:
+    """Erase the bytes of events that wait for a person; that they came stays known."""
+    await db.execute(text("UPDATE set_aside SET value = NULL WHERE id = ANY(:ids)"), {"ids": sorted(ids)})
