@@ -269,6 +269,8 @@ class System:
                 "THROUGHGATE_KAFKA_USER": kind.kafka_user,
                 "THROUGHGATE_KAFKA_PASSWORD": self.kafka.password(kind.kafka_user),
             }
+        if kind.module == "consent.main":
+            mine["THROUGHGATE_AGENCY_DATABASE_URL"] = self._database_url("consent", self.databases["consent"].agency)
         if kind.module == "consent.discloser":
             mine["THROUGHGATE_SIGNING_KEY"] = spell(self.signing_key)
         return _inherited() | mine | self._common | dict(self._environment.get(name, {}))

@@ -130,7 +130,12 @@ def openapi(service: str) -> Schema | None:
         return None
     create_app = importlib.import_module(f"{service}.main").create_app
     settings = next(iter(get_type_hints(create_app).values()))
-    document: Schema = create_app(settings(database_url="postgresql+asyncpg://nobody@localhost/nothing")).openapi()
+    urls = {
+        name: "postgresql+asyncpg://nobody@localhost/nothing"
+        for name in settings.model_fields
+        if name.endswith("database_url")
+    }
+    document: Schema = create_app(settings(**urls)).openapi()
     return document
 
 

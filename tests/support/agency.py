@@ -18,7 +18,7 @@ from throughgate.verify import Placed
 
 T = TypeVar("T")
 
-SCOPES = ["events:write", "disclosures:read", "agreements:read"]
+SCOPES = ["events:write", "disclosures:read", "agreements:read", "decisions:ask", "views:read"]
 
 
 def event(kind: str, agency: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:

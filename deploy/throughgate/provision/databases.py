@@ -34,8 +34,13 @@ class Database:
 
     @property
     def api(self) -> str:
-        """Logs in for the HTTP process; sees rows by agency where row-level security says so."""
+        """Logs in for the HTTP process."""
         return f"{self.name}_api"
+
+    @property
+    def agency(self) -> str:
+        """Logs in for the HTTP process where one agency asks: row-level security holds it to that agency's rows."""
+        return f"{self.name}_agency"
 
     @property
     def worker(self) -> str:
@@ -43,9 +48,9 @@ class Database:
         return f"{self.name}_worker"
 
     @property
-    def roles(self) -> tuple[str, str, str]:
-        """All three."""
-        return self.owner, self.api, self.worker
+    def roles(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.owner, self.api, self.agency, self.worker
 
 
 def databases(prefix: str = "", services: Sequence[str] = SERVICES) -> dict[str, Database]:
@@ -86,7 +91,7 @@ async def _database(admin_url: str, database: Database) -> None:
         if not await c.fetchval("SELECT true FROM pg_database WHERE datname = $1", database.name):
             await c.execute(f"CREATE DATABASE {database.name} OWNER {database.owner}")
     async with _connected(with_database(admin_url, database.name)) as c:
-        clients = f"{database.api}, {database.worker}"
+        clients = f"{database.api}, {database.agency}, {database.worker}"
         await c.execute(
             f"""
             REVOKE ALL ON DATABASE {database.name} FROM PUBLIC;

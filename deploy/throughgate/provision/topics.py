@@ -225,7 +225,7 @@ def _all_users(file: TopicFile, agencies: Sequence[str]) -> list[dict[str, str]]
 def _config(file: TopicFile) -> dict[str, str]:
     return {
         "retention.ms": str(file.retention_ms),
-        # Kafka deletes closed segments only: one a quarter of the retention long keeps nothing longer than a quarter more.
+        # Kafka deletes closed segments only: with these, nothing is kept longer than the retention and a quarter of it.
         "segment.ms": str(max(file.retention_ms // 4, 600_000)),
         "max.message.bytes": str(file.max_message_bytes),
         "cleanup.policy": file.cleanup_policy,

@@ -1,12 +1,13 @@
 """What every HTTP process has: health, readiness, metrics, problem details, and its database."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import SecretStr
 from sqlalchemy import text
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -49,14 +50,24 @@ def create_app(
     routers: Sequence[APIRouter],
     version: str = "0.1.0",
     max_body: int = MAX_BODY,
+    more_databases: Mapping[str, SecretStr] | None = None,
 ) -> FastAPI:
-    """An API with everything that the services share. Routes find `database` and `settings` on `app.state`."""
+    """An API with everything that the services share. Routes find `database` and `settings` on `app.state`.
+
+    `more_databases` are URLs by the name under which routes find them there, such as that of another role.
+    """
+    urls = {"database": settings.database_url, **(more_databases or {})}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.database = Database(settings.database_url.get_secret_value(), settings.database_pool, f"{title} api")
+        opened = {
+            name: Database(url.get_secret_value(), settings.database_pool, f"{title} api") for name, url in urls.items()
+        }
+        for name, database in opened.items():
+            setattr(app.state, name, database)
         yield
-        await app.state.database.close()
+        for database in opened.values():
+            await database.close()
 
     app = Api(
         title=title,

@@ -86,6 +86,7 @@ def require(scope: str) -> Callable[..., Awaitable[Caller]]:
             raise _unauthorised()
         verifier: Verifier = request.app.state.verifier
         found = await asyncio.to_thread(verifier.verify, credentials.credentials)
+        request.state.caller = found
         if scope not in found.scopes:
             raise Problem(
                 "scope-missing", "You may not do this", f"Ask the operator for a token with the scope {scope}.", 403

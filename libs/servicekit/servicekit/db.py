@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncpg
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -18,6 +19,11 @@ RETRYABLE = frozenset({"40001", "40P01", "55P03"})
 """SQLSTATEs that mean "try again": serialization failure, deadlock, lock not available."""
 AWAY = ("08", "57P", "53")
 """SQLSTATE prefixes of a database that is away, starting, stopping or out of something: never the event's fault."""
+
+
+_BIND = text(
+    "SELECT set_config(name, told, true) FROM unnest(CAST(:names AS text[]), CAST(:told AS text[])) AS r(name, told)"
+)
 
 
 class TryAgain(Exception):
@@ -67,8 +73,15 @@ class Database:
         self.engine = create_engine(url, pool, name)
         self.waker = Waker(url)
 
-    async def run(self, work: Callable[[AsyncSession], Awaitable[T]], attempts: int = 8) -> T:
+    async def run(
+        self,
+        work: Callable[[AsyncSession], Awaitable[T]],
+        attempts: int = 8,
+        bound: Mapping[str, str] | None = None,
+    ) -> T:
         """Run `work` in one transaction, commit, and return what it returned.
+
+        `bound` are settings of this transaction alone, such as the agency that row-level security is to hold it to.
 
         A deadlock, serialization failure or lock timeout runs the whole of `work` again, so it must have no effect
         outside the session. Channels named in `session.info["wake"]` are notified after the commit.
@@ -76,6 +89,8 @@ class Database:
         for attempt in range(1, attempts + 1):
             try:
                 async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+                    if bound:
+                        await session.execute(_BIND, {"names": list(bound), "told": list(bound.values())})
                     result = await work(session)
                 for channel in session.info.get("wake", ()):
                     self.waker.wake(channel)

@@ -45,7 +45,7 @@ def where(error: ValidationError | RequestValidationError) -> str:
         cut = [len(key) - 1 for key in made_up if loc[: len(key)] == key]
         place = ".".join(_names(loc[: min(cut, default=len(loc))])) or "the event"
         rule = item.get("ctx", {}).get("error")
-        told.append(f"{place} {f'is unfit: {rule}' if isinstance(rule, Unfit) else _kind(item['type'])}")
+        told.append(f"{place} {f'does not fit: {rule}' if isinstance(rule, Unfit) else _kind(item['type'])}")
     unique = list(dict.fromkeys(told))
     return "; ".join(unique[:8]) + ("; and more" if len(unique) > 8 else "")
 

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     trace_sampling: float = 0.01
     """Share of events without a trace of their own that begin one, 0 to 1. A publisher's sampled trace is followed."""
     log_level: str = "INFO"
+    alert_owner: str = "operations"
+    """Who sees to what waits for a person: a role or a rota, told in alerts and lists."""
     batch: int = 500
     """The most records that one transaction takes."""
     stall_seconds: float = 60.0

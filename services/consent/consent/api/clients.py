@@ -1,13 +1,15 @@
 """What the door answers of clients: may I share, what may be seen, who was told what."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import HTMLResponse
 from pydantic import Field
 
-from consent.api.common import Db
+from consent.api import page
+from consent.api.common import SUBJECT_ACCESS, AgencyDb
 from consent.service import asking
 from contracts.facts import Section, Short
 from contracts.intake import OwnId
@@ -19,7 +21,6 @@ from servicekit.problems import Problem
 
 router = APIRouter(tags=["clients"])
 
-SUBJECT_ACCESS = "subject-access"
 MOST_CLIENTS = 200
 
 Clients = Annotated[list[UUID], Field(min_length=1, max_length=MOST_CLIENTS)]
@@ -57,7 +58,9 @@ class Verdicts(Wire):
 
 
 @router.post("/decisions", summary="May I share this, and if not, what would make it possible?")
-async def decisions(body: MayIShare, db: Db, caller: Annotated[Caller, Depends(require("decisions:ask"))]) -> Verdicts:
+async def decisions(
+    body: MayIShare, db: AgencyDb, caller: Annotated[Caller, Depends(require("decisions:ask"))]
+) -> Verdicts:
     """Nothing leaves by it and nothing changes: it is entered in the ledger as a consultation, with who asked."""
     answers, now = await db.run(
         lambda session: asking.may_share(
@@ -102,7 +105,7 @@ class Views(Wire):
 
 
 @router.post("/views", summary="What may be seen of up to 200 clients")
-async def view(body: ViewRequest, db: Db, caller: Annotated[Caller, Depends(require("views:read"))]) -> Views:
+async def view(body: ViewRequest, db: AgencyDb, caller: Annotated[Caller, Depends(require("views:read"))]) -> Views:
     """One decision a client, in the ledger before it is answered. Keep nothing of it: ask again to show again."""
     viewer, practitioner = caller.agency, caller.subject
     if caller.agency in SERVICE_PURPOSES:
@@ -136,8 +139,12 @@ class LedgerEntry(Wire):
     type: str
     permitted: list[Permitted]
     withheld: list[Withheld]
+    details: dict[str, Any]
+    """What else there is to say, such as who looked, or whom an override reaches and who authorised it."""
     erased: bool
     """Whether the client's key was destroyed, so that nobody can read any more what it was about."""
+    unreadable: bool
+    """Whether it cannot be read although it was not erased: it was tampered with, and verifying the ledger finds it."""
 
 
 class Disclosures(Wire):
@@ -145,31 +152,52 @@ class Disclosures(Wire):
 
     client: UUID
     entries: list[LedgerEntry]
+    names: dict[AgencyId, str]
+    """In full, of the agencies that are named."""
 
 
-@router.get("/clients/{client}/disclosures", summary="Who was told what about this client")
+@router.get(
+    "/clients/{client}/disclosures",
+    summary="Who was told what about this client",
+    response_model=Disclosures,
+    responses={200: {"content": {"text/html": {}}, "description": "JSON; with Accept: text/html a page to print"}},
+)
 async def disclosures(
     client: UUID,
-    db: Db,
+    request: Request,
+    db: AgencyDb,
     caller: Annotated[Caller, Depends(require("disclosures:read"))],
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
-) -> Disclosures:
+) -> Any:
     """`client` is the reference under which the door told *you* of the client: a real number never stands in a URL.
 
     An agency sees what it was told or refused, and what became of what it recorded; the whole answer to a subject
-    access request takes the scope `subject-access`.
+    access request takes the scope `subject-access`. As a page it is always that answer, and always all of it.
     """
     whole = SUBJECT_ACCESS in caller.scopes
-    rows = await db.run(lambda session: asking.who_was_told(session, caller.agency, client, whole, limit, before))
-    return Disclosures(client=client, entries=[_entry(row, explanation) for row, explanation in rows])
+    as_page = request.headers.get("accept", "").lower().startswith("text/html")
+    if as_page:
+        if not whole:
+            raise Problem(
+                "scope-missing",
+                "You may not do this",
+                f"Ask the operator for a token with the scope {SUBJECT_ACCESS}, or ask for JSON.",
+                403,
+            )
+        lines, names = await db.run(lambda s: asking.who_was_told(s, caller.agency, client, True, None, None))
+        made = [_entry(line) for line in lines]
+        return HTMLResponse(page.render(made, names, caller.agency, datetime.now(UTC)), headers=page.HEADERS)
+    lines, names = await db.run(lambda s: asking.who_was_told(s, caller.agency, client, whole, limit, before))
+    made = [_entry(line) for line in lines]
+    return Disclosures(client=client, entries=made, names=_named(made, names))
 
 
-def _entry(row: Any, explanation: dict[str, Any] | None) -> LedgerEntry:
+def _entry(line: asking.Line) -> LedgerEntry:
+    row = line.row
     outcome = {"refusal": "refused"}.get(row.kind, row.kind)
     if row.kind == "disclosure":
         outcome = "cancelled, may have arrived" if row.cancelled else "leaving" if row.leaving else "sent"
-    told = explanation or {}
     return LedgerEntry(
         entry=row.id,
         decision=row.decision,
@@ -179,7 +207,15 @@ def _entry(row: Any, explanation: dict[str, Any] | None) -> LedgerEntry:
         recipient=row.recipient,
         purpose=row.purpose,
         type=row.type,
-        permitted=[Permitted.model_validate(p) for p in told.get("permitted", ())],
-        withheld=[Withheld.model_validate(w) for w in told.get("withheld", ())],
-        erased=explanation is None,
+        permitted=[Permitted.model_validate(p) for p in line.told.get("permitted", ())],
+        withheld=[Withheld.model_validate(w) for w in line.told.get("withheld", ())],
+        details=line.details,
+        erased=row.key is None,
+        unreadable=row.key is not None and not line.told,
     )
+
+
+def _named(entries: list[LedgerEntry], names: dict[str, str]) -> dict[str, str]:
+    """The names of those who are named: nobody learns of others by asking about a client."""
+    said = b"".join(entry.model_dump_json().encode() for entry in entries)
+    return {id: name for id, name in sorted(names.items()) if f'"{id}"'.encode() in said}

@@ -1,10 +1,22 @@
-"""What every route of the door needs."""
+"""What every route of the door needs: its database, by either of two roles.
 
-from typing import Annotated
+`AgencyDb` is for what one agency asks: row-level security holds the transaction to what that agency may know, whatever the
+code does. `Db` is for what changes something, which always concerns several agencies, and for operations.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from servicekit.auth import Caller
 from servicekit.db import Database
+
+T = TypeVar("T")
+
+SUBJECT_ACCESS = "subject-access"
+"""The scope with which an agency answers for everybody to a client who asks who was told what."""
 
 
 def _database(request: Request) -> Database:
@@ -13,3 +25,20 @@ def _database(request: Request) -> Database:
 
 
 Db = Annotated[Database, Depends(_database)]
+
+
+class Bound:
+    """The database as the agency that calls may see it."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Run `work` in one transaction that is held to the caller's agency; without a caller it sees nothing."""
+        caller: Caller = self._request.state.caller
+        database: Database = self._request.app.state.agency_database
+        whole = "yes" if caller.scopes & {SUBJECT_ACCESS, "operator"} else ""
+        return await database.run(work, bound={"throughgate.agency": caller.agency, "throughgate.whole": whole})
+
+
+AgencyDb = Annotated[Bound, Depends(Bound)]

@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from consent.api.common import Db
+from consent.api.common import AgencyDb, Db
 from consent.repository import views
 from consent.service.intake import refuse, take_in
 from consent.service.reading import Arrival, is_stopping
@@ -94,7 +94,7 @@ class WithdrawalStatus(Wire):
 
 @router.get("/withdrawals/{withdrawal}", summary="How far a withdrawal is")
 async def withdrawal_status(
-    withdrawal: UUID, db: Db, caller: Annotated[Caller, Depends(require("events:write"))]
+    withdrawal: UUID, db: AgencyDb, caller: Annotated[Caller, Depends(require("events:write"))]
 ) -> WithdrawalStatus:
     """Only for the agency that published it; for anybody else it does not exist."""
     found = await db.run(lambda session: views.withdrawal(session, withdrawal, caller.agency))

@@ -10,10 +10,12 @@ import orjson
 from sqlalchemy import text
 
 from consent.domain import ClientFacts, SharingFact
-from consent.repository import queue, sharing
+from consent.repository import links, queue, sharing
+from consent.repository.links import Found, Node
 from consent.repository.queue import QueueRow
 from consent.repository.sharing import Known, Said
 from consent.repository.sql import Executor, arrays, insert_of
+from servicekit.db import TryAgain
 
 IdentifierKey = tuple[str, str, str]
 """Type, issuer (for CASE the agency, for THROUGHGATE the recipient, else empty), value."""
@@ -43,7 +45,12 @@ class Client:
     facts: ClientFacts = field(default_factory=ClientFacts)
     sections: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """(source, category) to the section as it leaves."""
-    source_versions: dict[str, int] = field(default_factory=dict)
+    source_versions: dict[tuple[int, str], int] = field(default_factory=dict)
+    """(member, source) to the newest version: a source that knows two of the parts numbers the events of each apart."""
+    members: tuple[int, ...] = ()
+    """The rows that it is made of: its own, and those of the clients linked in it."""
+    erased: bool = False
+    """All that was kept of it is gone: it takes nothing in any more, but confirmations of its retractions."""
 
     def say(self, fact: SharingFact) -> None:
         """Add to the facts in memory what is said of this client, its linked parts included."""
@@ -72,43 +79,59 @@ class Changes:
     withdrawals: list[tuple[UUID, int, int, str | None, str | None, str, str | None, datetime]] = field(
         default_factory=list
     )
-    retractions: list[tuple[UUID, UUID, str, UUID]] = field(default_factory=list)
+    retractions: list[tuple[UUID, UUID, str, UUID, str]] = field(default_factory=list)
     holds: list[tuple[UUID, int, str, str]] = field(default_factory=list)
     held_identifiers: dict[IdentifierKey, tuple[str, str]] = field(default_factory=dict)
+    likenesses: dict[tuple[int, str], bytes] = field(default_factory=dict)
+    """(client, source) to the digest of the names and date of birth that this source recorded."""
+    candidates: list[tuple[int, int, str | None]] = field(default_factory=list)
+    """Two clients whose numbers stood in one event, and its publisher."""
     queue: list[QueueRow] = field(default_factory=list)
 
 
-async def of_sources(db: Executor, sources: Collection[str], after: int, limit: int) -> list[int]:
-    """Clients of whom one of `sources` recorded something, by id, for work in chunks."""
-    rows = await db.execute(
-        text(
-            "SELECT DISTINCT client_id FROM fact WHERE source = ANY(:sources) AND client_id > :after"
-            " ORDER BY client_id LIMIT :limit"
-        ),
-        {"sources": list(sources), "after": after, "limit": limit},
-    )
-    return [row.client_id for row in rows]
-
-
-async def resolve(db: Executor, keys: Collection[IdentifierKey]) -> dict[IdentifierKey, int]:
-    """The clients behind identifiers. A reference resolves for the recipient that it was given to, and nobody else."""
+async def find(db: Executor, keys: Collection[IdentifierKey]) -> dict[IdentifierKey, Found]:
+    """Whom identifiers mean. A reference means somebody to the recipient that it was given to, and nobody else."""
     if not keys:
         return {}
     numbers = [key for key in keys if key[0] != "THROUGHGATE"]
     references = [key for key in keys if key[0] == "THROUGHGATE"]
-    found: dict[IdentifierKey, int] = {}
+    own: dict[IdentifierKey, int] = {}
+    rows: dict[int, Node] = {}
     for statement, some in ((_BY_NUMBER, numbers), (_BY_REFERENCE, references)):
         if some:
-            found |= {
-                (type, issuer, value): client for type, issuer, value, client in await arrays(db, statement, some)
-            }
-    return found
+            for type, issuer, value, id, *node in await arrays(db, statement, some):
+                own[type, issuer, value] = id
+                rows[id] = Node(*node)
+    found = await links.found(db, rows)
+    return {key: found[id] for key, id in own.items()}
 
 
-_ASKED = "FROM unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]), CAST(:a2 AS text[])) AS r(t, i, v)"
-_BY_NUMBER = text(f"SELECT t, i, v, client_id {_ASKED} JOIN identifier ON type = t AND issuer = i AND value = v")
+async def of_references(db: Executor, references: Collection[UUID], recipient: str | None) -> dict[UUID, int]:
+    """The rows that references were given to: those of this recipient, or of any for who may use every one."""
+    rows = await db.execute(
+        text(
+            "SELECT id, client_id FROM reference WHERE id = ANY(:ids)"
+            " AND (CAST(:recipient AS text) IS NULL OR recipient = :recipient)"
+        ),
+        {"ids": list(references), "recipient": recipient},
+    )
+    return {row.id: row.client_id for row in rows}
+
+
+async def resolve(db: Executor, keys: Collection[IdentifierKey]) -> dict[IdentifierKey, int]:
+    """The clients behind identifiers, as `find` says: of a linked client, the one that the link made."""
+    return {key: found.client for key, found in (await find(db, keys)).items()}
+
+
+_ASKED = (
+    "SELECT t, i, v, c.id, c.merged_into, c.parts, c.conflicting"
+    " FROM unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]), CAST(:a2 AS text[])) AS r(t, i, v)"
+)
+_BY_NUMBER = text(
+    f"{_ASKED} JOIN identifier ON type = t AND issuer = i AND value = v JOIN client c ON c.id = client_id"
+)
 _BY_REFERENCE = text(
-    f"SELECT t, i, v, client_id {_ASKED} JOIN reference ON reference.id = CAST(v AS uuid) AND recipient = i"
+    f"{_ASKED} JOIN reference ON reference.id = CAST(v AS uuid) AND recipient = i JOIN client c ON c.id = client_id"
 )
 
 
@@ -118,8 +141,22 @@ async def lock(db: Executor, ids: Collection[int], *, shared: bool = False) -> N
     `shared`: against those who change something, not against others who only look.
     """
     if ids:
-        statement = "SELECT 1 FROM client WHERE id = ANY(:ids) ORDER BY id FOR "
-        await db.execute(text(statement + ("SHARE" if shared else "UPDATE")), {"ids": sorted(ids)})
+        exclusive = "SELECT 1 FROM client WHERE id = ANY(:ids) ORDER BY id FOR UPDATE"
+        await db.execute(text("SELECT hold_still(:ids)" if shared else exclusive), {"ids": sorted(ids)})
+
+
+async def lock_whole(db: Executor, ids: Collection[int]) -> dict[int, Found]:
+    """Lock the clients that these rows mean now, with all rows that are linked in them; gives whom each row means.
+
+    Raises:
+        TryAgain: a link was made or undone while we waited.
+    """
+    found = await links.whom(db, ids)
+    rows = await links.members(db, {client for one in found.values() for client in one.may_mean})
+    await lock(db, {member for some in rows.values() for member in some})
+    if await links.whom(db, ids) != found:
+        raise TryAgain
+    return found
 
 
 NUMBERS = 7_400
@@ -164,25 +201,44 @@ async def held_identifiers(db: Executor, keys: Collection[IdentifierKey]) -> set
 
 
 async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) -> dict[int, Client]:
-    """Clients with their references; those in `with_facts` with all that rules their sharing. Read after the lock."""
+    """Clients with their references; those in `with_facts` with all that rules their sharing. Read after the lock.
+
+    `ids` are clients as they are now (`find`), not parts of others. A recipient that knows several parts of a linked
+    client goes on under the reference of the oldest of them; its others are `former`.
+    """
     clients: dict[int, Client] = {}
     if not ids:
         return clients
+    given: list[Reference] = []
+    linked: list[int] = []
     for row in await db.execute(
         text(
-            "SELECT c.id, c.version, r.id AS reference, r.recipient, r.queued FROM client c"
+            "SELECT c.id, c.version, c.parts, c.key IS NULL AS erased, r.id AS reference, r.recipient, r.queued"
+            " FROM client c"
             " LEFT JOIN reference r ON r.client_id = c.id WHERE c.id = ANY(:ids)"
         ),
         {"ids": list(ids)},
     ):
-        client = clients.setdefault(row.id, Client(row.id, row.version))
+        if row.id not in clients:
+            clients[row.id] = Client(row.id, row.version, members=(row.id,), erased=row.erased)
+            linked += [row.id] if row.parts else []
         if row.reference:
-            client.references[row.recipient] = Reference(row.reference, row.recipient, row.queued, row.id)
+            given.append(Reference(row.reference, row.recipient, row.queued, row.id))
+    whose = dict(clients)
+    if linked:
+        for id, members in (await links.members(db, linked)).items():
+            clients[id].members = members
+            whose |= dict.fromkeys(members, clients[id])
+        given += await _references(db, whose.keys() - clients.keys())
+    for reference in sorted(given, key=lambda r: r.client):
+        client = whose[reference.client]
+        if client.references.setdefault(reference.recipient, reference) is not reference:
+            client.former.append(reference)
     for row in await db.execute(
         text("SELECT client_id, source, clientversion FROM source_version WHERE client_id = ANY(:ids)"),
-        {"ids": list(ids)},
+        {"ids": list(whose)},
     ):
-        clients[row.client_id].source_versions[row.source] = row.clientversion
+        whose[row.client_id].source_versions[row.client_id, row.source] = row.clientversion
     if with_facts:
         known = await sharing.known(db, with_facts)
         for id, made in (await sections(db, known)).items():
@@ -190,6 +246,14 @@ async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) 
         for id in with_facts:
             clients[id].facts = known[id].facts
     return clients
+
+
+async def _references(db: Executor, ids: Collection[int]) -> list[Reference]:
+    rows = await db.execute(
+        text("SELECT id, recipient, queued, client_id FROM reference WHERE client_id = ANY(:ids)"),
+        {"ids": sorted(ids)},
+    )
+    return [Reference(row.id, row.recipient, row.queued, row.client_id) for row in rows]
 
 
 async def sections(db: Executor, known: Mapping[int, Known]) -> dict[int, list[dict[str, Any]]]:
@@ -249,7 +313,9 @@ _WITHDRAWALS = insert_of(
     "id, client_id, version, agency, event_id, because, traceparent, recorded_at",
     "uuid, bigint, int, text, text, text, text, timestamptz",
 )
-_RETRACTIONS = insert_of("retraction", "id, withdrawal_id, recipient, reference", "uuid, uuid, text, uuid")
+_RETRACTIONS = insert_of(
+    "retraction", "id, withdrawal_id, recipient, reference, body", "uuid, uuid, text, uuid, text"
+)
 _HOLDS = insert_of("hold", "id, client_id, reason, asserted_by", "uuid, bigint, text, text")
 _HELD = insert_of(
     "held_identifier",
@@ -284,6 +350,8 @@ async def write(db: Executor, changes: Changes) -> bool:
     ):
         if more:
             await arrays(db, statement, more)
+    await links.resemble(db, [(*key, digest) for key, digest in changes.likenesses.items()])
+    await links.propose(db, changes.candidates, "identifier-conflict")
     await queue.add(db, changes.queue)
     return True
 

@@ -1,4 +1,4 @@
-"""The register of agreements: drafts and signatures, suspensions, and what the discloser's shards have seen of it (C1)."""
+"""The register of agreements: drafts, signatures, suspensions, and what the discloser's shards saw of it (C1)."""
 
 from alembic import op
 

@@ -4,8 +4,8 @@ from alembic import op
 
 from servicekit.migrate import grants
 
-revision = "0007"
-down_revision = "0006"
+revision = "0006"
+down_revision = "0005"
 
 STATEMENTS = ["CREATE INDEX fact_recorded ON fact (category, recorded_at)"]
 

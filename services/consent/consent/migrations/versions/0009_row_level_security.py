@@ -1,0 +1,129 @@
+"""What one agency asks is held to that agency by the database, whatever the code does."""
+
+from alembic import op
+
+from servicekit.migrate import grants
+
+revision = "0009"
+down_revision = "0008"
+
+FUNCTIONS = [
+    # The transaction says who asks (`servicekit.db.Database.run(bound=...)`); when nobody does, nothing is theirs.
+    """
+CREATE FUNCTION asking() RETURNS text LANGUAGE sql STABLE
+    RETURN nullif(current_setting('throughgate.agency', true), '')
+""",
+    """
+CREATE FUNCTION answers_for_all() RETURNS boolean LANGUAGE sql STABLE
+    RETURN coalesce(current_setting('throughgate.whole', true), '') = 'yes'
+""",
+    # One of our own services asks for the practitioners of any agency: it is their way to the door.
+    """
+CREATE FUNCTION asks_for_others() RETURNS boolean LANGUAGE sql STABLE
+    RETURN asking() IN ('referral', 'matching', 'notifications')
+""",
+    # Whether the asker was ever given a reference for this client, or for one that is linked with it.
+    """
+CREATE FUNCTION knows_client(wanted bigint) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM reference WHERE client_id = wanted AND recipient = asking()) THEN
+        RETURN true;
+    END IF;
+    RETURN EXISTS (
+        WITH RECURSIVE above AS (
+            SELECT id, merged_into FROM client WHERE id = wanted
+            UNION SELECT c.id, c.merged_into FROM above a JOIN client c ON c.id = a.merged_into
+        ), whole AS (
+            SELECT c.id, c.parts FROM client c JOIN above a ON a.id = c.id WHERE a.merged_into IS NULL
+            UNION SELECT c.id, c.parts FROM whole w JOIN client c ON c.id = ANY (w.parts)
+        )
+        SELECT 1 FROM whole JOIN reference ON client_id = whole.id AND recipient = asking()
+    );
+END $$
+""",
+    # By every version: one that took a party out must be seen by it, or the one before would seem to be in force.
+    """
+CREATE FUNCTION party_to(wanted text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    SELECT asks_for_others() OR answers_for_all() OR EXISTS (
+        SELECT 1 FROM agreement WHERE id = wanted AND (asking() = ANY (sources) OR asking() = ANY (recipients))
+    ) OR EXISTS (
+        SELECT 1 FROM agreement_draft
+        WHERE agreement = wanted AND (asking() = ANY (sources) OR asking() = ANY (recipients))
+    )
+$$
+""",
+    # Locks clients against who changes them. The role that may only look has no right to lock rows itself.
+    """
+CREATE FUNCTION hold_still(wanted bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+BEGIN
+    PERFORM 1 FROM client WHERE id = ANY (wanted) ORDER BY id FOR SHARE;
+END $$
+""",
+]
+
+KNOWN = "knows_client(client_id)"
+BOUND = {
+    # table: what the asker may see
+    "client": "knows_client(id)",
+    "reference": "recipient = asking() OR asks_for_others()",
+    "fact": KNOWN,
+    "sharing_fact": KNOWN,
+    "hold": KNOWN,
+    "withdrawal": "agency = asking()",
+    "retraction": "EXISTS (SELECT 1 FROM withdrawal w WHERE w.id = withdrawal_id)",
+    "ledger": "recipient = asking() OR asking() = ANY (sources) OR asks_for_others()"
+    " OR (answers_for_all() AND knows_client(client_id))",
+    "agreement": "party_to(id)",
+    "agreement_change": "party_to(agreement)",
+    "agreement_draft": "party_to(agreement)",
+    "agreement_signature": "EXISTS (SELECT 1 FROM agreement_draft d WHERE d.id = draft)",
+}
+"""Tables that the role of one agency may read, and of which rows. It may read nothing that is not listed here or in
+`OPEN`, and write only decisions about what it may see."""
+OPEN = ("agency", "discloser_shard", "head", "signing_key")
+
+GRANTS = {
+    **dict.fromkeys((*BOUND, *OPEN), "SELECT"),
+    "ledger": "SELECT, INSERT",
+    "reference": "SELECT, UPDATE (queued)",
+    "queue": "SELECT (id)",
+}
+ROLES = ("api", "worker")
+"""They mix agencies: the worker by its nature, the API where something is changed."""
+
+
+def _policy(name: str, table: str, role: str, rule: str) -> str:
+    return (
+        f"DO $$ BEGIN EXECUTE format($p$CREATE POLICY {name} ON {table} TO %I USING ({rule}) WITH CHECK ({rule})$p$,"
+        f" {role}); END $$"
+    )
+
+
+def upgrade() -> None:
+    """Make functions and policies, and force them on the owner too."""
+    for statement in FUNCTIONS:
+        op.execute(statement)
+    for function in ("asking()", "answers_for_all()", "asks_for_others()", "knows_client(bigint)", "party_to(text)"):
+        for role in ("api", "worker", "agency"):
+            op.execute(_grant_execute(function, role))
+    for role in ("api", "agency"):
+        op.execute(_grant_execute("hold_still(bigint[])", role))
+    for statement in grants(GRANTS, "agency"):
+        op.execute(statement)
+    for table, rule in BOUND.items():
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+        op.execute(_policy(f"{table}_owner", table, "current_user", "true"))
+        for role in ROLES:
+            op.execute(_policy(f"{table}_{role}", table, f"current_database() || '_{role}'", "true"))
+        op.execute(_policy(f"{table}_agency", table, "current_database() || '_agency'", rule))
+
+
+def _grant_execute(function: str, role: str) -> str:
+    return (
+        f"DO $$ BEGIN EXECUTE format('GRANT EXECUTE ON FUNCTION {function} TO %I', current_database() || '_{role}');"
+        " END $$"
+    )

@@ -1,0 +1,142 @@
+"""What an agency may know is held in the database as well: these tests go around the code, by the role's own login."""
+
+from typing import Any
+
+import asyncpg
+import pytest
+from support.agency import event, eventually_true
+
+
+async def _as_agency(door: Any, agency: str | None, *, whole: bool = False) -> Any:
+    """A connection of the role that one agency's questions run with, outside of any code of ours."""
+    database = door.system.databases["consent"]
+    url = door.system.postgres.url(database.name, database.agency, door.system.postgres.role_password(database.agency))
+    connection = await asyncpg.connect(url)
+    if agency is not None:
+        await connection.execute("SELECT set_config('throughgate.agency', $1, false)", agency)
+    if whole:
+        await connection.execute("SELECT set_config('throughgate.whole', 'yes', false)")
+    return connection
+
+
+async def _told(door: Any) -> dict[str, Any]:
+    mine: dict[str, Any] = await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def arrived() -> bool:
+        return len(await door.hostel.received()) >= 1
+
+    await eventually_true(arrived, "the snapshot")
+    taken_back = door.withdrawal()
+    await door.prison.answered(taken_back)
+    await door.prison.done(taken_back["id"])
+    return mine
+
+
+BOUND = ("client", "reference", "fact", "sharing_fact", "withdrawal", "retraction", "ledger", "agreement")
+
+
+async def test_a_stranger_sees_no_row_of_any_table(door: Any) -> None:
+    await _told(door)
+    for who in (None, "", "somebody-else"):
+        connection = await _as_agency(door, who)
+        try:
+            for table in BOUND:
+                assert await connection.fetch(f"SELECT 1 FROM {table} LIMIT 1") == [], (who, table)
+        finally:
+            await connection.close()
+
+
+async def test_an_agency_sees_its_own_rows_and_no_others(door: Any) -> None:
+    mine = await _told(door)
+    other = {"identifiers": [{"type": "CASE", "value": "X-1"}], "facts": {"risk": {"harm": "low"}}}
+    theirs = await door.probation.answered(event("client.recorded", door.probation.name, other))
+    connection = await _as_agency(door, door.prison.name)
+    try:
+        recipients = {r["recipient"] for r in await connection.fetch("SELECT recipient FROM reference")}
+        assert recipients == {door.prison.name}
+        known = {r["client_id"] for r in await connection.fetch("SELECT client_id FROM reference")}
+        for table in ("fact", "sharing_fact"):
+            assert {r["client_id"] for r in await connection.fetch(f"SELECT client_id FROM {table}")} <= known
+        clients = {r["id"] for r in await connection.fetch("SELECT id FROM client")}
+        assert clients == known
+        entries = await connection.fetch("SELECT recipient, sources FROM ledger")
+        assert entries
+        assert all(e["recipient"] == door.prison.name or door.prison.name in e["sources"] for e in entries)
+        for reference, found in ((mine["client"], 1), (theirs["client"], 0)):
+            rows = await connection.fetch("SELECT 1 FROM reference WHERE id = $1::uuid", reference)
+            assert len(rows) == found
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE client SET version = 0",
+        "UPDATE client SET key = NULL",
+        "DELETE FROM ledger",
+        "UPDATE ledger SET body = NULL",
+        "DELETE FROM sharing_fact",
+        "INSERT INTO sharing_fact (client_id, version, kind, body) VALUES (1, 999, 'granted', '{}')",
+        "UPDATE hold SET lifted_at = now()",
+        "INSERT INTO queue (kind, client_id, recipient, topic, type, body) VALUES (2, 1, 'x', 'x', 'x', '')",
+        "SELECT value FROM identifier",
+        "SELECT body FROM queue",
+    ],
+)
+async def test_who_asks_can_change_nothing(door: Any, statement: str) -> None:
+    connection = await _as_agency(door, door.prison.name, whole=True)
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_nobody_enters_a_decision_in_another_agencys_name(door: Any) -> None:
+    mine = await _told(door)
+    connection = await _as_agency(door, door.prison.name)
+    insert = (
+        "INSERT INTO ledger (kind, decision, client_id, recipient, purpose, type, decided_at, sources, leaf)"
+        " SELECT 'consultation', gen_random_uuid(), client_id, $2, 'referral', 'x', now(), $3, '' FROM reference"
+        " WHERE id = $1::uuid"
+    )
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(insert, mine["client"], door.hostel.name, [door.hostel.name])
+        await connection.execute("BEGIN")
+        await connection.execute(insert, mine["client"], door.hostel.name, [door.prison.name])
+        await connection.execute("ROLLBACK")
+    finally:
+        await connection.close()
+
+
+async def test_row_level_security_is_forced_and_the_roles_own_nothing(door: Any) -> None:
+    name = door.system.databases["consent"].name
+    connection = await asyncpg.connect(door.system.postgres.url(name))
+    try:
+        forced = await connection.fetch("SELECT relname FROM pg_class WHERE relrowsecurity AND relforcerowsecurity")
+        assert set(BOUND) <= {r["relname"] for r in forced}
+        owners = await connection.fetch(
+            "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'",
+        )
+        assert [o["tableowner"] for o in owners] == [f"{name}_owner"]
+        bypassing = await connection.fetch(
+            "SELECT rolname FROM pg_roles WHERE rolname LIKE $1 AND (rolbypassrls OR rolsuper)", f"{name}%"
+        )
+        assert bypassing == []
+    finally:
+        await connection.close()
+
+
+async def test_existence_is_not_revealed_by_any_route(door: Any) -> None:
+    mine = await _told(door)
+    body = {"clients": [mine["client"]], "purpose": "referral", "categories": ["identity"]}
+    async with door.hostel.http() as http:
+        assert (await http.get(f"/clients/{mine['client']}/disclosures")).status_code == 404
+        assert (await http.get(f"/withdrawals/{mine['client']}")).status_code == 404
+        views = (await http.post("/views", json=body)).json()
+        assert views == {"views": [{"client": mine["client"], "sections": [], "receipt": None}]}
+        verdicts = await http.post("/decisions", json=body | {"recipient": door.mentors.name})
+        assert verdicts.json()["verdicts"][0]["known"] is False
