@@ -56,7 +56,7 @@ def _forbids(retraction: Mapping[str, Any], record: Mapping[str, Any]) -> str | 
     if receipt["decidedOn"] < retraction["version"]:
         return f"decided on version {receipt['decidedOn']}, and the retraction holds from {retraction['version']}"
     limit, categories = retraction.get("consentVersion"), retraction.get("categories")
-    if limit is None or record["purpose"] not in retraction["purposes"]:
+    if limit is None or retraction.get("recipients") is not None or record["purpose"] not in retraction["purposes"]:
         return None
     for permitted in receipt["permitted"]:
         consent = permitted.get("consent")

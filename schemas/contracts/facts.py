@@ -1,11 +1,12 @@
-"""What may be known of a client. Where a field stands is its category, so cutting is selecting keys."""
+"""What may be known of a client. Each model here is one category, so cutting a record is selecting keys."""
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
+from contracts.fields import FieldKind, models_in
 from contracts.vocabulary import AgencyId, Category
 from servicekit.envelope import StrictWire, Wire
 
@@ -19,6 +20,8 @@ Short = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=N
 class Identity(StrictWire):
     """Who the client is."""
 
+    holds: ClassVar = Category.IDENTITY
+
     given_name: Short
     family_name: Short
     date_of_birth: date | None = None
@@ -27,6 +30,8 @@ class Identity(StrictWire):
 
 class Contact(StrictWire):
     """Where the client can be reached. The category most likely to cost a life when it leaks."""
+
+    holds: ClassVar = Category.CONTACT
 
     address: Text | None = None
     postcode: Short | None = None
@@ -37,6 +42,8 @@ class Contact(StrictWire):
 class CustodyAndRelease(StrictWire):
     """Where the client is held and when the client leaves."""
 
+    holds: ClassVar = Category.CUSTODY_AND_RELEASE
+
     prison: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
     status: Literal["remand", "sentenced", "recalled", "released"] | None = None
     release_date: date | None = None
@@ -45,16 +52,70 @@ class CustodyAndRelease(StrictWire):
     ) = None
 
 
-class Need(StrictWire):
-    """A need on one pathway."""
-
+class _Need(StrictWire):
     level: Literal["urgent", "soon", "later", "met"]
     summary: Text | None = None
     area: Short | None = None
 
 
+class AccommodationNeed(_Need):
+    """Where to live."""
+
+    holds: ClassVar = Category.NEEDS_ACCOMMODATION
+
+
+class EteNeed(_Need):
+    """Education, training and employment."""
+
+    holds: ClassVar = Category.NEEDS_ETE
+
+
+class HealthNeed(_Need):
+    """Mental and physical health."""
+
+    holds: ClassVar = Category.NEEDS_HEALTH
+
+
+class DrugsAlcoholNeed(_Need):
+    """Drugs and alcohol."""
+
+    holds: ClassVar = Category.NEEDS_DRUGS_ALCOHOL
+
+
+class FinanceNeed(_Need):
+    """Finance, benefit and debt."""
+
+    holds: ClassVar = Category.NEEDS_FINANCE
+
+
+class FamiliesNeed(_Need):
+    """Children and families."""
+
+    holds: ClassVar = Category.NEEDS_FAMILIES
+
+
+class AttitudesNeed(_Need):
+    """Attitudes, thinking and behaviour."""
+
+    holds: ClassVar = Category.NEEDS_ATTITUDES
+
+
+class AbuseNeed(_Need):
+    """Having been abused."""
+
+    holds: ClassVar = Category.NEEDS_ABUSE
+
+
+class SexWorkNeed(_Need):
+    """Sex work."""
+
+    holds: ClassVar = Category.NEEDS_SEX_WORK
+
+
 class Risk(StrictWire):
     """Risk of serious harm as the assessing agency puts it."""
+
+    holds: ClassVar = Category.RISK
 
     harm: Literal["low", "medium", "high", "very-high"]
     considerations: Text | None = None
@@ -62,6 +123,8 @@ class Risk(StrictWire):
 
 class Offence(StrictWire):
     """The offence for which the client was sentenced."""
+
+    holds: ClassVar = Category.OFFENCE
 
     main_offence: Short
     sentence_months: Annotated[int, Field(ge=0, le=1200)] | None = None
@@ -103,6 +166,8 @@ def spent_on(offence: Mapping[str, Any]) -> date | None:
 class Health(StrictWire):
     """Special category data (UK GDPR article 9)."""
 
+    holds: ClassVar = Category.HEALTH
+
     conditions: Text | None = None
     medication: Text | None = None
 
@@ -110,11 +175,15 @@ class Health(StrictWire):
 class Family(StrictWire):
     """The client's family and dependants."""
 
+    holds: ClassVar = Category.FAMILY
+
     summary: Text
 
 
 class Equality(StrictWire):
     """Protected characteristics and what the client asks for because of them."""
+
+    holds: ClassVar = Category.EQUALITY
 
     language: Short | None = None
     faith: Short | None = None
@@ -128,27 +197,52 @@ class Facts(StrictWire):
     known.
     """
 
-    identity: Identity | None = None
-    contact: Contact | None = None
-    custody_and_release: CustodyAndRelease | None = Field(None, alias=Category.CUSTODY_AND_RELEASE.value)
-    needs_accommodation: Need | None = Field(None, alias=Category.NEEDS_ACCOMMODATION.value)
-    needs_ete: Need | None = Field(None, alias=Category.NEEDS_ETE.value)
-    needs_health: Need | None = Field(None, alias=Category.NEEDS_HEALTH.value)
-    needs_drugs_alcohol: Need | None = Field(None, alias=Category.NEEDS_DRUGS_ALCOHOL.value)
-    needs_finance: Need | None = Field(None, alias=Category.NEEDS_FINANCE.value)
-    needs_families: Need | None = Field(None, alias=Category.NEEDS_FAMILIES.value)
-    needs_attitudes: Need | None = Field(None, alias=Category.NEEDS_ATTITUDES.value)
-    needs_abuse: Need | None = Field(None, alias=Category.NEEDS_ABUSE.value)
-    needs_sex_work: Need | None = Field(None, alias=Category.NEEDS_SEX_WORK.value)
-    risk: Risk | None = None
-    offence: Offence | None = None
-    health: Health | None = None
-    family: Family | None = None
-    equality: Equality | None = None
+    identity: Annotated[Identity | None, Category.IDENTITY] = None
+    contact: Annotated[Contact | None, Category.CONTACT] = None
+    custody_and_release: Annotated[CustodyAndRelease | None, Category.CUSTODY_AND_RELEASE] = Field(
+        None, alias=Category.CUSTODY_AND_RELEASE.value
+    )
+    needs_accommodation: Annotated[AccommodationNeed | None, Category.NEEDS_ACCOMMODATION] = Field(
+        None, alias=Category.NEEDS_ACCOMMODATION.value
+    )
+    needs_ete: Annotated[EteNeed | None, Category.NEEDS_ETE] = Field(None, alias=Category.NEEDS_ETE.value)
+    needs_health: Annotated[HealthNeed | None, Category.NEEDS_HEALTH] = Field(None, alias=Category.NEEDS_HEALTH.value)
+    needs_drugs_alcohol: Annotated[DrugsAlcoholNeed | None, Category.NEEDS_DRUGS_ALCOHOL] = Field(
+        None, alias=Category.NEEDS_DRUGS_ALCOHOL.value
+    )
+    needs_finance: Annotated[FinanceNeed | None, Category.NEEDS_FINANCE] = Field(
+        None, alias=Category.NEEDS_FINANCE.value
+    )
+    needs_families: Annotated[FamiliesNeed | None, Category.NEEDS_FAMILIES] = Field(
+        None, alias=Category.NEEDS_FAMILIES.value
+    )
+    needs_attitudes: Annotated[AttitudesNeed | None, Category.NEEDS_ATTITUDES] = Field(
+        None, alias=Category.NEEDS_ATTITUDES.value
+    )
+    needs_abuse: Annotated[AbuseNeed | None, Category.NEEDS_ABUSE] = Field(None, alias=Category.NEEDS_ABUSE.value)
+    needs_sex_work: Annotated[SexWorkNeed | None, Category.NEEDS_SEX_WORK] = Field(
+        None, alias=Category.NEEDS_SEX_WORK.value
+    )
+    risk: Annotated[Risk | None, Category.RISK] = None
+    offence: Annotated[Offence | None, Category.OFFENCE] = None
+    health: Annotated[Health | None, Category.HEALTH] = None
+    family: Annotated[Family | None, Category.FAMILY] = None
+    equality: Annotated[Equality | None, Category.EQUALITY] = None
+
+
+def _wire_names(category: str) -> frozenset[str]:
+    (model,) = (m for f in Facts.model_fields.values() if category in f.metadata for m in models_in(f.annotation))
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
+
+
+FIELDS: Mapping[str, frozenset[str]] = {category.value: _wire_names(category) for category in Category}
+"""The fields of each category, by their names on the wire: nothing else leaves with it."""
 
 
 class Section(Wire):
     """One category of one client as one agency recorded it: the unit that a decision permits or withholds."""
+
+    holds: ClassVar = FieldKind.AS_NAMED
 
     category: Category
     source: AgencyId

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field, StringConstraints
 
+from contracts.fields import FieldKind
 from contracts.merkle import HASH_BYTES, ProofError, canonical, read, spell
 from servicekit.envelope import Wire
 
@@ -39,6 +40,8 @@ _NONE = spell(bytes(HASH_BYTES))
 
 class Head(Wire):
     """What the door signed about one batch of one shard."""
+
+    holds: ClassVar = FieldKind.PROOF
 
     shard: Count
     sequence: Annotated[Count, Field(ge=1)]

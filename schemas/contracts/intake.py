@@ -315,7 +315,7 @@ class OverrideAuthorisedData(AboutClient):
     @model_validator(mode="after")
     def _is_narrow(self) -> "OverrideAuthorisedData":
         if self.authorised_by == self.approved_by:
-            raise Unfit("authorisedBy and approvedBy must be two people")
+            raise Unfit("authorisedBy and approvedBy must be two different people")
         if not self.starts < self.ends <= self.starts + timedelta(days=28):
             raise Unfit("ends must lie after starts, by at most 28 days")
         if not self.starts < self.review_by <= self.ends + timedelta(days=28):
@@ -341,6 +341,30 @@ class OverrideReviewedData(AboutClient):
     reviewed_by: Annotated[OwnId, FieldKind.REFERENCE]
     outcome: Literal["justified", "not-justified"]
     note: Annotated[Text | None, FieldKind.KEPT] = None
+
+
+class IdentityLinkedData(AboutClient):
+    """Two clients are one person. Each list names one of them, by numbers that are known already."""
+
+    same_as: Annotated[list[Identifier], Field(min_length=1, max_length=10), FieldKind.IDENTIFIER]
+    reason: Annotated[Text, FieldKind.KEPT]
+
+
+class IdentityUnlinkedData(AboutClient):
+    """What was linked is not one person. Each list names one of the two, by numbers from before the link."""
+
+    not_same_as: Annotated[list[Identifier], Field(min_length=1, max_length=10), FieldKind.IDENTIFIER]
+    reason: Annotated[Text, FieldKind.KEPT]
+
+
+class ErasureRequestedData(AboutClient):
+    """Erase what is kept of the client: what this agency recorded, or everything."""
+
+    holds: ClassVar = FieldKind.SHARING
+
+    scope: Literal["own", "everything"]
+    """`everything` only prison, probation and police may ask for."""
+    reason: Literal["client-asked", "no-longer-needed", "recorded-in-error"]
 
 
 class RetractionConfirmedData(AboutClient):
@@ -435,6 +459,24 @@ class OverrideReviewed(Event[OverrideReviewedData]):
     type: Literal["throughgate.override.reviewed.v1"]
 
 
+class IdentityLinked(Event[IdentityLinkedData]):
+    """`throughgate.identity.linked.v1`: two clients are one person; only what is permitted for both leaves."""
+
+    type: Literal["throughgate.identity.linked.v1"]
+
+
+class IdentityUnlinked(Event[IdentityUnlinkedData]):
+    """`throughgate.identity.unlinked.v1`: two clients that were linked are not one person."""
+
+    type: Literal["throughgate.identity.unlinked.v1"]
+
+
+class ErasureRequested(Event[ErasureRequestedData]):
+    """`throughgate.erasure.requested.v1`: erase what is kept of the client."""
+
+    type: Literal["throughgate.erasure.requested.v1"]
+
+
 class RetractionConfirmed(Event[RetractionConfirmedData]):
     """`throughgate.retraction.confirmed.v1`: a partner has stopped and erased for a retraction."""
 
@@ -465,7 +507,10 @@ IntakeEvent = (
     | OverrideAuthorised
     | OverrideEnded
     | OverrideReviewed
+    | IdentityLinked
+    | IdentityUnlinked
     | RetractionConfirmed
+    | ErasureRequested
     | ReferralAnswered
     | OfferAnswered
 )

@@ -17,10 +17,11 @@ Leaves of others, which stand in its path, it cannot find by trying either. With
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from contracts.fields import FieldKind
 from contracts.heads import Count, Hash, Head, Salt, check_head, sign_head
 from contracts.merkle import ProofError, canonical, climb, grow, leaf_hash, read, spell
 from servicekit.envelope import Wire
@@ -31,6 +32,8 @@ _WHERE = "data.receipt.proof"
 
 class Proof(Wire):
     """Where a record's leaf stands in the ledger, and what else is needed to recompute it."""
+
+    holds: ClassVar = FieldKind.PROOF
 
     salt: Salt
     """The recipient's part of the entry's salt."""

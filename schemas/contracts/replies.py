@@ -1,16 +1,19 @@
 """What a publisher is told on `replies.<agency>`, and over HTTP in the answer."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, Discriminator, TypeAdapter
 
+from contracts.fields import FieldKind
 from contracts.vocabulary import AgencyId
 from servicekit.envelope import Event, Wire
 
 
 class AcceptedData(Wire):
     """The event has its effect, or will have it whatever crashes."""
+
+    holds: ClassVar = FieldKind.REFERENCE
 
     event: str
     client: UUID | None
@@ -22,7 +25,9 @@ class AcceptedData(Wire):
 class RejectedData(Wire):
     """The event has no effect. `code` is stable, `detail` says what to do; neither quotes the event."""
 
-    event: str | None
+    holds: ClassVar = FieldKind.ADMINISTRATIVE
+
+    event: Annotated[str | None, FieldKind.REFERENCE]
     code: str
     title: str
     detail: str
@@ -34,7 +39,9 @@ class RejectedData(Wire):
 class DoneFor(Wire):
     """Where the retraction of one recipient stands: nothing behind it rests on what was withdrawn."""
 
-    recipient: AgencyId
+    holds: ClassVar = FieldKind.ADMINISTRATIVE
+
+    recipient: Annotated[AgencyId, FieldKind.SHARING]
     topic: str
     partition: int
     offset: int
@@ -44,9 +51,33 @@ class DoneFor(Wire):
 class WithdrawalDoneData(Wire):
     """The withdrawal is done for every recipient that was ever sent or queued anything of the client."""
 
+    holds: ClassVar = FieldKind.REFERENCE
+
     event: str
     withdrawal: UUID
-    recipients: list[DoneFor]
+    recipients: Annotated[list[DoneFor], FieldKind.PARTS]
+
+
+class ConsentExpiredData(Wire):
+    """A consent that you recorded ended by its `validUntil`. Nothing rests on it any more."""
+
+    holds: ClassVar = FieldKind.REFERENCE
+
+    event: str
+    """The id of the event with which you recorded it."""
+    client: UUID
+    """The reference of the client for your agency."""
+    expired_at: Annotated[AwareDatetime, FieldKind.SHARING]
+    withdrawal: UUID | None
+    """Where something was taken back by it: its id, for `GET /withdrawals/{id}`. Null: nothing had to be."""
+
+
+class SharingExpiredData(ConsentExpiredData):
+    """A restriction of yours ended by its `until`, or a gateway or an override by its `ends`."""
+
+    kind: Annotated[Literal["restriction", "gateway", "override"], FieldKind.SHARING]
+    id: str
+    """Your own id of it."""
 
 
 class EventAccepted(Event[AcceptedData]):
@@ -67,6 +98,18 @@ class WithdrawalDone(Event[WithdrawalDoneData]):
     type: Literal["throughgate.withdrawal.done.v1"]
 
 
-Reply = EventAccepted | EventRejected | WithdrawalDone
+class ConsentExpired(Event[ConsentExpiredData]):
+    """`throughgate.consent.expired.v1`: a consent came to its end by the clock; ask the client for a new one."""
+
+    type: Literal["throughgate.consent.expired.v1"]
+
+
+class SharingExpired(Event[SharingExpiredData]):
+    """`throughgate.sharing.expired.v1`: a restriction, a gateway or an override came to its end by the clock."""
+
+    type: Literal["throughgate.sharing.expired.v1"]
+
+
+Reply = EventAccepted | EventRejected | WithdrawalDone | ConsentExpired | SharingExpired
 REPLIES: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Discriminator("type")])
 """Reads one reply from its bytes."""

@@ -1,18 +1,21 @@
 """What our services ask of the door on `requests.<service>`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import Discriminator, Field, TypeAdapter
+from pydantic import BaseModel, Discriminator, Field, TypeAdapter, model_validator
 
+from contracts.fields import FieldKind, told_by
 from contracts.leaving import OfferMessage, ReferralSentMessage, StepMessage
 from contracts.vocabulary import AgencyId, Category
-from servicekit.envelope import Event, Wire
+from servicekit.envelope import Event, Unfit, Wire
 
 
 class _Request(Wire):
-    request: UUID
-    client: UUID
+    holds: ClassVar = FieldKind.SHARING
+
+    request: Annotated[UUID, FieldKind.REFERENCE]
+    client: Annotated[UUID, FieldKind.REFERENCE]
     """The reference under which the door told this service of the client (`subject` on its cleared topic)."""
     recipient: AgencyId
     origin: AgencyId
@@ -21,31 +24,38 @@ class _Request(Wire):
     """The categories that the message itself gives away: unless all are permitted, nothing is sent."""
     include: list[Category] = []
     """The categories of facts to send with it, as far as they are permitted."""
+    message: Annotated[BaseModel, FieldKind.PARTS]
+
+    @model_validator(mode="after")
+    def _is_about_what_its_message_tells(self) -> Self:
+        if not told_by(self.message) <= set(self.about):
+            raise Unfit("about must name every category that the message gives away")
+        return self
 
 
 class ReferralRequestData(_Request):
     """Tell a provider of a referral."""
 
-    message: ReferralSentMessage
+    message: Annotated[ReferralSentMessage, FieldKind.PARTS]
 
 
 class OfferRequestData(_Request):
     """Tell a mentoring scheme of an offer."""
 
-    message: OfferMessage
+    message: Annotated[OfferMessage, FieldKind.PARTS]
 
 
 class StepRequestData(_Request):
     """Tell a recipient of a step that is due."""
 
-    message: StepMessage
+    message: Annotated[StepMessage, FieldKind.PARTS]
 
 
 class AcknowledgedData(Wire):
     """The service has stopped and erased for this retraction."""
 
-    client: UUID
-    retraction: UUID
+    client: Annotated[UUID, FieldKind.REFERENCE]
+    retraction: Annotated[UUID, FieldKind.REFERENCE]
 
 
 class ReferralRequested(Event[ReferralRequestData]):

@@ -1,8 +1,10 @@
 """Whatever a case system sends is read, or refused with a sentence that says where and quotes nothing."""
 
+import ast
 import copy
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped, unused-ignore]
 from pydantic import ValidationError
 
-from contracts import make
+from contracts import intake, make
 from contracts.intake import INTAKE, read
 from servicekit.problems import where
 
@@ -19,6 +21,11 @@ EXAMPLES = make.SCHEMAS / "examples"
 INCOMING = sorted(INTAKE.json_schema()["discriminator"]["mapping"])
 RECORDED, GRANTED = "throughgate.client.recorded.v1", "throughgate.consent.granted.v1"
 WITHDRAWN, ANSWERED = "throughgate.consent.withdrawn.v1", "throughgate.referral.answered.v1"
+REFUSED, CONFIRMED = "throughgate.consent.refused.v1", "throughgate.retraction.confirmed.v1"
+IMPOSED, LIFTED = "throughgate.restriction.imposed.v1", "throughgate.restriction.lifted.v1"
+INVOKED, GATEWAY_ENDED = "throughgate.gateway.invoked.v1", "throughgate.gateway.ended.v1"
+AUTHORISED, OVERRIDE_ENDED = "throughgate.override.authorised.v1", "throughgate.override.ended.v1"
+REVIEWED, INTERPRETED = "throughgate.override.reviewed.v1", "throughgate.consent.granted.v1.with-interpreter"
 MARKER = "Zq7Marker"
 
 
@@ -211,9 +218,64 @@ BAD: dict[str, tuple[str, Callable[[Any], None], str]] = {
     "withdrawal of everything and of some": (WITHDRAWN, put("everything", "data", "scope"), "data"),
     "withdrawal of nothing": (
         WITHDRAWN,
-        lambda event: event["data"].update(scope="listed", purposes=[], recipients=[]),
+        lambda event: event["data"].update(scope="listed", purposes=[], recipients=[], categories=[]),
         "data",
     ),
+    "a language by its name": (GRANTED, put("Polish", "data", "how", "language"), "data.how.language"),
+    "refusal without scope": (REFUSED, drop("data", "scope"), "data.scope is missing"),
+    "refusal without time": (REFUSED, drop("data", "refusedAt"), "data.refusedAt is missing"),
+    "refusal at the time of a withdrawal": (
+        REFUSED,
+        put("2025-03-10T11:15:00Z", "data", "withdrawnAt"),
+        "data has a field",
+    ),
+    "refusal with a reason": (REFUSED, put(MARKER, "data", "reason"), "data has a field"),
+    "restriction without id": (IMPOSED, drop("data", "restriction"), "data.restriction is missing"),
+    "restriction named like a person": (
+        IMPOSED,
+        put(f"{MARKER} Example", "data", "restriction"),
+        "data.restriction does not have the form",
+    ),
+    "restriction of no kind": (IMPOSED, drop("data", "kind"), "data.kind is missing"),
+    "restriction of an unknown kind": (IMPOSED, put(MARKER, "data", "kind"), "data.kind is not one of"),
+    "restriction of an unknown category": (IMPOSED, put([MARKER], "data", "categories"), "data.categories.0"),
+    "restriction on everybody by a star": (IMPOSED, put(["*"], "data", "recipients"), "data.recipients.0"),
+    "restriction until a day": (IMPOSED, put("2025-09-30", "data", "until"), "data.until"),
+    "restriction with an endless reason": (IMPOSED, put(MARKER * 300, "data", "reason"), "data.reason is too long"),
+    "excluded practitioner of nobody": (
+        f"{IMPOSED}.practitioner-exclusion",
+        drop("data", "practitioners", 0, "agency"),
+        "data.practitioners.0.agency is missing",
+    ),
+    "excluded practitioner by name": (
+        f"{IMPOSED}.practitioner-exclusion",
+        put(f"{MARKER} Example", "data", "practitioners", 0, "practitioner"),
+        "data.practitioners.0.practitioner does not have the form",
+    ),
+    "lifting nothing": (LIFTED, drop("data", "restriction"), "data.restriction is missing"),
+    "lifting for some recipients": (LIFTED, put([MARKER], "data", "recipients"), "data has a field"),
+    "gateway by a basis that nobody invokes": (INVOKED, put("oma-2007-s14", "data", "basis"), "data.basis"),
+    "gateway by consent": (INVOKED, put("consent", "data", "basis"), "data.basis is not one of"),
+    "gateway to nobody": (INVOKED, put([], "data", "recipients"), "data.recipients needs at least one entry"),
+    "gateway for every purpose": (INVOKED, put([], "data", "purposes"), "data.purposes needs at least one"),
+    "gateway for every category": (INVOKED, put([], "data", "categories"), "data.categories needs at least one"),
+    "gateway without end": (INVOKED, drop("data", "ends"), "data.ends is missing"),
+    "gateway that never ends": (INVOKED, put(None, "data", "ends"), "data.ends"),
+    "gateway without reason": (INVOKED, drop("data", "reason"), "data.reason is missing"),
+    "gateway on nobody's authority": (INVOKED, put("", "data", "authorisedBy"), "data.authorisedBy is empty"),
+    "ending no gateway": (GATEWAY_ENDED, drop("data", "gateway"), "data.gateway is missing"),
+    "override to a kind of agency": (AUTHORISED, put([{"kind": "vcs"}], "data", "recipients"), "data.recipients.0"),
+    "override to nobody": (AUTHORISED, put([], "data", "recipients"), "data.recipients needs at least one"),
+    "override to very many": (AUTHORISED, put(["a-b"] * 11, "data", "recipients"), "data.recipients has too many"),
+    "override for every category": (AUTHORISED, put([], "data", "categories"), "data.categories needs at least one"),
+    "override by one person": (AUTHORISED, drop("data", "approvedBy"), "data.approvedBy is missing"),
+    "override without review": (AUTHORISED, drop("data", "reviewBy"), "data.reviewBy is missing"),
+    "override without reason": (AUTHORISED, put("", "data", "reason"), "data.reason is empty"),
+    "ending no override": (OVERRIDE_ENDED, put("", "data", "override"), "data.override does not have the form"),
+    "review by nobody": (REVIEWED, drop("data", "reviewedBy"), "data.reviewedBy is missing"),
+    "review without outcome": (REVIEWED, put(MARKER, "data", "outcome"), "data.outcome is not one of"),
+    "confirmation of no retraction": (CONFIRMED, drop("data", "retraction"), "data.retraction is missing"),
+    "confirmation of a retraction by words": (CONFIRMED, put(MARKER, "data", "retraction"), "data.retraction"),
     "an answer that is none": (ANSWERED, put(MARKER, "data", "answer"), "data.answer"),
     "a referral by its name": (ANSWERED, put(MARKER, "data", "referral"), "data.referral"),
 }
@@ -229,6 +291,92 @@ def test_a_bad_event_is_refused_with_the_place(name: str) -> None:
     assert place in sentence
     assert sentence
     assert MARKER not in sentence
+
+
+def differently(**values: Any) -> Callable[[Any], None]:
+    return lambda event: event["data"].update(values)
+
+
+NOBODY_NAMED = "a recipient is an agency"
+SCOPE = "scope 'listed' names purposes"
+KIND = "limited-access may list allowed"
+RULES: dict[str, tuple[str, Callable[[Any], None], str]] = {
+    "a recipient that is nobody": (GRANTED, put([{}], "data", "recipients"), NOBODY_NAMED),
+    "a service of a kind": (
+        GRANTED,
+        put([{"kind": "vcs", "area": "leeds", "service": MARKER}], "data", "recipients"),
+        NOBODY_NAMED,
+    ),
+    "assessed by nobody": (INTERPRETED, drop("data", "how", "capacityAssessedBy"), "capacityAssessedBy, a role"),
+    "assumed by somebody": (INTERPRETED, put("assumed", "data", "how", "capacity"), "capacityAssessedBy, a role"),
+    "ends as it begins": (
+        INTERPRETED,
+        differently(validUntil="2025-05-12T00:00:00+01:00"),
+        "validUntil must lie after validFrom",
+    ),
+    "nothing recorded": (RECORDED, put({}, "data", "facts"), "facts must hold at least one category"),
+    "refusal of everything and of some": (REFUSED, put("everything", "data", "scope"), SCOPE),
+    "refusal of nothing": (REFUSED, differently(purposes=[], categories=[]), SCOPE),
+    "limited access but not for": (f"{IMPOSED}.limited-access", differently(recipients=["a-b"]), KIND),
+    "exclusion of nobody": (IMPOSED, differently(recipients=[]), KIND),
+    "exclusion of all but": (IMPOSED, differently(allowed=["a-b"]), KIND),
+    "practitioners and purposes": (
+        f"{IMPOSED}.practitioner-exclusion",
+        differently(purposes=["referral"]),
+        KIND,
+    ),
+    "no practitioner": (f"{IMPOSED}.practitioner-exclusion", differently(practitioners=[]), KIND),
+    "safety of a victim but not from": (f"{IMPOSED}.victim-safety", differently(allowed=["a-b"]), KIND),
+    "never a location to nobody": (f"{IMPOSED}.never-location", differently(recipients=[]), KIND),
+    "never some location": (f"{IMPOSED}.never-location", differently(categories=["contact"]), KIND),
+    "gateway that ends as it starts": (
+        INVOKED,
+        differently(ends="2025-03-25T12:00:00Z"),
+        "ends must lie after starts",
+    ),
+    "approved by who authorised": (AUTHORISED, differently(approvedBy="staff-20418"), "two different people"),
+    "override that ends before it starts": (
+        AUTHORISED,
+        differently(ends="2025-03-26T18:14:59Z"),
+        "ends must lie after starts, by at most 28 days",
+    ),
+    "override of a month": (
+        AUTHORISED,
+        differently(ends="2025-04-23T18:15:01Z"),
+        "ends must lie after starts, by at most 28 days",
+    ),
+    "review before it starts": (AUTHORISED, differently(reviewBy="2025-03-26T18:15:00Z"), "reviewBy must lie"),
+    "review years later": (AUTHORISED, differently(reviewBy="2027-03-26T18:15:00Z"), "reviewBy must lie"),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_broken_rule_is_told_in_its_own_words(name: str) -> None:
+    kind, change, told = RULES[name]
+    event = example(kind)
+    read(json.dumps(event).encode())
+    change(event)
+    sentence = refusal(json.dumps(event).encode())
+    assert sentence.startswith("data")
+    assert told in sentence.partition(" does not fit: ")[2]
+    assert MARKER not in sentence
+
+
+def test_every_rule_of_the_intake_models_is_broken_by_a_case() -> None:
+    tree = ast.parse(Path(intake.__file__).read_text())
+    rules = [
+        str(node.exc.args[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.args[0], ast.Constant)
+    ]
+    assert len(rules) == sum(isinstance(node, ast.Raise) for node in ast.walk(tree)), "a rule's sentence quotes nothing"
+    assert [rule for rule in rules if not any(told in rule for _, _, told in RULES.values())] == []
+
+
+def test_the_longest_override_and_the_latest_review_are_taken() -> None:
+    event = example(AUTHORISED)
+    event["data"].update(ends="2025-04-23T18:15:00Z", reviewBy="2025-05-21T18:15:00Z")
+    read(json.dumps(event).encode())
 
 
 def test_unknown_extension_attributes_of_the_envelope_are_ignored() -> None:

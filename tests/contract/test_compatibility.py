@@ -159,13 +159,13 @@ BREAKING = {
     "out: property removed": (CHANGED, remove(D, "Receipt", P, "decision"), "receipt.decision is removed"),
     "out: retyped": (
         CHANGED,
-        put({"type": "string"}, D, "Receipt", P, "consents", "items"),
-        "consents[] has another type",
+        put({"type": "string"}, D, "Receipt", P, "permitted", "items"),
+        "permitted[] has another type",
     ),
     "out: newly null": (
         CHANGED,
-        put({"anyOf": [{"type": "string"}, {"type": "null"}]}, D, "AgreementVersion", P, "agreement"),
-        "agreement has another type",
+        put({"anyOf": [{"type": "string"}, {"type": "null"}]}, D, "Withheld", P, "rule"),
+        "withheld[].rule has another type",
     ),
     "out: no longer always there": (
         CHANGED,

@@ -1,12 +1,15 @@
 """The reference pages name every stable code and every term that the code has, and no term that it has not."""
 
 import importlib.util
+import itertools
 import re
 from enum import StrEnum
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from contracts import make, vocabulary
+from contracts.fields import FieldKind
 
 ROOT = make.SCHEMAS.parent
 CODE = re.compile(r'(?:\bProblem\(|\brespond\(\s*\d{3},)\s*"([a-z][a-z0-9-]+)"')
@@ -28,29 +31,92 @@ def test_every_code_of_a_problem_is_explained() -> None:
     assert missing == {}, "add a row to docs/reference/errors.md"
 
 
-@pytest.mark.parametrize("name", ["AgencyKind", "Purpose", "Basis", "Category", "IdentifierType"])
-def test_every_term_is_explained(name: str) -> None:
-    terms: type[StrEnum] = getattr(vocabulary, name)
-    assert {term.value for term in terms} - named("vocabulary.md") == set()
+TERMS: dict[str, type[StrEnum]] = {
+    "Kinds of agency": vocabulary.AgencyKind,
+    "Identifiers": vocabulary.IdentifierType,
+    "Categories": vocabulary.Category,
+    "Fields that are no category": FieldKind,
+    "Purposes": vocabulary.Purpose,
+    "Lawful bases": vocabulary.Basis,
+    "Restrictions": vocabulary.RestrictionKind,
+}
 
 
-def test_vocabulary_explains_no_term_that_is_not_there() -> None:
-    kinds = (
-        vocabulary.AgencyKind,
-        vocabulary.Purpose,
-        vocabulary.Basis,
-        vocabulary.Category,
-        vocabulary.IdentifierType,
-    )
-    known = {term.value for kind in kinds for term in kind}
-    page = (make.REFERENCE / "vocabulary.md").read_text()
-    before_rules = set(re.findall(r"^\| `([^`]+)`", page.split("## Rules that withhold")[0], re.MULTILINE))
-    assert before_rules - known == set()
+@pytest.mark.parametrize("heading", TERMS)
+def test_the_vocabulary_explains_every_term_and_no_other(heading: str) -> None:
+    section = (make.REFERENCE / "vocabulary.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `([^`]+)`", section, re.MULTILINE)) == {term.value for term in TERMS[heading]}
 
 
-def test_every_rule_that_withholds_is_explained() -> None:
+def table(page: str, first_column: str) -> list[list[str]]:
+    """The cells of every row of the page's tables whose first column is called this."""
+    lines = (make.REFERENCE / page).read_text().splitlines()
+    rows = []
+    for n, line in enumerate(lines):
+        if line.startswith(f"| {first_column} |"):
+            below = itertools.takewhile(lambda row: row.startswith("| "), lines[n + 2 :])
+            rows += [[cell.strip() for cell in row.strip("|").split("|")] for row in below]
+    assert all(row[-1] for row in rows), "each row ends with a reason"
+    return rows
+
+
+@pytest.fixture
+def door() -> Any:
+    """The door's tables, where it is installed."""
     if importlib.util.find_spec("consent") is None or importlib.util.find_spec("consent.domain") is None:
         pytest.skip("consent is not installed here")
-    rules = set(importlib.import_module("consent.domain").REMEDIES)
-    page = (make.REFERENCE / "vocabulary.md").read_text()
-    assert set(re.findall(r"^\| `([^`]+)`", page.split("## Rules that withhold")[1], re.MULTILINE)) == rules
+    return importlib.import_module("consent.domain")
+
+
+def codes(terms: type[StrEnum], some: frozenset[Any]) -> str:
+    """Terms as the pages name them, in the order of the vocabulary."""
+    return ", ".join(f"`{term.value}`" for term in terms if term in some)
+
+
+def kinds(some: frozenset[vocabulary.AgencyKind]) -> str:
+    """Kinds of agency as the pages name them."""
+    every = frozenset(vocabulary.AgencyKind) - {vocabulary.AgencyKind.SERVICE}
+    return "every agency" if some == every else codes(vocabulary.AgencyKind, some) or "nobody"
+
+
+def test_the_rules_are_those_of_the_page_in_the_same_order(door: Any) -> None:
+    assert table("rules.md", "rule") == [
+        [f"`{rule.code}`", rule.withholds, rule.remedy, rule.source, rule.told] for rule in door.RULES
+    ]
+
+
+def test_the_gateways_are_those_of_the_page(door: Any) -> None:
+    every = frozenset(vocabulary.Category)
+    assert table("rules.md", "basis") == [
+        [
+            f"`{basis.value}`",
+            kinds(gateway.sources),
+            kinds(gateway.recipients),
+            codes(vocabulary.Purpose, gateway.purposes),
+            "all" if gateway.categories == every else codes(vocabulary.Category, gateway.categories),
+            gateway.law,
+        ]
+        for basis, gateway in door.GATEWAYS.items()
+    ]
+
+
+def test_the_obligations_are_those_of_the_page(door: Any) -> None:
+    known = get_args(get_type_hints(door.Obligation)["code"])
+    assert [row[0] for row in table("rules.md", "obligation")] == [f"`{code}`" for code in known]
+
+
+def test_who_may_say_what_is_as_the_page_says(door: Any) -> None:
+    assert [row[:2] for row in table("who-may-say-what.md", "event")] == [
+        [f"`{type}`", kinds(who)] for type, who in door.ASSERTS.items()
+    ]
+
+
+def test_who_may_invoke_which_gateway_is_as_the_page_says(door: Any) -> None:
+    def lets_out(gateway: Any) -> str:
+        if not gateway.invoked_by:
+            return "-"
+        return "what it recorded itself" if gateway.own_only else "what any of its sources recorded"
+
+    assert [row[:3] for row in table("who-may-say-what.md", "basis")] == [
+        [f"`{basis.value}`", kinds(gateway.invoked_by), lets_out(gateway)] for basis, gateway in door.GATEWAYS.items()
+    ]

@@ -47,9 +47,10 @@ def test_a_service_installs_alone(service: str, tmp_path: Path) -> None:
 
 PLANTED = [
     ("services/referral/referral/domain.py", "import matching.domain", "know nothing of each other"),
-    ("services/consent/consent/domain.py", "import consent.service.desk", "Inside a service"),
+    ("services/consent/consent/domain/rules.py", "import consent.service.desk", "Inside a service"),
     ("services/notifications/notifications/repository.py", "import notifications.service", "Inside a service"),
     ("libs/servicekit/servicekit/clock.py", "import contracts.facts", "knows nothing of those who share it"),
+    ("services/matching/matching/service.py", "import contracts.cleared_rows", "are for repositories"),
     ("deploy/throughgate/issuer.py", "import consent.domain", "imports none"),
 ]
 

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[impor
 
 from contracts import make
 from contracts.facts import Facts
+from contracts.fields import models_in
 from contracts.intake import INTAKE, read
 from contracts.topics import read_topics
 from contracts.vocabulary import Category
@@ -137,44 +138,6 @@ def refs(node: Any) -> Iterator[str]:
             yield from refs(value)
 
 
-def leaves(
-    root: dict[str, Any], node: dict[str, Any], place: str, seen: tuple[str, ...]
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every leaf field under `node`, with the categories that are written on the way to it."""
-    seen += (node["x-category"],) if "x-category" in node else ()
-    if "$ref" in node:
-        node = root["$defs"][node["$ref"].removeprefix("#/$defs/")]
-    objects = [case for case in node.get("anyOf", []) if "$ref" in case]
-    if objects:
-        for case in objects:
-            yield from leaves(root, case, place, seen)
-    elif "properties" in node:
-        for name, value in node["properties"].items():
-            yield from leaves(root, value, f"{place}.{name}", seen)
-    else:
-        yield place, seen
-
-
-def test_every_leaf_field_of_facts_has_exactly_one_category() -> None:
-    schema = schema_of("throughgate.client.recorded.v1")
-    facts = schema["$defs"]["Facts"]
-    found = dict(leaves(schema, facts, "facts", ()))
-    assert len(found) > 40
-    assert {place: seen for place, seen in found.items() if len(seen) != 1} == {}
-    for place, (category,) in found.items():
-        assert place.startswith(f"facts.{category}."), "cutting selects keys, so the key is the category"
-    assert {category for (category,) in found.values()} == {category.value for category in Category}
-
-
-def test_a_field_without_a_category_is_found() -> None:
-    schema = schema_of("throughgate.client.recorded.v1")
-    del schema["$defs"]["Facts"]["properties"]["contact"]["x-category"]
-    found = dict(leaves(schema, schema["$defs"]["Facts"], "facts", ()))
-    assert found["facts.contact.address"] == ()
-    with pytest.raises(ValueError, match="nickname"):
-        make._mark_categories({"properties": {"nickname": {}}})
-
-
 def test_facts_of_a_client_stand_in_facts_only() -> None:
     for name in INCOMING:
         schema = schema_of(name)
@@ -183,15 +146,7 @@ def test_facts_of_a_client_stand_in_facts_only() -> None:
 
 
 def refers_to_facts(part: dict[str, Any]) -> bool:
-    models = {
-        "Facts",
-        *(
-            case["$ref"].rpartition("/")[2]
-            for p in Facts.model_json_schema()["properties"].values()
-            for case in p["anyOf"]
-            if "$ref" in case
-        ),
-    }
+    models = {"Facts", *(m.__name__ for f in Facts.model_fields.values() for m in models_in(f.annotation))}
     return part.get("title") != "Facts" and any(ref.rpartition("/")[2] in models for ref in refs(part))
 
 

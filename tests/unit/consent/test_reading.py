@@ -54,6 +54,11 @@ def withdrawn(**more: Any) -> dict[str, Any]:
     return event("consent.withdrawn", data | more)
 
 
+def refused(**more: Any) -> dict[str, Any]:
+    data = {"identifiers": [{"type": "NOMS", "value": NUMBER}], "refusedAt": NOW.isoformat(), "scope": "everything"}
+    return event("consent.refused", data | more)
+
+
 def arrival(body: bytes | dict[str, Any]) -> Arrival:
     return Arrival(AGENCY, body if isinstance(body, bytes) else json.dumps(body).encode(), f"intake.{AGENCY}", 0, 7)
 
@@ -85,6 +90,7 @@ BAD: dict[str, tuple[str, int, bytes | dict[str, Any]]] = {
     "future time": ("time-in-future", 422, event(time=LATE)),
     "future consent": ("time-in-future", 422, granted(givenAt=LATE)),
     "future withdrawal": ("time-in-future", 422, withdrawn(withdrawnAt=LATE)),
+    "future refusal": ("time-in-future", 422, refused(refusedAt=LATE)),
     "one byte too many": ("too-large", 413, padded(MAX_BODY + 1)),
 }
 

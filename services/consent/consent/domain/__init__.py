@@ -17,27 +17,18 @@ from consent.domain.facts import (
     Terms,
     Withdrawn,
 )
-from consent.domain.rules import (
-    REMEDIES,
-    RULES,
-    Decision,
-    Item,
-    Obligation,
-    Permit,
-    Question,
-    Refusal,
-    Rule,
-    acts_for,
-    decide,
-    in_force,
-    lifts,
-)
-from consent.domain.standing import ASSERTS, GATEWAYS, Gateway, may_assert
+from consent.domain.question import Decision, Item, Obligation, Permit, Question, Refusal
+from consent.domain.rules import acts_for, decide, in_force, lifts
+from consent.domain.standing import ANYONE, ASSERTS, GATEWAYS, RESPONSIBLE, Gateway, may_assert
+from consent.domain.table import DENIES, REMEDIES, RULES, Rule
 
 __all__ = [
+    "ANYONE",
     "ASSERTS",
+    "DENIES",
     "GATEWAYS",
     "REMEDIES",
+    "RESPONSIBLE",
     "RULES",
     "Agency",
     "Agreement",

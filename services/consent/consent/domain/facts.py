@@ -114,11 +114,14 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """The consent of this version came to its end. It changes no decision, which follows the clock; it is the event."""
+    """What was said at another version came to its end. It changes no decision, which follows the clock; it is the
+    event.
+    """
 
     version: int
     asserted_by: str
-    consent: int
+    ended: int
+    """The version of the consent, restriction, gateway or override that ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,10 @@ ASSERTS: Mapping[str, frozenset[AgencyKind]] = {
     "throughgate.override.authorised.v1": RESPONSIBLE,
     "throughgate.override.ended.v1": RESPONSIBLE,
     "throughgate.override.reviewed.v1": RESPONSIBLE,
+    "throughgate.identity.linked.v1": RESPONSIBLE,
+    "throughgate.identity.unlinked.v1": RESPONSIBLE,
     "throughgate.retraction.confirmed.v1": ANYONE,
+    "throughgate.erasure.requested.v1": ANYONE,
     "throughgate.referral.answered.v1": ANYONE,
     "throughgate.mentoring.offer-answered.v1": ANYONE,
 }

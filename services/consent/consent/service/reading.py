@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from consent.events import SOURCE, STOPPING_TYPES, IntakeEvent
 from consent.repository.clients import IdentifierKey
-from contracts.intake import PATTERNS
+from contracts.intake import PATTERNS, Identifier
 from contracts.intake import read as read_intake
 from contracts.vocabulary import IdentifierType
 from servicekit.app import MAX_BODY
@@ -191,8 +191,13 @@ def _nodes(root: Any) -> Iterable[Any]:
 
 def keys_of(event: IntakeEvent, agency: str) -> list[IdentifierKey]:
     """The identifiers of an event as the identifier table knows them."""
+    return keys_for(event.data.identifiers, agency)
+
+
+def keys_for(identifiers: Iterable[Identifier], agency: str) -> list[IdentifierKey]:
+    """Identifiers as the identifier table knows them."""
     own = (IdentifierType.CASE, IdentifierType.THROUGHGATE)
-    keys = ((i.type.value, agency if i.type in own else "", i.value) for i in event.data.identifiers)
+    keys = ((i.type.value, agency if i.type in own else "", i.value) for i in identifiers)
     return list(dict.fromkeys(keys))
 
 

@@ -1,0 +1,89 @@
+"""What is asked of the rules, and what they answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Literal
+
+from consent.domain.facts import Agency
+from consent.domain.table import REMEDIES
+from contracts.vocabulary import Basis, Category, Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One category as one agency recorded it: the unit that is permitted or withheld."""
+
+    source: str
+    category: Category
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """May these items of one client go to this recipient for this purpose at this time?"""
+
+    recipient: Agency
+    purpose: Purpose
+    items: tuple[Item, ...]
+    at: datetime
+    service: str | None = None
+    """The one thing that the recipient offers which the record is about, where it is about one."""
+    practitioner: str | None = None
+    """Who will read it, by the recipient's own id, where the door shows it to one person; else None."""
+    spent: Mapping[str, date] = field(default_factory=dict)
+    """By source: from which day the conviction in its offence section is spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one item is withheld, and what would make it possible."""
+
+    item: Item
+    rule: str
+
+    @property
+    def remedy(self) -> str:
+        """What would make it possible."""
+        return REMEDIES[self.rule]
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Why one item may leave: under an agreement, or by a gateway or an override invoked for this client."""
+
+    item: Item
+    basis: Basis
+    agreement: str | None = None
+    agreement_version: int | None = None
+    consent: int | None = None
+    """The version of the client's consent, where it rests on consent."""
+    invoked: int | None = None
+    """The version at which the gateway or the override was entered, where it rests on one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obligation:
+    """What the recipient must do with what it gets."""
+
+    code: Literal["no-onward-sharing", "erase-on-retraction", "keep-from-practitioner"]
+    practitioner: str | None = None
+    """The recipient's own id of the person who must not see it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer, item by item, with everything that it rests on."""
+
+    permits: tuple[Permit, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    obligations: tuple[Obligation, ...] = ()
+
+    @property
+    def permitted(self) -> frozenset[Item]:
+        """The items that may leave."""
+        return frozenset(p.item for p in self.permits)
+
+    @property
+    def consents(self) -> list[int]:
+        """The consent versions that the permits rest on, in order."""
+        return sorted({p.consent for p in self.permits if p.consent is not None})
