@@ -1,21 +1,41 @@
 """A service's conversation with the door: what it reads on its cleared topic, what it asks on its requests topic."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Generic, TypeVar
 from uuid import UUID
 
 import orjson
 from opentelemetry.trace import SpanKind
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from contracts.leaving import CLEARED, ClearedEvent
+from contracts.cleared import Client, Section, Stop
+from contracts.leaving import (
+    CLEARED,
+    ClearedEvent,
+    ClientChanged,
+    ClientSnapshot,
+    ClientWithdrawn,
+    OfferAnswerPassed,
+    ReferralAnswerPassed,
+    RequestSettled,
+    SettledData,
+    WithdrawnData,
+)
 from contracts.requests import AcknowledgedData
-from contracts.vocabulary import SERVICE_PURPOSES
+from contracts.vocabulary import SERVICE_PURPOSES, Category
+from servicekit import faults, inbox, outbox
 from servicekit.envelope import Wire, encode
 from servicekit.kafka import Outgoing
 from servicekit.telemetry import follow, from_headers, header
 from servicekit.worker import Record
+
+log = logging.getLogger(__name__)
+C = TypeVar("C", bound=Client)
 
 WITHDRAWN_OF_ANY_VERSION = "throughgate.client.withdrawn."
 
@@ -94,3 +114,112 @@ class Door:
         """Tell the door that for this retraction we have stopped and erased."""
         data = AcknowledgedData(client=client, retraction=retraction)
         return self.asked("throughgate.retraction.acknowledged.v1", data, client, time, traceparent)
+
+
+class Batch(ABC, Generic[C]):
+    """Cleared events on their way into a service: the locked clients, and what is to be written. No I/O.
+
+    What holds in every service stands here: what is from before the tombstone is dropped, a retraction is acknowledged.
+    What a service makes of an event is its own.
+    """
+
+    def __init__(self, door: Door, clients: dict[UUID, C], now: datetime) -> None:
+        self.door = door
+        self.clients = clients
+        self.now = now
+        self.outgoing: list[Outgoing] = []
+
+    def apply(self, r: Received) -> None:
+        """Apply one event to the client in memory."""
+        client = self.clients[r.client]
+        match r.event:
+            case ClientWithdrawn(data=data):
+                if self.door.purpose in data.purposes:
+                    self.stop(client, _stop(data), r.traceparent)
+                self.outgoing.append(self.door.acknowledged(client.reference, data.retraction, self.now, r.traceparent))
+            case RequestSettled(data=settled):
+                self.settle(client, settled, r.traceparent)
+            case ClientSnapshot() | ClientChanged():
+                if not client.covered(r.event.data.receipt.decided_on):
+                    self.learn(client, r.event, r.traceparent)
+            case ReferralAnswerPassed() | OfferAnswerPassed():
+                if not client.covered(r.event.data.receipt.decided_on):
+                    self.answer(client, r.event, r.traceparent)
+
+    @abstractmethod
+    def stop(self, client: C, stop: Stop, traceparent: str | None) -> None:
+        """End what is open and rests on what was taken back, and erase it."""
+
+    @abstractmethod
+    def settle(self, client: C, settled: SettledData, traceparent: str | None) -> None:
+        """Take in what became of a request."""
+
+    @abstractmethod
+    def learn(self, client: C, event: ClientSnapshot | ClientChanged, traceparent: str | None) -> None:
+        """Take facts in."""
+
+    def answer(self, client: C, event: ReferralAnswerPassed | OfferAnswerPassed, traceparent: str | None) -> None:
+        """Take in what a recipient answered; a service that asks for no answers has none to take."""
+        log.warning("ignored an event of type %s: it is not for this service", event.type)
+
+
+def _stop(data: WithdrawnData) -> Stop:
+    return Stop(
+        data.version,
+        None if data.categories is None else frozenset(data.categories),
+        None if data.recipients is None else frozenset(data.recipients),
+    )
+
+
+def sections(event: ClearedEvent, kept: Mapping[Category, Sequence[str]]) -> list[Section]:
+    """The event's sections of categories that the service keeps, cut to the fields that it keeps of each."""
+    if not isinstance(event, ClientSnapshot | ClientChanged):
+        return []
+    return [
+        Section(s.source, s.category, s.recorded_at, {k: s.data[k] for k in kept[s.category] if k in s.data})
+        for s in event.data.sections
+        if s.category in kept
+    ]
+
+
+async def take_in(
+    session: AsyncSession,
+    received: Sequence[Received],
+    begin: Callable[[AsyncSession, Sequence[Received]], Awaitable[Batch[C]]],
+    save: Callable[[AsyncSession, Collection[C]], Awaitable[None]],
+) -> None:
+    """Apply a batch of cleared events, each once, in their order. Commits nothing: the caller does.
+
+    The acknowledgement of a retraction is written in the transaction that erases: there is none without the other.
+
+    Args:
+        begin: locks the clients whom these events are about and whatever else they may change, and gives the batch.
+        save: writes what the batch changed.
+    """
+    fresh = await inbox.fresh(session, [r.event.id for r in received])
+    batch = list({r.event.id: r for r in received if r.event.id in fresh}.values())
+    if not batch:
+        return
+    work = await begin(session, batch)
+    for r in batch:
+        work.apply(r)
+    await save(session, work.clients.values())
+    await outbox.add(session, work.outgoing)
+    faults.point(f"{work.door.service}.applied")
+
+
+async def erase_poisoned(
+    session: AsyncSession,
+    door: Door,
+    value: bytes | None,
+    erase: Callable[[AsyncSession, UUID, int | None], Awaitable[None]],
+) -> None:
+    """Erase for a withdrawal that could not be applied, by no more than it takes; what is open is left to a person.
+
+    It is not acknowledged, so that the door lists it as overdue. Whatever it was limited to, everything is erased.
+    """
+    found = door.poisoned_withdrawal(value)
+    if found is not None:
+        client, version = found
+        log.error("erased for a withdrawal that could not be applied: its open work is to be ended by a person")
+        await erase(session, client, version)

@@ -95,7 +95,7 @@ class MatchLine(Wire):
 
 
 class RoundDone(Wire):
-    """What a round did."""
+    """What a round did for the clients of whom your agency assessed the risk; for an operator, for all."""
 
     ran: bool
     """False: another round was running."""
@@ -113,11 +113,13 @@ async def put_volunteer(
     )
 
 
-@router.get("/volunteers", summary="Volunteers with their caseloads")
+@router.get("/volunteers", summary="Your agency's volunteers with their caseloads")
 async def get_volunteers(
-    request: Request, _: Annotated[Caller, Depends(require("matches:read"))], limit: Limit = 100
+    request: Request, caller: Annotated[Caller, Depends(require("matches:read"))], limit: Limit = 100
 ) -> list[VolunteerLine]:
-    rows = await request.app.state.database.run(lambda session: service.volunteers(session, limit))
+    rows = await request.app.state.database.run(
+        lambda session: service.volunteers(session, limit, within=_within(caller))
+    )
     return [VolunteerLine.model_validate(dict(row)) for row in rows]
 
 
@@ -136,7 +138,7 @@ async def get_matches(
 
 
 @router.post("/rounds", summary="Run one round now")
-async def post_round(request: Request, _: Annotated[Caller, Depends(require("rounds:run"))]) -> RoundDone:
+async def post_round(request: Request, caller: Annotated[Caller, Depends(require("rounds:run"))]) -> RoundDone:
     await request.app.state.database.run(service.expire)
-    done = await request.app.state.database.run(service.run_round)
+    done = (await request.app.state.database.run(service.run_round)).seen_by(_within(caller))
     return RoundDone(ran=done.ran, offers=done.offers, unmatched=done.unmatched)

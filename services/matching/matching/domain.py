@@ -9,6 +9,8 @@ from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
+from contracts import cleared
+from contracts.cleared import Stop
 from contracts.vocabulary import NEEDS, Category
 
 LONDON = ZoneInfo("Europe/London")
@@ -29,6 +31,10 @@ KEPT: dict[Category, tuple[str, ...]] = {
     **dict.fromkeys(NEEDS, ("level", "area")),
 }
 """The facts that this service needs, by category: of all others not one is stored."""
+TOLD = frozenset({Category.IDENTITY})
+"""What an offer gives away: it is of a mentor for somebody, so without saying for whom it is none."""
+RESTS_ON = TOLD | {Category.RISK}
+"""What a match cannot go on without: whom it is for, and the assessment of risk that the mentor was checked against."""
 HARM = ("low", "medium", "high", "very-high")
 SAME_GENDER = frozenset({Category.NEEDS_ABUSE, Category.NEEDS_SEX_WORK})
 """Needs for which client and mentor are of the same gender."""
@@ -108,16 +114,6 @@ def check_move(state: State, to: State, by: Actor, reason: Reason | None = None)
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """One category of one client as one agency recorded it, cut to what `KEPT` names."""
-
-    source: str
-    category: Category
-    recorded_at: datetime
-    data: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Move:
     """One entry of a match's history."""
 
@@ -171,43 +167,34 @@ class Match:
 
 
 @dataclass(slots=True)
-class Client:
+class Client(cleared.Client):
     """What this service keeps of one client. Only ever changed by whoever holds the client's row lock."""
 
-    reference: UUID
-    tombstone: int | None = None
     waiting_since: datetime | None = None
     facts_at: datetime | None = None
-    sections: dict[tuple[str, Category], Section] = field(default_factory=dict)
     matches: list[Match] = field(default_factory=list)
-
-    def covered(self, decided_on: int) -> bool:
-        """Whether a record that was decided on this version is from before the tombstone."""
-        return self.tombstone is not None and decided_on < self.tombstone
-
-    def keep(self, section: Section) -> bool:
-        """Take the section in unless what is known from that source is newer; whether it was taken."""
-        known = self.sections.get((section.source, section.category))
-        if known is not None and known.recorded_at > section.recorded_at:
-            return False
-        self.sections[section.source, section.category] = section
-        return True
 
     def open_match(self) -> Match | None:
         """The open match, of which there is at most one."""
         return next((m for m in self.matches if m.is_open), None)
 
-    def withdraw(self, version: int, now: datetime) -> None:
-        """Consent is withdrawn: offers are withdrawn, mentoring ends, the facts go, the tombstone stays."""
+    def stop(self, stop: Stop, now: datetime) -> None:
+        """Sharing is taken back: offers that rest on it are withdrawn, mentoring ends, what it erases goes.
+
+        The tombstone stays; and the client goes on waiting while anything is known that a round can go by.
+        """
+        needed = RESTS_ON if stop.recipients is None else TOLD
         for match in self.matches:
-            if match.is_open:
+            if match.is_open and stop.reaches(match.scheme) and any(stop.takes(c) for c in needed):
                 to = State.ENDED if match.state == State.ACTIVE else State.WITHDRAWN
                 match.move(to, Actor.CLIENT, now, Reason.CONSENT_WITHDRAWN)
-            match.explanation = {}
-            match.withheld = []
-        self.sections.clear()
-        self.waiting_since = self.facts_at = None
-        self.tombstone = max(version, self.tombstone or 0)
+        self.forget(stop, told=TOLD)
+        if self.erased & KEPT.keys():
+            for match in self.matches:
+                match.explanation = {}
+                match.withheld = []
+        if not self.sections:
+            self.waiting_since = self.facts_at = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +368,8 @@ def scores(pair: Pair, now: datetime) -> dict[str, float]:
 
 
 SCORE_LIMIT = 100.0
+AVOIDED = "avoided"
+"""Between a client and a scheme that was to be told no more: no bar, for the door decides, and says why not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,7 +394,10 @@ Past = Mapping[tuple[UUID, UUID | str], frozenset[str]]
 
 
 def solve(clients: Sequence[Profile], volunteers: Sequence[Volunteer], past: Past, now: datetime) -> Solution:
-    """The best assignment for all clients together: first as many as can be, of those the best in sum."""
+    """The best assignment for all clients together: first as many as can be, of those the best in sum.
+
+    A scheme that is avoided for a client counts for less than any other pair, so it comes only where nobody else can.
+    """
     import numpy  # here and not above: together they take tens of megabytes, and only a round needs them
     from scipy.optimize import linear_sum_assignment
 
@@ -425,7 +417,7 @@ def solve(clients: Sequence[Profile], volunteers: Sequence[Volunteer], past: Pas
             told = found[row, volunteer.id] = scores(pair, now)
             seat = first_seat[volunteer.id]
             count = min(volunteer.caseload_limit - volunteer.caseload, len(clients))
-            value[row, seat : seat + count] = base + sum(told.values())
+            value[row, seat : seat + count] = (1 if AVOIDED in pair.past else base) + sum(told.values())
     rows, columns = linear_sum_assignment(value, maximize=True)
     chosen = {int(r): seats[int(c)] for r, c in zip(rows, columns, strict=True) if value[r, c] > 0}
     return Solution(

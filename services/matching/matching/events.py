@@ -4,32 +4,26 @@ from datetime import datetime
 
 from contracts.door import Door, Received
 from contracts.leaving import (
-    ClearedEvent,
     ClientChanged,
     ClientSnapshot,
-    ClientWithdrawn,
     OfferAnswerPassed,
     OfferMessage,
-    RequestSettled,
+    ReferralAnswerPassed,
 )
 from contracts.requests import OfferRequestData
 from servicekit.kafka import Outgoing
 
 __all__ = [
-    "ClearedEvent",
-    "SERVICE",
     "CLEARED_TOPIC",
-    "PURPOSE",
+    "DOOR",
+    "SERVICE",
     "ClientChanged",
     "ClientSnapshot",
-    "ClientWithdrawn",
-    "Received",
     "OfferAnswerPassed",
-    "OfferRequestData",
     "OfferMessage",
-    "RequestSettled",
-    "acknowledged",
-    "poisoned_withdrawal",
+    "OfferRequestData",
+    "Received",
+    "ReferralAnswerPassed",
     "reading",
     "requested",
 ]
@@ -37,10 +31,7 @@ __all__ = [
 DOOR = Door("matching")
 SERVICE = DOOR.service
 CLEARED_TOPIC = DOOR.cleared_topic
-PURPOSE = DOOR.purpose
 reading = DOOR.reading
-poisoned_withdrawal = DOOR.poisoned_withdrawal
-acknowledged = DOOR.acknowledged
 
 
 def requested(data: OfferRequestData, time: datetime, traceparent: str | None) -> Outgoing:

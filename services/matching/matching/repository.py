@@ -1,77 +1,54 @@
 """The tables of the matching service, and all of its SQL."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contracts.vocabulary import Category
-from matching.domain import DENIAL_REMEMBERED, EXPIRY_REMEMBERED, Client, Match, Reason, Section, State, Volunteer
+from contracts import cleared_rows
+from matching.domain import DENIAL_REMEMBERED, EXPIRY_REMEMBERED, KEPT, Client, Match, Reason, State, Volunteer
+from servicekit.sql import do, json, now, rows
+
+__all__ = [
+    "clients",
+    "erase_poisoned",
+    "expiring",
+    "listed_volunteers",
+    "lock_clients",
+    "lock_volunteers",
+    "matches",
+    "now",
+    "past",
+    "put_volunteer",
+    "round_done",
+    "round_due",
+    "save",
+    "try_round_lock",
+    "volunteers",
+    "waiting",
+]
 
 ROUND_LOCK = 7_203
 """Advisory lock of a round: one runs at a time, whoever started it."""
 
 
-async def _rows(session: AsyncSession, sql: str, **values: Any) -> Sequence[RowMapping]:
-    result = await session.execute(text(sql), values)
-    return result.mappings().all()
-
-
-async def _do(session: AsyncSession, sql: str, **values: Any) -> None:
-    await session.execute(text(sql), values)
-
-
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
-
-
-async def now(session: AsyncSession) -> datetime:
-    """The time. Read after locks were taken: so not the time at which the transaction began."""
-    at: datetime = (await session.execute(text("SELECT clock_timestamp()"))).scalar_one()
-    return at
-
-
 async def lock_clients(session: AsyncSession, references: Collection[UUID]) -> dict[UUID, Client]:
     """Lock the clients' rows in sorted order, making those that are new, and give what is known of each."""
-    wanted = sorted(references)
-    await _do(
-        session,
-        """
-        INSERT INTO client (reference) SELECT r FROM unnest(CAST(:wanted AS uuid[])) AS r ORDER BY r
-        ON CONFLICT DO NOTHING
-        """,
-        wanted=wanted,
-    )
-    await _do(
-        session,
-        "SELECT FROM client WHERE reference = ANY(:wanted) ORDER BY reference FOR NO KEY UPDATE",
-        wanted=wanted,
-    )
-    return await clients(session, wanted)
+    await cleared_rows.make(session, references)
+    return await clients(session, await cleared_rows.lock(session, references))
+
+
+def _client(row: RowMapping) -> Client:
+    return Client(row.reference, waiting_since=row.waiting_since, facts_at=row.facts_at)
 
 
 async def clients(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, Client]:
     """What is known of these clients, with their open matches; without a lock, as of now."""
-    found = {
-        row.reference: Client(row.reference, row.tombstone, row.waiting_since, row.facts_at)
-        for row in await _rows(
-            session,
-            "SELECT reference, tombstone, waiting_since, facts_at FROM client WHERE reference = ANY(:wanted)",
-            wanted=wanted,
-        )
-    }
-    for row in await _rows(
-        session,
-        "SELECT client, source, category, recorded_at, data FROM section WHERE client = ANY(:wanted)",
-        wanted=wanted,
-    ):
-        section = Section(row.source, Category(row.category), row.recorded_at, row.data)
-        found[row.client].sections[section.source, section.category] = section
-    for row in await _rows(
+    found = await cleared_rows.read(session, wanted, _client)
+    for row in await rows(
         session,
         """
         SELECT id, client, volunteer, scheme, expires_at, state, reason, request, explanation, withheld, changed_at,
@@ -103,7 +80,7 @@ async def waiting(session: AsyncSession) -> list[UUID]:
 
 async def past(session: AsyncSession, wanted: Sequence[UUID], at: datetime) -> Sequence[RowMapping]:
     """Of these clients' closed matches, those that say that an offer is not to be made again."""
-    return await _rows(
+    return await rows(
         session,
         """
         SELECT client, volunteer, scheme, state, changed_at FROM match
@@ -120,13 +97,13 @@ async def past(session: AsyncSession, wanted: Sequence[UUID], at: datetime) -> S
 async def lock_volunteers(session: AsyncSession, ids: Collection[UUID]) -> dict[UUID, Volunteer]:
     """Lock these volunteers in sorted order, so that nobody else fills their caseload."""
     wanted = sorted(ids)
-    await _do(session, "SELECT FROM volunteer WHERE id = ANY(:wanted) ORDER BY id FOR NO KEY UPDATE", wanted=wanted)
+    await do(session, "SELECT FROM volunteer WHERE id = ANY(:wanted) ORDER BY id FOR NO KEY UPDATE", wanted=wanted)
     return {v.id: v for v in await volunteers(session, wanted)}
 
 
 async def volunteers(session: AsyncSession, wanted: Sequence[UUID] | None = None) -> list[Volunteer]:
     """These volunteers, or all who could be offered, with their caseloads."""
-    rows = await _rows(
+    found = await rows(
         session,
         """
         SELECT id, scheme, areas, languages, gender, approved, available, dbs_level, dbs_expires, prison_clearances,
@@ -140,7 +117,7 @@ async def volunteers(session: AsyncSession, wanted: Sequence[UUID] | None = None
         wanted=wanted,
     )
     sets = ("areas", "languages", "prison_clearances", "training", "pathways")
-    return [Volunteer(**{**row, **{name: frozenset(row[name]) for name in sets}}) for row in rows]
+    return [Volunteer(**{**row, **{name: frozenset(row[name]) for name in sets}}) for row in found]
 
 
 async def expiring(session: AsyncSession) -> list[UUID]:
@@ -185,28 +162,22 @@ async def round_due(session: AsyncSession) -> bool:
 
 async def round_done(session: AsyncSession, at: datetime) -> None:
     """Remember when the last round began."""
-    await _do(
+    await do(
         session, "INSERT INTO last_round (at) VALUES (:at) ON CONFLICT (single) DO UPDATE SET at = excluded.at", at=at
     )
 
 
-async def save(
-    session: AsyncSession,
-    changed: Collection[Client],
-    withdrawn: Collection[UUID],
-    kept: Iterable[tuple[UUID, Section]],
-) -> None:
-    """Write what changed: `withdrawn` clients are erased first, then what was `kept` is written."""
-    if withdrawn:
-        references = sorted(withdrawn)
-        await _do(session, "DELETE FROM section WHERE client = ANY(:references)", references=references)
-        await _do(
+async def save(session: AsyncSession, changed: Collection[Client]) -> None:
+    """Write what changed: what is taken back is erased first, then what was kept is written."""
+    await cleared_rows.save(session, changed)
+    erased = sorted(client.reference for client in changed if client.erased & KEPT.keys())
+    if erased:
+        await do(
             session,
             "UPDATE match SET explanation = '{}', withheld = '[]' WHERE client = ANY(:references)",
-            references=references,
+            references=erased,
         )
-    await _save_clients(session, changed, withdrawn)
-    await _save_sections(session, {(client, s.source, s.category): s for client, s in kept})
+    await _save_clients(session, changed)
     moved = [m for client in changed for m in client.matches if m.moves]
     # First the moves that close a match: a client has one open match.
     await _save_matches(session, [m for m in moved if not m.is_open])
@@ -214,66 +185,34 @@ async def save(
 
 
 async def erase_poisoned(session: AsyncSession, client: UUID, version: int | None) -> None:
-    """Erase a client's facts and keep the tombstone, whatever else is wrong."""
-    await _do(
-        session,
-        """
-        INSERT INTO client (reference, tombstone, withdrawn_at) VALUES (:client, :version, clock_timestamp())
-        ON CONFLICT (reference) DO UPDATE SET tombstone = GREATEST(client.tombstone, excluded.tombstone),
-            withdrawn_at = excluded.withdrawn_at, waiting_since = NULL, facts_at = NULL
-        """,
-        client=client,
-        version=version,
+    """Erase a client's facts and keep the tombstone, whatever else is wrong; the client does not wait any more."""
+    await cleared_rows.erase(session, client, version)
+    await do(
+        session, "UPDATE client SET waiting_since = NULL, facts_at = NULL WHERE reference = :client", client=client
     )
-    await _do(session, "DELETE FROM section WHERE client = :client", client=client)
-    await _do(session, "UPDATE match SET explanation = '{}', withheld = '[]' WHERE client = :client", client=client)
+    await do(session, "UPDATE match SET explanation = '{}', withheld = '[]' WHERE client = :client", client=client)
 
 
-async def _save_clients(session: AsyncSession, changed: Collection[Client], withdrawn: Collection[UUID]) -> None:
-    await _do(
+async def _save_clients(session: AsyncSession, changed: Collection[Client]) -> None:
+    await do(
         session,
         """
-        UPDATE client SET tombstone = r.tombstone, waiting_since = r.waiting_since, facts_at = r.facts_at,
-            withdrawn_at = CASE WHEN r.withdrawn THEN clock_timestamp() ELSE client.withdrawn_at END
-        FROM unnest(CAST(:references AS uuid[]), CAST(:tombstones AS int[]), CAST(:waiting AS timestamptz[]),
-            CAST(:facts AS timestamptz[]), CAST(:withdrawn AS boolean[]))
-            AS r(reference, tombstone, waiting_since, facts_at, withdrawn)
-        WHERE client.reference = r.reference AND (client.tombstone, client.waiting_since, client.facts_at)
-            IS DISTINCT FROM (r.tombstone, r.waiting_since, r.facts_at)
+        UPDATE client SET waiting_since = r.waiting_since, facts_at = r.facts_at
+        FROM unnest(CAST(:references AS uuid[]), CAST(:waiting AS timestamptz[]), CAST(:facts AS timestamptz[]))
+            AS r(reference, waiting_since, facts_at)
+        WHERE client.reference = r.reference
+            AND (client.waiting_since, client.facts_at) IS DISTINCT FROM (r.waiting_since, r.facts_at)
         """,
         references=[c.reference for c in changed],
-        tombstones=[c.tombstone for c in changed],
         waiting=[c.waiting_since for c in changed],
         facts=[c.facts_at for c in changed],
-        withdrawn=[c.reference in withdrawn for c in changed],
-    )
-
-
-async def _save_sections(session: AsyncSession, sections: Mapping[tuple[UUID, str, Category], Section]) -> None:
-    if not sections:
-        return
-    await _do(
-        session,
-        """
-        INSERT INTO section (client, source, category, recorded_at, data)
-        SELECT c, s, k, t, CAST(d AS jsonb)
-        FROM unnest(CAST(:clients AS uuid[]), CAST(:sources AS text[]), CAST(:categories AS text[]),
-            CAST(:times AS timestamptz[]), CAST(:data AS text[])) AS r(c, s, k, t, d)
-        ON CONFLICT (client, source, category)
-        DO UPDATE SET recorded_at = excluded.recorded_at, data = excluded.data
-        """,
-        clients=[client for client, _, _ in sections],
-        sources=[source for _, source, _ in sections],
-        categories=[category for _, _, category in sections],
-        times=[section.recorded_at for section in sections.values()],
-        data=[_json(section.data) for section in sections.values()],
     )
 
 
 async def _save_matches(session: AsyncSession, matches: Sequence[Match]) -> None:
     if not matches:
         return
-    await _do(
+    await do(
         session,
         """
         INSERT INTO match (id, client, volunteer, scheme, expires_at, state, reason, request, explanation, withheld,
@@ -295,13 +234,13 @@ async def _save_matches(session: AsyncSession, matches: Sequence[Match]) -> None
         states=[m.state for m in matches],
         reasons=[m.reason for m in matches],
         requests=[m.request for m in matches],
-        explanations=[_json(m.explanation) for m in matches],
-        withheld=[_json(m.withheld) for m in matches],
+        explanations=[json(m.explanation) for m in matches],
+        withheld=[json(m.withheld) for m in matches],
         changed_at=[m.changed_at for m in matches],
         origins=[m.origin for m in matches],
     )
     moves = [(m.id, move) for m in matches for move in m.moves]
-    await _do(
+    await do(
         session,
         """
         INSERT INTO match_history (match, at, state, by, reason)
@@ -320,7 +259,7 @@ async def _save_matches(session: AsyncSession, matches: Sequence[Match]) -> None
 
 async def put_volunteer(session: AsyncSession, id: UUID, values: Mapping[str, Any], within: str | None) -> bool:
     """Write one volunteer; false, and nothing written, where `within` is another agency than the volunteer's scheme."""
-    written = await _rows(
+    written = await rows(
         session,
         """
         INSERT INTO volunteer (id, scheme, areas, languages, gender, approved, available, dbs_level, dbs_expires,
@@ -347,16 +286,18 @@ async def put_volunteer(session: AsyncSession, id: UUID, values: Mapping[str, An
     return bool(written)
 
 
-async def listed_volunteers(session: AsyncSession, limit: int) -> Sequence[RowMapping]:
-    """Volunteers with their caseloads."""
-    return await _rows(
+async def listed_volunteers(session: AsyncSession, within: str | None, limit: int) -> Sequence[RowMapping]:
+    """Volunteers with their caseloads. `within` one agency: its own."""
+    return await rows(
         session,
         """
         SELECT id, scheme, approved, available, dbs_expires, caseload_limit,
             (SELECT count(*) FROM match WHERE match.volunteer = volunteer.id
                 AND state IN ('requested', 'offered', 'active')) AS caseload
-        FROM volunteer ORDER BY scheme, id LIMIT :limit
+        FROM volunteer WHERE CAST(:within AS text) IS NULL OR scheme = CAST(:within AS text)
+        ORDER BY scheme, id LIMIT :limit
         """,
+        within=within,
         limit=limit,
     )
 
@@ -368,7 +309,7 @@ async def matches(
 
     Before the door has said that the scheme was told, or when it said no, the scheme learns nothing here either.
     """
-    return await _rows(
+    return await rows(
         session,
         """
         SELECT id, client, volunteer, scheme, state, reason, expires_at, explanation, withheld, created_at,

@@ -11,11 +11,13 @@ from uuid import UUID, uuid4
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contracts.leaving import OfferAnswerMessage, SettledData
+from contracts import door
+from contracts.cleared import Stop
+from contracts.leaving import SettledData
 from contracts.vocabulary import Category
 from matching import domain, events, repository
-from matching.domain import KEPT, LONDON, OFFER_STANDS, Actor, Client, Match, Reason, Section, State
-from servicekit import faults, inbox, outbox
+from matching.domain import KEPT, LONDON, OFFER_STANDS, TOLD, Actor, Client, Match, Reason, State
+from servicekit import faults, outbox
 from servicekit.kafka import Outgoing
 from servicekit.problems import Problem
 
@@ -24,82 +26,51 @@ log = logging.getLogger(__name__)
 
 async def take_in(session: AsyncSession, received: Sequence[events.Received]) -> None:
     """Apply a batch of cleared events, each once, in their order."""
-    fresh = await inbox.fresh(session, [r.event.id for r in received])
-    batch = list({r.event.id: r for r in received if r.event.id in fresh}.values())
-    if not batch:
-        return
-    clients = await repository.lock_clients(session, {r.client for r in batch})
-    work = Batch(clients)
-    if answered := work.volunteers_that_answer(batch):
+    await door.take_in(session, received, _begin, repository.save)
+
+
+async def _begin(session: AsyncSession, received: Sequence[events.Received]) -> "Batch":
+    clients = await repository.lock_clients(session, {r.client for r in received})
+    work = Batch(clients, await repository.now(session))
+    if answered := work.volunteers_that_answer(received):
         work.volunteers = await repository.lock_volunteers(session, answered)
-    work.now = await repository.now(session)
-    for r in batch:
-        work.apply(r)
-    await repository.save(session, clients.values(), work.withdrawn, work.kept)
-    await outbox.add(session, work.outgoing)
-    faults.point("matching.applied")
+        work.now = await repository.now(session)
+    return work
 
 
 async def erase_poisoned(session: AsyncSession, value: bytes | None) -> None:
-    """Erase for a withdrawal that could not be applied, by no more than it takes; what is open is left to a person."""
-    found = events.poisoned_withdrawal(value)
-    if found is not None:
-        client, version = found
-        log.error("erased for a withdrawal that could not be applied: its open work is to be ended by a person")
-        await repository.erase_poisoned(session, client, version)
+    """Erase for a withdrawal that could not be applied."""
+    await door.erase_poisoned(session, events.DOOR, value, repository.erase_poisoned)
 
 
-class Batch:
+class Batch(door.Batch[Client]):
     """A batch on its way: the locked clients, and what is to be written. No I/O."""
 
-    now: datetime
-
-    def __init__(self, clients: dict[UUID, Client]) -> None:
-        self.clients = clients
+    def __init__(self, clients: dict[UUID, Client], now: datetime) -> None:
+        super().__init__(events.DOOR, clients, now)
         self.volunteers: dict[UUID, domain.Volunteer] = {}
-        self.withdrawn: set[UUID] = set()
-        self.kept: list[tuple[UUID, Section]] = []
-        self.outgoing: list[Outgoing] = []
 
     def volunteers_that_answer(self, batch: Sequence[events.Received]) -> set[UUID]:
         """The volunteers whose offers are answered in this batch: their checks are asked about again."""
         offers = {r.event.data.message.offer for r in batch if isinstance(r.event, events.OfferAnswerPassed)}
         return {m.volunteer for client in self.clients.values() for m in client.matches if m.id in offers}
 
-    def apply(self, r: events.Received) -> None:
-        """Apply one event to the client in memory."""
-        client = self.clients[r.client]
-        event = r.event
-        match event:
-            case events.ClientWithdrawn():
-                if events.PURPOSE in event.data.purposes:
-                    client.withdraw(event.data.version, self.now)
-                    self.withdrawn.add(client.reference)
-                    self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
-                retraction = event.data.retraction
-                self.outgoing.append(events.acknowledged(client.reference, retraction, self.now, r.traceparent))
-            case events.RequestSettled():
-                self._settle(client, event.data)
-            case events.ClientSnapshot() | events.ClientChanged():
-                if not client.covered(event.data.receipt.decided_on):
-                    self._learn(client, event)
-            case events.OfferAnswerPassed():
-                if not client.covered(event.data.receipt.decided_on):
-                    self._answer(client, event.data.provider, event.data.message)
-            case _:
-                log.warning("ignored an event of type %s: it is not for this service", event.type)
+    def stop(self, client: Client, stop: Stop, traceparent: str | None) -> None:
+        """End the match that a retraction reaches; the next round finds another mentor, where it may."""
+        client.stop(stop, self.now)
 
-    def _learn(self, client: Client, event: events.ClientSnapshot | events.ClientChanged) -> None:
+    def learn(
+        self, client: Client, event: events.ClientSnapshot | events.ClientChanged, traceparent: str | None
+    ) -> None:
+        """Keep facts; the next round goes by them."""
+        client.heard(event.data.receipt.decided_on)
         client.waiting_since = client.waiting_since or self.now
         client.facts_at = self.now
-        for s in event.data.sections:
-            if s.category in KEPT:
-                data = {k: s.data[k] for k in KEPT[s.category] if k in s.data}
-                section = Section(s.source, s.category, s.recorded_at, data)
-                if client.keep(section):
-                    self.kept.append((client.reference, section))
+        for section in door.sections(event, KEPT):
+            client.keep(section)
 
-    def _settle(self, client: Client, settled: SettledData) -> None:
+    def settle(self, client: Client, settled: SettledData, traceparent: str | None) -> None:
+        """Take in what became of the request to offer."""
         found = next((m for m in client.matches if m.request == settled.request), None)
         if found is None or found.state != State.REQUESTED:
             return
@@ -112,7 +83,17 @@ class Batch:
             case "cancelled":  # the next round offers anew, if it still may
                 found.move(State.WITHDRAWN, Actor.DOOR, self.now, Reason.SHARING_CANCELLED)
 
-    def _answer(self, client: Client, scheme: str, answer: OfferAnswerMessage) -> None:
+    def answer(
+        self,
+        client: Client,
+        event: events.ReferralAnswerPassed | events.OfferAnswerPassed,
+        traceparent: str | None,
+    ) -> None:
+        """Take in a scheme's answer to an offer."""
+        if isinstance(event, events.ReferralAnswerPassed):
+            super().answer(client, event, traceparent)
+            return
+        scheme, answer = event.data.provider, event.data.message
         found = next((m for m in client.matches if m.id == answer.offer), None)
         if found is None or found.scheme != scheme:
             log.warning("ignored an answer: it is not its sender's offer")
@@ -147,6 +128,16 @@ class Round:
     ran: bool
     offers: list[UUID]
     unmatched: dict[UUID, dict[str, int]]
+    origins: Mapping[UUID, str | None]
+    """Of each offer and each client who waits: the agency whose assessment of risk it goes by."""
+
+    def seen_by(self, within: str | None) -> "Round":
+        """The round as far as `within` one agency may know of it: what goes by that agency's own assessment."""
+        if within is None:
+            return self
+        own = {id: origin for id, origin in self.origins.items() if origin == within}
+        unmatched = {client: why for client, why in self.unmatched.items() if client in own}
+        return Round(self.ran, [offer for offer in self.offers if offer in own], unmatched, own)
 
 
 async def expire(session: AsyncSession) -> int:
@@ -159,7 +150,7 @@ async def expire(session: AsyncSession) -> int:
         if found and found.state != State.ACTIVE and found.expires_at <= now:
             found.move(State.EXPIRED, Actor.RULE, now, Reason.NOT_ANSWERED)
             count += 1
-    await repository.save(session, clients.values(), (), ())
+    await repository.save(session, clients.values())
     return count
 
 
@@ -174,7 +165,7 @@ async def run_round(session: AsyncSession) -> Round:
     The search holds no lock on anybody. What it found is locked, read again and asked again before it is written.
     """
     if not await repository.try_round_lock(session):
-        return Round(False, [], {})
+        return Round(False, [], {}, {})
     now = await repository.now(session)
     await repository.round_done(session, now)
     waiting = await repository.clients(session, await repository.waiting(session))
@@ -199,10 +190,11 @@ async def run_round(session: AsyncSession) -> Round:
             continue
         locked[volunteer.id] = replace(volunteer, caseload=volunteer.caseload + 1)
         outgoing.append(_offer(client, profile, a, now))
-    await repository.save(session, clients.values(), (), ())
+    await repository.save(session, clients.values())
     await outbox.add(session, outgoing)
-    offers = [m.id for client in clients.values() for m in client.matches if m.moves]
-    return Round(True, offers, solution.unmatched)
+    offers: dict[UUID, str | None] = {m.id: m.origin for client in clients.values() for m in client.matches if m.moves}
+    waits = {p.client: p.origin for p in profiles if p.client in solution.unmatched}
+    return Round(True, list(offers), solution.unmatched, offers | waits)
 
 
 def _offer(client: Client, profile: domain.Profile, a: domain.Assignment, now: datetime) -> Outgoing:
@@ -218,7 +210,7 @@ def _offer(client: Client, profile: domain.Profile, a: domain.Assignment, now: d
         client=client.reference,
         recipient=made.scheme,
         origin=profile.origin,
-        about=[Category.IDENTITY],  # an offer is of a mentor for somebody: without saying for whom it is none
+        about=sorted(TOLD),
         include=[Category.IDENTITY, Category.CUSTODY_AND_RELEASE, *sorted(profile.needs)],
         message=events.OfferMessage(offer=made.id, mentor=made.volunteer, expires_at=made.expires_at),
     )
@@ -226,7 +218,11 @@ def _offer(client: Client, profile: domain.Profile, a: domain.Assignment, now: d
 
 
 def _past(rows: Sequence[RowMapping], clients: Mapping[UUID, Client]) -> domain.Past:
-    found: dict[tuple[UUID, UUID | str], frozenset[str]] = {}
+    found: dict[tuple[UUID, UUID | str], frozenset[str]] = {
+        (client.reference, scheme): frozenset({domain.AVOIDED})
+        for client in clients.values()
+        for scheme in client.avoided
+    }
     for row in rows:
         if row.state != State.WITHDRAWN:
             pair = (row.client, row.volunteer)
@@ -234,7 +230,8 @@ def _past(rows: Sequence[RowMapping], clients: Mapping[UUID, Client]) -> domain.
             continue
         facts_at = clients[row.client].facts_at
         if facts_at is None or facts_at <= row.changed_at:
-            found[row.client, row.scheme] = frozenset({"denied"})
+            pair = (row.client, row.scheme)
+            found[pair] = found.get(pair, frozenset()) | {"denied"}
     return found
 
 
@@ -254,9 +251,9 @@ async def put_volunteer(session: AsyncSession, id: UUID, values: Mapping[str, An
         )
 
 
-async def volunteers(session: AsyncSession, limit: int) -> Sequence[RowMapping]:
-    """Volunteers with their caseloads."""
-    return await repository.listed_volunteers(session, limit)
+async def volunteers(session: AsyncSession, limit: int, *, within: str | None) -> Sequence[RowMapping]:
+    """Volunteers with their caseloads: `within` one agency its own."""
+    return await repository.listed_volunteers(session, within, limit)
 
 
 async def matches(

@@ -1,13 +1,14 @@
 """Release plans: which steps there are, when they are due, and what a change does to them. Pure: no I/O, no clock."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
+from contracts import cleared
+from contracts.cleared import Stop
 from contracts.vocabulary import Category
 
 LONDON = ZoneInfo("Europe/London")
@@ -59,16 +60,6 @@ def due_at(name: StepName, release: date) -> datetime:
     """When a step is due, UTC. Both times of day exist once on every day: the clocks change between one and two."""
     days, at = TIMETABLE[name]
     return datetime.combine(release + timedelta(days=days), at, LONDON).astimezone(UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Custody and release of one client as one agency recorded it, cut to what `KEPT` names."""
-
-    source: str
-    category: Category
-    recorded_at: datetime
-    data: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -180,33 +171,18 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Client:
+class Client(cleared.Client):
     """What this service keeps of one client. Only ever changed by whoever holds the client's row lock."""
 
-    reference: UUID
-    tombstone: int | None = None
-    sections: dict[tuple[str, Category], Section] = field(default_factory=dict)
     plans: list[Plan] = field(default_factory=list)
     """The client's plan, if there is one, and older ones of which a step is still in the door's hands."""
-
-    def covered(self, decided_on: int) -> bool:
-        """Whether a record that was decided on this version is from before the tombstone."""
-        return self.tombstone is not None and decided_on < self.tombstone
-
-    def keep(self, section: Section) -> bool:
-        """Take the section in unless what is known from that source is newer; whether it was taken."""
-        known = self.sections.get((section.source, section.category))
-        if known is not None and known.recorded_at > section.recorded_at:
-            return False
-        self.sections[section.source, section.category] = section
-        return True
 
     def plan(self) -> Plan | None:
         """The client's plan: none after a withdrawal."""
         return next((p for p in self.plans if p.reason != PlanReason.CONSENT_WITHDRAWN), None)
 
     def replan(self, partners: Collection[Partner], now: datetime) -> None:
-        """Bring the plan in line with what was recorded last, by whichever agency."""
+        """Bring the plan in line with what was recorded last, by whichever agency, and with who is avoided."""
         custody = max(self.sections.values(), key=lambda s: (s.recorded_at, s.source), default=None)
         if custody is None:
             return
@@ -219,12 +195,17 @@ class Client:
         if plan is None:
             plan = Plan(self.reference)
             self.plans.append(plan)
-        plan.set(custody.source, custody.data.get("prison"), date.fromisoformat(told), partners, now)
+        told_of_it = [p for p in partners if p.agency not in self.avoided]
+        plan.set(custody.source, custody.data.get("prison"), date.fromisoformat(told), told_of_it, now)
 
-    def withdraw(self, version: int) -> None:
-        """Consent is withdrawn: what is planned is cancelled, the facts go, the tombstone stays."""
-        for plan in self.plans:
-            plan.cancel(PlanReason.CONSENT_WITHDRAWN)
-            plan.erase()
-        self.sections.clear()
-        self.tombstone = max(version, self.tombstone or 0)
+    def stop(self, stop: Stop) -> None:
+        """Sharing is taken back: what is planned is cancelled, the facts go, the tombstone stays.
+
+        A plan is all custody and release: where that is not taken back it stands. Where it is only for some recipients,
+        `replan` cancels their steps.
+        """
+        self.forget(stop, told=KEPT)
+        if stop.recipients is None and stop.takes(Category.CUSTODY_AND_RELEASE):
+            for plan in self.plans:
+                plan.cancel(PlanReason.CONSENT_WITHDRAWN)
+                plan.erase()

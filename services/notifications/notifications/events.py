@@ -4,30 +4,22 @@ from datetime import datetime
 
 from contracts.door import Door, Received
 from contracts.leaving import (
-    ClearedEvent,
     ClientChanged,
     ClientSnapshot,
-    ClientWithdrawn,
-    RequestSettled,
     StepMessage,
 )
 from contracts.requests import StepRequestData
 from servicekit.kafka import Outgoing
 
 __all__ = [
-    "ClearedEvent",
-    "SERVICE",
     "CLEARED_TOPIC",
-    "PURPOSE",
+    "DOOR",
+    "SERVICE",
     "ClientChanged",
     "ClientSnapshot",
-    "ClientWithdrawn",
     "Received",
-    "StepRequestData",
     "StepMessage",
-    "RequestSettled",
-    "acknowledged",
-    "poisoned_withdrawal",
+    "StepRequestData",
     "reading",
     "requested",
 ]
@@ -35,10 +27,7 @@ __all__ = [
 DOOR = Door("notifications")
 SERVICE = DOOR.service
 CLEARED_TOPIC = DOOR.cleared_topic
-PURPOSE = DOOR.purpose
 reading = DOOR.reading
-poisoned_withdrawal = DOOR.poisoned_withdrawal
-acknowledged = DOOR.acknowledged
 
 
 def requested(data: StepRequestData, time: datetime, traceparent: str | None) -> Outgoing:

@@ -1,51 +1,22 @@
 """The tables of the notifications service, all of its SQL, and its clocks."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contracts.vocabulary import Category
-from notifications.domain import (
-    Client,
-    Partner,
-    Plan,
-    PlanReason,
-    PlanState,
-    Section,
-    Step,
-    StepName,
-    StepState,
-)
+from contracts import cleared_rows
+from notifications.domain import Client, Partner, Plan, PlanReason, PlanState, Step, StepName, StepState
+from servicekit.sql import do, json, now, rows
 
 PARTNERS_LOCK = 7_204
 """Advisory lock: shared by whoever plans, alone for whoever changes the gate partners, so that no plan misses one."""
 
 Clock = Callable[[AsyncSession], Awaitable[datetime]]
 """Gives the present, UTC. Asked after locks were taken: the time at which the transaction began is too early."""
-
-
-async def _rows(session: AsyncSession, sql: str, **values: Any) -> Sequence[RowMapping]:
-    result = await session.execute(text(sql), values)
-    return result.mappings().all()
-
-
-async def _do(session: AsyncSession, sql: str, **values: Any) -> None:
-    await session.execute(text(sql), values)
-
-
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
-
-
-async def system_clock(session: AsyncSession) -> datetime:
-    """The database's time."""
-    at: datetime = (await session.execute(text("SELECT clock_timestamp()"))).scalar_one()
-    return at
 
 
 async def adjustable_clock(session: AsyncSession) -> datetime:
@@ -55,13 +26,13 @@ async def adjustable_clock(session: AsyncSession) -> datetime:
     return at
 
 
-CLOCKS: dict[str, Clock] = {"system": system_clock, "adjustable": adjustable_clock}
+CLOCKS: dict[str, Clock] = {"system": now, "adjustable": adjustable_clock}
 """The clocks by the names that the setting has for them."""
 
 
 async def set_clock(session: AsyncSession, at: datetime) -> None:
     """Set the adjustable clock."""
-    await _do(
+    await do(
         session,
         """
         INSERT INTO clock (ahead) VALUES (CAST(:at AS timestamptz) - clock_timestamp())
@@ -73,21 +44,8 @@ async def set_clock(session: AsyncSession, at: datetime) -> None:
 
 async def lock_clients(session: AsyncSession, references: Collection[UUID]) -> dict[UUID, Client]:
     """Lock the clients' rows in sorted order, making those that are new, and give what is known of each."""
-    wanted = sorted(references)
-    await _do(
-        session,
-        """
-        INSERT INTO client (reference) SELECT r FROM unnest(CAST(:wanted AS uuid[])) AS r ORDER BY r
-        ON CONFLICT DO NOTHING
-        """,
-        wanted=wanted,
-    )
-    await _do(
-        session,
-        "SELECT FROM client WHERE reference = ANY(:wanted) ORDER BY reference FOR NO KEY UPDATE",
-        wanted=wanted,
-    )
-    return await _clients(session, wanted)
+    await cleared_rows.make(session, references)
+    return await _clients(session, await cleared_rows.lock(session, references))
 
 
 async def lock_due_clients(session: AsyncSession, now: datetime, limit: int) -> dict[UUID, Client]:
@@ -101,35 +59,15 @@ async def lock_due_clients(session: AsyncSession, now: datetime, limit: int) -> 
         ),
         {"now": now, "limit": limit},
     )
-    wanted = sorted(found)
-    if not wanted:
+    if not (wanted := list(found)):
         return {}
-    locked = await session.scalars(
-        text(
-            "SELECT reference FROM client WHERE reference = ANY(:wanted) ORDER BY reference"
-            " FOR NO KEY UPDATE SKIP LOCKED"
-        ),
-        {"wanted": wanted},
-    )
-    return await _clients(session, list(locked))
+    return await _clients(session, await cleared_rows.lock(session, wanted, skip_locked=True))
 
 
 async def _clients(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, Client]:
-    found = {
-        row.reference: Client(row.reference, row.tombstone)
-        for row in await _rows(
-            session, "SELECT reference, tombstone FROM client WHERE reference = ANY(:wanted)", wanted=wanted
-        )
-    }
-    for row in await _rows(
-        session,
-        "SELECT client, source, category, recorded_at, data FROM section WHERE client = ANY(:wanted)",
-        wanted=wanted,
-    ):
-        section = Section(row.source, Category(row.category), row.recorded_at, row.data)
-        found[row.client].sections[section.source, section.category] = section
+    found = await cleared_rows.read(session, wanted, lambda row: Client(row.reference))
     plans: dict[UUID, Plan] = {}
-    for row in await _rows(
+    for row in await rows(
         session,
         """
         SELECT id, client, state, reason, origin, prison, release_date FROM plan
@@ -142,7 +80,7 @@ async def _clients(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, 
         read: dict[str, Any] = {"state": PlanState(row.state), "reason": PlanReason(row.reason) if row.reason else None}
         plans[row.id] = Plan(**{**row, **read})
         found[row.client].plans.append(plans[row.id])
-    for row in await _rows(
+    for row in await rows(
         session,
         """
         SELECT id, plan, name, recipient, for_date, due_at, state, request, withheld FROM step
@@ -158,23 +96,16 @@ async def _clients(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, 
 
 async def partners(session: AsyncSession) -> list[Partner]:
     """Every gate partner, who cannot change until this transaction ends."""
-    await _do(session, "SELECT pg_advisory_xact_lock_shared(:lock)", lock=PARTNERS_LOCK)
+    await do(session, "SELECT pg_advisory_xact_lock_shared(:lock)", lock=PARTNERS_LOCK)
     return [
         Partner(row.agency, row.prison, frozenset(StepName(name) for name in row.steps))
-        for row in await _rows(session, "SELECT agency, prison, steps FROM gate_partner")
+        for row in await rows(session, "SELECT agency, prison, steps FROM gate_partner")
     ]
 
 
-async def save(
-    session: AsyncSession,
-    changed: Collection[Client],
-    withdrawn: Collection[UUID],
-    kept: Iterable[tuple[UUID, Section]],
-) -> None:
-    """Write what changed: `withdrawn` clients are erased first, then what was `kept` is written."""
-    if withdrawn:
-        await _erase(session, [client for client in changed if client.reference in withdrawn])
-    await _save_sections(session, {(client, s.source, s.category): s for client, s in kept})
+async def save(session: AsyncSession, changed: Collection[Client]) -> None:
+    """Write what changed: what is taken back is erased first, then what was kept is written."""
+    await cleared_rows.save(session, changed)
     plans = [plan for client in changed for plan in client.plans]
     # First the plans that are cancelled: a client has one that is planned.
     await _save_plans(session, [p for p in plans if p.changed and p.state == PlanState.CANCELLED])
@@ -182,35 +113,10 @@ async def save(
     await _save_steps(session, [(plan, step) for plan in plans for step in plan.steps if step.changed])
 
 
-async def _erase(session: AsyncSession, clients: Sequence[Client]) -> None:
-    references = [client.reference for client in clients]
-    await _do(session, "DELETE FROM section WHERE client = ANY(:references)", references=references)
-    await _do(
-        session,
-        """
-        UPDATE client SET tombstone = GREATEST(client.tombstone, r.version), withdrawn_at = clock_timestamp()
-        FROM unnest(CAST(:references AS uuid[]), CAST(:versions AS int[])) AS r(reference, version)
-        WHERE client.reference = r.reference
-        """,
-        references=references,
-        versions=[client.tombstone for client in clients],
-    )
-
-
 async def erase_poisoned(session: AsyncSession, client: UUID, version: int | None) -> None:
     """Erase a client's facts and keep the tombstone, whatever else is wrong; without its day a plan is none."""
-    await _do(
-        session,
-        """
-        INSERT INTO client (reference, tombstone, withdrawn_at) VALUES (:client, :version, clock_timestamp())
-        ON CONFLICT (reference) DO UPDATE SET tombstone = GREATEST(client.tombstone, excluded.tombstone),
-            withdrawn_at = excluded.withdrawn_at
-        """,
-        client=client,
-        version=version,
-    )
-    await _do(session, "DELETE FROM section WHERE client = :client", client=client)
-    await _do(
+    await cleared_rows.erase(session, client, version)
+    await do(
         session,
         """
         UPDATE plan SET state = 'cancelled', reason = 'consent-withdrawn', origin = NULL, prison = NULL,
@@ -219,7 +125,7 @@ async def erase_poisoned(session: AsyncSession, client: UUID, version: int | Non
         """,
         client=client,
     )
-    await _do(
+    await do(
         session,
         """
         UPDATE step SET for_date = NULL, due_at = NULL, withheld = '[]', changed_at = clock_timestamp(),
@@ -230,31 +136,10 @@ async def erase_poisoned(session: AsyncSession, client: UUID, version: int | Non
     )
 
 
-async def _save_sections(session: AsyncSession, sections: Mapping[tuple[UUID, str, Category], Section]) -> None:
-    if not sections:
-        return
-    await _do(
-        session,
-        """
-        INSERT INTO section (client, source, category, recorded_at, data)
-        SELECT c, s, k, t, CAST(d AS jsonb)
-        FROM unnest(CAST(:clients AS uuid[]), CAST(:sources AS text[]), CAST(:categories AS text[]),
-            CAST(:times AS timestamptz[]), CAST(:data AS text[])) AS r(c, s, k, t, d)
-        ON CONFLICT (client, source, category)
-        DO UPDATE SET recorded_at = excluded.recorded_at, data = excluded.data
-        """,
-        clients=[client for client, _, _ in sections],
-        sources=[source for _, source, _ in sections],
-        categories=[category for _, _, category in sections],
-        times=[section.recorded_at for section in sections.values()],
-        data=[_json(section.data) for section in sections.values()],
-    )
-
-
 async def _save_plans(session: AsyncSession, plans: Sequence[Plan]) -> None:
     if not plans:
         return
-    await _do(
+    await do(
         session,
         """
         INSERT INTO plan (id, client, state, reason, origin, prison, release_date)
@@ -278,7 +163,7 @@ async def _save_plans(session: AsyncSession, plans: Sequence[Plan]) -> None:
 async def _save_steps(session: AsyncSession, steps: Sequence[tuple[Plan, Step]]) -> None:
     if not steps:
         return
-    await _do(
+    await do(
         session,
         """
         INSERT INTO step (id, plan, client, name, recipient, for_date, due_at, state, request, withheld)
@@ -299,14 +184,14 @@ async def _save_steps(session: AsyncSession, steps: Sequence[tuple[Plan, Step]])
         due=[step.due_at for _, step in steps],
         states=[step.state for _, step in steps],
         requests=[step.request for _, step in steps],
-        withheld=[_json(step.withheld) for _, step in steps],
+        withheld=[json(step.withheld) for _, step in steps],
     )
 
 
 async def put_partner(session: AsyncSession, agency: str, prisons: Sequence[str], steps: Sequence[str]) -> None:
     """Write who an agency meets and what it is told of; the worker brings the plans that it touches in line."""
-    await _do(session, "SELECT pg_advisory_xact_lock(:lock)", lock=PARTNERS_LOCK)
-    await _do(
+    await do(session, "SELECT pg_advisory_xact_lock(:lock)", lock=PARTNERS_LOCK)
+    await do(
         session,
         """
         UPDATE plan SET stale = true WHERE state = 'planned' AND (
@@ -316,8 +201,8 @@ async def put_partner(session: AsyncSession, agency: str, prisons: Sequence[str]
         agency=agency,
         prisons=prisons,
     )
-    await _do(session, "DELETE FROM gate_partner WHERE agency = :agency", agency=agency)
-    await _do(
+    await do(session, "DELETE FROM gate_partner WHERE agency = :agency", agency=agency)
+    await do(
         session,
         """
         INSERT INTO gate_partner (agency, prison, steps)
@@ -342,7 +227,7 @@ async def plans(
     `within` one agency: those that rest on its record, and of others the steps that it was told, without the rest.
     Before the door has let a step out, or when it did not, its recipient learns nothing here either.
     """
-    return await _rows(
+    return await rows(
         session,
         """
         SELECT id, client, state, reason, created_at, changed_at,
@@ -368,7 +253,7 @@ async def plans(
 
 async def steps(session: AsyncSession, within: str | None, plan: UUID) -> Sequence[RowMapping]:
     """The steps of one plan; `within` one agency as `plans` counts them."""
-    return await _rows(
+    return await rows(
         session,
         """
         SELECT step.id, step.name, step.recipient, step.state, step.withheld, step.changed_at

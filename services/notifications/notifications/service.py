@@ -1,6 +1,5 @@
 """Use cases of notifications: load, decide, write rows and outbox. Commits nothing: the caller does."""
 
-import logging
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
@@ -8,15 +7,15 @@ from uuid import UUID
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from contracts import door
+from contracts.cleared import Stop
 from contracts.leaving import SettledData
 from contracts.vocabulary import Category
 from notifications import events, repository
-from notifications.domain import KEPT, Client, Partner, Plan, Section, Step, StepState
-from servicekit import faults, inbox, outbox
+from notifications.domain import KEPT, Client, Partner, Plan, Step, StepState
+from servicekit import faults, outbox
 from servicekit.kafka import Outgoing
 from servicekit.problems import Problem
-
-log = logging.getLogger(__name__)
 
 DUE_AT_ONCE = 200
 """Clients whose due steps one transaction takes."""
@@ -29,81 +28,52 @@ def clock(name: str) -> repository.Clock:
 
 async def take_in(session: AsyncSession, received: Sequence[events.Received], clock: repository.Clock) -> None:
     """Apply a batch of cleared events, each once, in their order."""
-    fresh = await inbox.fresh(session, [r.event.id for r in received])
-    batch = list({r.event.id: r for r in received if r.event.id in fresh}.values())
-    if not batch:
-        return
-    clients = await repository.lock_clients(session, {r.client for r in batch})
-    partners = await repository.partners(session)
-    work = Batch(clients, partners, await clock(session))
-    for r in batch:
-        work.apply(r)
-    await repository.save(session, clients.values(), work.withdrawn, work.kept)
-    await outbox.add(session, work.outgoing)
-    faults.point("notifications.applied")
+
+    async def begin(session: AsyncSession, received: Sequence[events.Received]) -> Batch:
+        clients = await repository.lock_clients(session, {r.client for r in received})
+        partners = await repository.partners(session)
+        return Batch(clients, partners, await clock(session))
+
+    await door.take_in(session, received, begin, repository.save)
 
 
 async def erase_poisoned(session: AsyncSession, value: bytes | None) -> None:
-    """Erase for a withdrawal that could not be applied, by no more than it takes; what is open is left to a person."""
-    found = events.poisoned_withdrawal(value)
-    if found is not None:
-        client, version = found
-        log.error("erased for a withdrawal that could not be applied: its open work is to be ended by a person")
-        await repository.erase_poisoned(session, client, version)
+    """Erase for a withdrawal that could not be applied."""
+    await door.erase_poisoned(session, events.DOOR, value, repository.erase_poisoned)
 
 
-class Batch:
+class Batch(door.Batch[Client]):
     """A batch on its way: the locked clients, and what is to be written. No I/O."""
 
     def __init__(self, clients: dict[UUID, Client], partners: list[Partner], now: datetime) -> None:
-        self.clients = clients
+        super().__init__(events.DOOR, clients, now)
         self.partners = partners
-        self.now = now
-        self.withdrawn: set[UUID] = set()
-        self.kept: list[tuple[UUID, Section]] = []
-        self.outgoing: list[Outgoing] = []
 
-    def apply(self, r: events.Received) -> None:
-        """Apply one event to the client in memory."""
-        client = self.clients[r.client]
-        event = r.event
-        match event:
-            case events.ClientWithdrawn():
-                if events.PURPOSE in event.data.purposes:
-                    client.withdraw(event.data.version)
-                    self.withdrawn.add(client.reference)
-                    self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
-                retraction = event.data.retraction
-                self.outgoing.append(events.acknowledged(client.reference, retraction, self.now, r.traceparent))
-            case events.RequestSettled():
-                _settle(client, event.data)
-            case events.ClientSnapshot() | events.ClientChanged():
-                if not client.covered(event.data.receipt.decided_on):
-                    self._learn(client, event)
-            case _:
-                log.warning("ignored an event of type %s: it is not for this service", event.type)
+    def stop(self, client: Client, stop: Stop, traceparent: str | None) -> None:
+        """Cancel what is planned and rests on what was taken back."""
+        client.stop(stop)
+        client.replan(self.partners, self.now)
 
-    def _learn(self, client: Client, event: events.ClientSnapshot | events.ClientChanged) -> None:
-        learnt = False
-        for s in event.data.sections:
-            if s.category in KEPT:
-                data = {k: s.data[k] for k in KEPT[s.category] if k in s.data}
-                section = Section(s.source, s.category, s.recorded_at, data)
-                if client.keep(section):
-                    self.kept.append((client.reference, section))
-                    learnt = True
-        if learnt:
+    def learn(
+        self, client: Client, event: events.ClientSnapshot | events.ClientChanged, traceparent: str | None
+    ) -> None:
+        """Keep facts, and bring the plan in line with them.
+
+        Whoever was avoided is planned for again: a step may be permitted to them on another basis, and the door decides
+        when it is due. A step tells each recipient by itself, so asking in vain takes nothing from anybody.
+        """
+        client.avoided.clear()
+        if [s for s in door.sections(event, KEPT) if client.keep(s)]:
             client.replan(self.partners, self.now)
 
-
-def _settle(client: Client, settled: SettledData) -> None:
-    """What became of a step that was asked about."""
-    step = next((s for p in client.plans for s in p.steps if s.request == settled.request), None)
-    if step is None or step.state != StepState.ASKED:
-        return
-    step.to(StepState(settled.outcome))
-    if client.sections:  # after a withdrawal nothing more is written down but what became of it
-        step.withheld = [w.model_dump(mode="json", by_alias=True) for w in settled.withheld]
+    def settle(self, client: Client, settled: SettledData, traceparent: str | None) -> None:
+        """Take in what became of a step that was asked about."""
+        step = next((s for p in client.plans for s in p.steps if s.request == settled.request), None)
+        if step is None or step.state != StepState.ASKED:
+            return
+        step.to(StepState(settled.outcome))
+        if client.sections:  # after a withdrawal nothing more is written down but what became of it
+            step.withheld = [w.model_dump(mode="json", by_alias=True) for w in settled.withheld]
 
 
 async def do_due(session: AsyncSession, clock: repository.Clock) -> int:
@@ -119,7 +89,7 @@ async def do_due(session: AsyncSession, clock: repository.Clock) -> int:
         plan = client.plan()
         for step in plan.take_due(now) if plan else ():
             outgoing.append(_ask(plan, step, now))
-    await repository.save(session, clients.values(), (), ())
+    await repository.save(session, clients.values())
     await outbox.add(session, outgoing)
     faults.point("notifications.asked")
     return len(clients)

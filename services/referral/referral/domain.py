@@ -1,6 +1,6 @@
 """What a referral may become, and which service a client may be referred to. Pure: no I/O, no clock."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -8,6 +8,8 @@ from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
+from contracts import cleared
+from contracts.cleared import Section, Stop
 from contracts.vocabulary import NEEDS, Category
 
 LONDON = ZoneInfo("Europe/London")
@@ -133,18 +135,9 @@ def check_move(state: State, to: State, by: Actor, reason: Reason | None = None)
         raise NotAllowedError(f"a move to {to} {'needs a' if reason is None else 'takes no'} reason")
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One category of one client as one agency recorded it, cut to what `KEPT` names."""
-
-    source: str
-    category: Category
-    recorded_at: datetime
-    data: Mapping[str, Any]
-
-    def is_wanting(self) -> bool:
-        """Whether it is a need that calls for a referral."""
-        return self.category in NEEDS and self.data.get("level") in ("urgent", "soon")
+def is_wanting(section: Section) -> bool:
+    """Whether it is a need that calls for a referral."""
+    return section.category in NEEDS and section.data.get("level") in ("urgent", "soon")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,25 +197,10 @@ class Referral:
 
 
 @dataclass(slots=True)
-class Client:
+class Client(cleared.Client):
     """What this service keeps of one client. Only ever changed by whoever holds the client's row lock."""
 
-    reference: UUID
-    tombstone: int | None = None
-    sections: dict[tuple[str, Category], Section] = field(default_factory=dict)
     referrals: list[Referral] = field(default_factory=list)
-
-    def covered(self, decided_on: int) -> bool:
-        """Whether a record that was decided on this version is from before the tombstone."""
-        return self.tombstone is not None and decided_on < self.tombstone
-
-    def keep(self, section: Section) -> bool:
-        """Take the section in unless what is known from that source is newer; whether it was taken."""
-        known = self.sections.get((section.source, section.category))
-        if known is not None and known.recorded_at > section.recorded_at:
-            return False
-        self.sections[section.source, section.category] = section
-        return True
 
     def open_referral(self, pathway: Category) -> Referral | None:
         """The open referral on the pathway, of which there is at most one."""
@@ -251,16 +229,33 @@ class Client:
             and now - r.changed_at < DECLINE_REMEMBERED
         )
 
-    def withdraw(self, version: int, now: datetime) -> None:
-        """Consent is withdrawn: every open referral ends, the facts go, the tombstone stays."""
-        for referral in self.referrals:
-            if referral.is_open:
-                referral.move(State.WITHDRAWN, Actor.CLIENT, now, Reason.CONSENT_WITHDRAWN)
+    def reached(self, stop: Stop) -> list[Referral]:
+        """The open referrals that rest on what a retraction takes back.
+
+        One that is only for some recipients reaches those that hold a place there: they may have been told.
+        """
+        return [
+            r
+            for r in self.referrals
+            if r.is_open and stop.takes(r.pathway) and stop.reaches(r.provider if r.holds_place else None)
+        ]
+
+    def stop(self, stop: Stop, now: datetime) -> None:
+        """Sharing is taken back: the referrals that it reaches end, what it erases goes, the tombstone stays."""
+        for referral in self.reached(stop):
+            referral.move(State.WITHDRAWN, Actor.CLIENT, now, Reason.CONSENT_WITHDRAWN)
             referral.request = None
-            referral.withheld = []
-            referral.eligibility = []
-        self.sections.clear()
-        self.tombstone = max(version, self.tombstone or 0)
+        self.forget(stop, told=NEEDS)
+        for referral in self.referrals:
+            if referral.pathway in explained_by(self.erased):
+                referral.withheld = []
+                referral.eligibility = []
+
+
+def explained_by(categories: Collection[Category]) -> frozenset[Category]:
+    """The pathways on which the reasons told for a choice were worked out from facts of these categories."""
+    # Of who the client is the rules ask for the age, on every pathway.
+    return frozenset(NEEDS) if Category.IDENTITY in categories else frozenset(NEEDS).intersection(categories)
 
 
 @dataclass(slots=True)
@@ -311,9 +306,17 @@ def notes(service: Service, client: Client, area: str | None) -> list[str]:
 
 
 def choose(
-    directory: Iterable[Service], client: Client, pathway: Category, area: str | None, now: datetime
+    directory: Iterable[Service],
+    client: Client,
+    pathway: Category,
+    area: str | None,
+    now: datetime,
+    avoided: Collection[str] = (),
 ) -> tuple[Service | None, list[dict[str, Any]]]:
-    """The best service for the client (assured last, then most places free), and why each is or is not."""
+    """The best service for the client (assured last, then most places free), and why each is or is not.
+
+    One of an `avoided` agency only where there is no other. It is not barred: the door decides, and says why not.
+    """
     listed = sorted((s for s in directory if pathway in s.pathways), key=lambda s: s.id)
     why = {service.id: bars(service, client, pathway, area, now) for service in listed}
     explained: list[dict[str, Any]] = [
@@ -325,7 +328,11 @@ def choose(
         for service in listed
     ]
     eligible = [service for service in listed if not why[service.id]]
-    best = max(eligible, key=lambda s: (s.assured_date or date.min, s.capacity - s.held), default=None)
+    best = max(
+        eligible,
+        key=lambda s: (s.organization not in avoided, s.assured_date or date.min, s.capacity - s.held),
+        default=None,
+    )
     return best, explained
 
 

@@ -4,32 +4,28 @@ from datetime import datetime
 
 from contracts.door import Door, Received
 from contracts.leaving import (
-    ClearedEvent,
     ClientChanged,
     ClientSnapshot,
     ClientWithdrawn,
+    OfferAnswerPassed,
     ReferralAnswerPassed,
     ReferralSentMessage,
-    RequestSettled,
 )
 from contracts.requests import ReferralRequestData
 from servicekit.kafka import Outgoing
 
 __all__ = [
-    "ClearedEvent",
-    "SERVICE",
     "CLEARED_TOPIC",
-    "PURPOSE",
+    "DOOR",
+    "SERVICE",
     "ClientChanged",
     "ClientSnapshot",
     "ClientWithdrawn",
+    "OfferAnswerPassed",
     "Received",
     "ReferralAnswerPassed",
     "ReferralRequestData",
     "ReferralSentMessage",
-    "RequestSettled",
-    "acknowledged",
-    "poisoned_withdrawal",
     "reading",
     "requested",
 ]
@@ -37,10 +33,7 @@ __all__ = [
 DOOR = Door("referral")
 SERVICE = DOOR.service
 CLEARED_TOPIC = DOOR.cleared_topic
-PURPOSE = DOOR.purpose
 reading = DOOR.reading
-poisoned_withdrawal = DOOR.poisoned_withdrawal
-acknowledged = DOOR.acknowledged
 
 
 def requested(data: ReferralRequestData, time: datetime, traceparent: str | None) -> Outgoing:

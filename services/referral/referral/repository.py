@@ -1,49 +1,35 @@
 """The tables of the referral service, and all of its SQL."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import orjson
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from contracts import cleared_rows
 from contracts.vocabulary import Category
-from referral.domain import HOLDING, Client, Referral, Section, Service, State
+from referral.domain import HOLDING, Client, Referral, Service, State, explained_by
+from servicekit.sql import do, json, now, rows
 
-
-async def _rows(session: AsyncSession, sql: str, **values: Any) -> Sequence[RowMapping]:
-    result = await session.execute(text(sql), values)
-    return result.mappings().all()
-
-
-async def _do(session: AsyncSession, sql: str, **values: Any) -> None:
-    await session.execute(text(sql), values)
-
-
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
-
-
-async def now(session: AsyncSession) -> datetime:
-    """The time. Read after locks were taken: so not the time at which the transaction began."""
-    at: datetime = (await session.execute(text("SELECT clock_timestamp()"))).scalar_one()
-    return at
+__all__ = [
+    "erase_poisoned",
+    "history",
+    "lock_clients",
+    "lock_directory",
+    "lock_known_client",
+    "now",
+    "put_service",
+    "referrals",
+    "save",
+    "services",
+]
 
 
 async def lock_clients(session: AsyncSession, references: Collection[UUID]) -> dict[UUID, Client]:
     """Lock the clients' rows in sorted order, making those that are new, and give what is known of each."""
-    wanted = sorted(references)
-    await _do(
-        session,
-        """
-        INSERT INTO client (reference) SELECT r FROM unnest(CAST(:wanted AS uuid[])) AS r ORDER BY r
-        ON CONFLICT DO NOTHING
-        """,
-        wanted=wanted,
-    )
-    return await _locked(session, wanted)
+    await cleared_rows.make(session, references)
+    return await _locked(session, references)
 
 
 async def lock_known_client(session: AsyncSession, reference: UUID) -> Client | None:
@@ -51,24 +37,10 @@ async def lock_known_client(session: AsyncSession, reference: UUID) -> Client | 
     return (await _locked(session, [reference])).get(reference)
 
 
-async def _locked(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, Client]:
-    locked = await _rows(
-        session,
-        """
-        SELECT reference, tombstone FROM client WHERE reference = ANY(:wanted) ORDER BY reference
-        FOR NO KEY UPDATE
-        """,
-        wanted=wanted,
-    )
-    clients = {row.reference: Client(row.reference, row.tombstone) for row in locked}
-    for row in await _rows(
-        session,
-        "SELECT client, source, category, recorded_at, data FROM section WHERE client = ANY(:wanted)",
-        wanted=wanted,
-    ):
-        section = Section(row.source, Category(row.category), row.recorded_at, row.data)
-        clients[row.client].sections[section.source, section.category] = section
-    for row in await _rows(
+async def _locked(session: AsyncSession, wanted: Collection[UUID]) -> dict[UUID, Client]:
+    locked = await cleared_rows.lock(session, wanted)
+    clients = await cleared_rows.read(session, locked, lambda row: Client(row.reference))
+    for row in await rows(
         session,
         """
         SELECT id, client, pathway, origin, respond_by, state, service, provider, request, follows, withheld,
@@ -77,7 +49,7 @@ async def _locked(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, C
         WHERE client = ANY(:wanted) AND state NOT IN ('completed', 'ended-early', 'withdrawn')
         ORDER BY created_at, id
         """,
-        wanted=wanted,
+        wanted=locked,
     ):
         read = {
             "pathway": Category(row.pathway),
@@ -91,7 +63,7 @@ async def _locked(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, C
 
 async def lock_directory(session: AsyncSession, pathways: Collection[str]) -> dict[UUID, Service]:
     """Lock the lines on these pathways, so that nobody else gives places away, and count places held."""
-    locked = await _rows(
+    locked = await rows(
         session,
         """
         SELECT id, organization, pathways, area, minimum_age, maximum_age, status, capacity, assured_date
@@ -100,7 +72,7 @@ async def lock_directory(session: AsyncSession, pathways: Collection[str]) -> di
         pathways=sorted(pathways),
     )
     found = {row.id: Service(**{**row, "pathways": frozenset(row.pathways)}) for row in locked}
-    for row in await _rows(
+    for row in await rows(
         session,
         """
         SELECT service, count(*) AS held FROM referral
@@ -114,83 +86,37 @@ async def lock_directory(session: AsyncSession, pathways: Collection[str]) -> di
     return found
 
 
-async def save(
-    session: AsyncSession,
-    clients: Collection[Client],
-    withdrawn: Collection[UUID],
-    kept: Iterable[tuple[UUID, Section]],
-) -> None:
-    """Write what changed: `withdrawn` clients are erased first, then what was `kept` is written."""
-    if withdrawn:
-        await _erase(session, [client for client in clients if client.reference in withdrawn])
-    await _save_sections(session, {(client, s.source, s.category): s for client, s in kept})
+async def save(session: AsyncSession, clients: Collection[Client]) -> None:
+    """Write what changed: what is taken back is erased first, then what was kept is written."""
+    await cleared_rows.save(session, clients)
+    erased = [(client.reference, pathway) for client in clients for pathway in explained_by(client.erased)]
+    if erased:
+        await do(
+            session,
+            """
+            UPDATE referral SET withheld = '[]', eligibility = '[]'
+            FROM unnest(CAST(:clients AS uuid[]), CAST(:pathways AS text[])) AS r(c, p)
+            WHERE referral.client = r.c AND referral.pathway = r.p
+            """,
+            clients=[client for client, _ in erased],
+            pathways=[pathway for _, pathway in erased],
+        )
     moved = [r for client in clients for r in client.referrals if r.moves]
     # First the moves that end a referral: a client has one open referral a pathway.
     await _save_referrals(session, [r for r in moved if not r.is_open])
     await _save_referrals(session, [r for r in moved if r.is_open])
 
 
-async def _erase(session: AsyncSession, clients: Sequence[Client]) -> None:
-    references = [client.reference for client in clients]
-    await _do(session, "DELETE FROM section WHERE client = ANY(:references)", references=references)
-    await _do(
-        session,
-        "UPDATE referral SET withheld = '[]', eligibility = '[]' WHERE client = ANY(:references)",
-        references=references,
-    )
-    await _do(
-        session,
-        """
-        UPDATE client SET tombstone = GREATEST(client.tombstone, r.version), withdrawn_at = clock_timestamp()
-        FROM unnest(CAST(:references AS uuid[]), CAST(:versions AS int[])) AS r(reference, version)
-        WHERE client.reference = r.reference
-        """,
-        references=references,
-        versions=[client.tombstone for client in clients],
-    )
-
-
 async def erase_poisoned(session: AsyncSession, client: UUID, version: int | None) -> None:
     """Erase a client's facts and keep the tombstone, whatever else is wrong."""
-    await _do(
-        session,
-        """
-        INSERT INTO client (reference, tombstone, withdrawn_at) VALUES (:client, :version, clock_timestamp())
-        ON CONFLICT (reference) DO UPDATE SET tombstone = GREATEST(client.tombstone, excluded.tombstone),
-            withdrawn_at = excluded.withdrawn_at
-        """,
-        client=client,
-        version=version,
-    )
-    await _do(session, "DELETE FROM section WHERE client = :client", client=client)
-    await _do(session, "UPDATE referral SET withheld = '[]', eligibility = '[]' WHERE client = :client", client=client)
-
-
-async def _save_sections(session: AsyncSession, sections: Mapping[tuple[UUID, str, Category], Section]) -> None:
-    if not sections:
-        return
-    await _do(
-        session,
-        """
-        INSERT INTO section (client, source, category, recorded_at, data)
-        SELECT c, s, k, t, CAST(d AS jsonb)
-        FROM unnest(CAST(:clients AS uuid[]), CAST(:sources AS text[]), CAST(:categories AS text[]),
-            CAST(:times AS timestamptz[]), CAST(:data AS text[])) AS r(c, s, k, t, d)
-        ON CONFLICT (client, source, category)
-        DO UPDATE SET recorded_at = excluded.recorded_at, data = excluded.data
-        """,
-        clients=[client for client, _, _ in sections],
-        sources=[source for _, source, _ in sections],
-        categories=[category for _, _, category in sections],
-        times=[section.recorded_at for section in sections.values()],
-        data=[_json(section.data) for section in sections.values()],
-    )
+    await cleared_rows.erase(session, client, version)
+    await do(session, "UPDATE referral SET withheld = '[]', eligibility = '[]' WHERE client = :client", client=client)
 
 
 async def _save_referrals(session: AsyncSession, referrals: Sequence[Referral]) -> None:
     if not referrals:
         return
-    await _do(
+    await do(
         session,
         """
         INSERT INTO referral (id, client, pathway, origin, respond_by, state, service, provider, request,
@@ -216,12 +142,12 @@ async def _save_referrals(session: AsyncSession, referrals: Sequence[Referral]) 
         providers=[r.provider for r in referrals],
         requests=[r.request for r in referrals],
         follows=[r.follows for r in referrals],
-        withheld=[_json(r.withheld) for r in referrals],
-        eligibility=[_json(r.eligibility) for r in referrals],
+        withheld=[json(r.withheld) for r in referrals],
+        eligibility=[json(r.eligibility) for r in referrals],
         changed_at=[r.changed_at for r in referrals],
     )
     moves = [(r.id, move) for r in referrals for move in r.moves]
-    await _do(
+    await do(
         session,
         """
         INSERT INTO referral_history (referral, at, state, by, reason)
@@ -240,7 +166,7 @@ async def _save_referrals(session: AsyncSession, referrals: Sequence[Referral]) 
 
 async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any], within: str | None) -> bool:
     """Write one line of the directory; false, and nothing written, where `within` is another agency than its own."""
-    written = await _rows(
+    written = await rows(
         session,
         """
         INSERT INTO directory (id, name, organization, pathways, area, minimum_age, maximum_age, status,
@@ -263,7 +189,7 @@ async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any]
 
 async def services(session: AsyncSession, pathway: str | None, limit: int) -> Sequence[RowMapping]:
     """The directory, with the places that are held now."""
-    return await _rows(
+    return await rows(
         session,
         """
         SELECT d.*, (SELECT count(*) FROM referral r
@@ -291,7 +217,7 @@ async def referrals(
 
     Before the door has said that the provider was told, or when it said no, the provider learns nothing here either.
     """
-    return await _rows(
+    return await rows(
         session,
         """
         SELECT id, client, pathway, service, state, follows, respond_by, withheld, eligibility, created_at,
@@ -315,7 +241,7 @@ async def referrals(
 
 async def history(session: AsyncSession, referral: UUID) -> Sequence[RowMapping]:
     """The states of one referral in the order in which it came to them."""
-    return await _rows(
+    return await rows(
         session,
         "SELECT at, state, by, reason FROM referral_history WHERE referral = :referral ORDER BY id",
         referral=referral,

@@ -1,7 +1,7 @@
 """Use cases of referral: load, decide, write rows and outbox. Commits nothing: the caller does."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,7 +9,9 @@ from uuid import UUID, uuid4
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contracts.leaving import ReferralAnswerMessage, SettledData, Withheld
+from contracts import door
+from contracts.cleared import Section, Stop
+from contracts.leaving import SettledData, Withheld
 from contracts.vocabulary import Category
 from referral import events, repository
 from referral.domain import (
@@ -20,14 +22,13 @@ from referral.domain import (
     NotAllowedError,
     Reason,
     Referral,
-    Section,
     Service,
     State,
     bars,
     choose,
+    is_wanting,
 )
-from servicekit import faults, inbox, outbox
-from servicekit.kafka import Outgoing
+from servicekit import outbox
 from servicekit.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -35,41 +36,29 @@ log = logging.getLogger(__name__)
 
 async def take_in(session: AsyncSession, received: Sequence[events.Received]) -> None:
     """Apply a batch of cleared events, each once, in their order."""
-    fresh = await inbox.fresh(session, [r.event.id for r in received])
-    batch = list({r.event.id: r for r in received if r.event.id in fresh}.values())
-    if not batch:
-        return
-    clients = await repository.lock_clients(session, {r.client for r in batch})
+    await door.take_in(session, received, _begin, repository.save)
+
+
+async def _begin(session: AsyncSession, received: Sequence[events.Received]) -> "Batch":
+    clients = await repository.lock_clients(session, {r.client for r in received})
     work = Batch(clients, await repository.now(session))
-    if pathways := work.pathways_at_stake(batch):
+    if pathways := work.pathways_at_stake(received):
         work.directory = await repository.lock_directory(session, pathways)
         work.now = await repository.now(session)
-    for r in batch:
-        work.apply(r)
-    await repository.save(session, clients.values(), work.withdrawn, work.kept)
-    await outbox.add(session, work.outgoing)
-    faults.point("referral.applied")
+    return work
 
 
 async def erase_poisoned(session: AsyncSession, value: bytes | None) -> None:
-    """Erase for a withdrawal that could not be applied, by no more than it takes; what is open is left to a person."""
-    found = events.poisoned_withdrawal(value)
-    if found is not None:
-        client, version = found
-        log.error("erased for a withdrawal that could not be applied: its open work is to be ended by a person")
-        await repository.erase_poisoned(session, client, version)
+    """Erase for a withdrawal that could not be applied."""
+    await door.erase_poisoned(session, events.DOOR, value, repository.erase_poisoned)
 
 
-class Batch:
+class Batch(door.Batch[Client]):
     """A batch on its way: the locked clients and directory, and what is to be written. No I/O."""
 
     def __init__(self, clients: dict[UUID, Client], now: datetime) -> None:
-        self.clients = clients
-        self.now = now
+        super().__init__(events.DOOR, clients, now)
         self.directory: dict[UUID, Service] = {}
-        self.withdrawn: set[UUID] = set()
-        self.kept: list[tuple[UUID, Section]] = []
-        self.outgoing: list[Outgoing] = []
 
     def pathways_at_stake(self, batch: Sequence[events.Received]) -> set[str]:
         """The pathways on which a service may have to be chosen: their lines are to be locked."""
@@ -78,52 +67,41 @@ class Batch:
             client = self.clients[r.client]
             match r.event:
                 case events.ClientSnapshot() | events.ClientChanged():
-                    found |= {s.category for s in _sections(r.event) if s.is_wanting()}
+                    found |= {s.category for s in door.sections(r.event, KEPT) if is_wanting(s)}
                 case events.ReferralAnswerPassed() if r.event.data.message.answer == "declined":
                     found |= {x.pathway for x in client.referrals if x.id == r.event.data.message.referral}
+                case events.ClientWithdrawn() if r.event.data.recipients is not None:
+                    found |= {x.pathway for x in client.referrals if x.provider in r.event.data.recipients}
         only_facts = all(isinstance(r.event, events.ClientSnapshot | events.ClientChanged) for r in batch)
         if only_facts:  # the usual batch: most of its needs have their referral already
             wanting = [
-                (self.clients[r.client], s.category) for r in batch for s in _sections(r.event) if s.is_wanting()
+                (self.clients[r.client], s.category)
+                for r in batch
+                for s in door.sections(r.event, KEPT)
+                if is_wanting(s)
             ]
             found &= {pathway for client, pathway in wanting if _unreferred(client, pathway)}
         return found
 
-    def apply(self, r: events.Received) -> None:
-        """Apply one event to the client in memory."""
-        client = self.clients[r.client]
-        event = r.event
-        match event:
-            case events.ClientWithdrawn():
-                if events.PURPOSE in event.data.purposes:
-                    self._withdraw(client, event.data.version)
-                retraction = event.data.retraction
-                self.outgoing.append(events.acknowledged(client.reference, retraction, self.now, r.traceparent))
-            case events.RequestSettled():
-                self._settle(client, event.data, r.traceparent)
-            case events.ClientSnapshot() | events.ClientChanged():
-                if not client.covered(event.data.receipt.decided_on):
-                    self._learn(client, event, r.traceparent)
-            case events.ReferralAnswerPassed():
-                if not client.covered(event.data.receipt.decided_on):
-                    self._answer(client, event.data.provider, event.data.message, r.traceparent)
-            case _:
-                log.warning("ignored an event of type %s: it is not for this service", event.type)
-
-    def _withdraw(self, client: Client, version: int) -> None:
-        for referral in client.referrals:
+    def stop(self, client: Client, stop: Stop, traceparent: str | None) -> None:
+        """End what a retraction reaches. Where it is only for some recipients, the need goes to another at once."""
+        ended = client.reached(stop)
+        for referral in ended:
             self._free(referral)
-        client.withdraw(version, self.now)
-        self.withdrawn.add(client.reference)
-        self.kept = [(reference, s) for reference, s in self.kept if reference != client.reference]
+        client.stop(stop, self.now)
+        if stop.recipients is not None:
+            for referral in ended:
+                self._pass_on(client, referral, traceparent, never=stop.recipients)
 
-    def _learn(
+    def learn(
         self, client: Client, event: events.ClientSnapshot | events.ClientChanged, traceparent: str | None
     ) -> None:
-        taken = [s for s in _sections(event) if client.keep(s)]  # all of them first: age and area may stand apart
-        self.kept += [(client.reference, s) for s in taken]
+        """Keep facts, and make a referral of each need that calls for one and has none."""
+        client.heard(event.data.receipt.decided_on)
+        # all of them first: age and area may stand apart
+        taken = [s for s in door.sections(event, KEPT) if client.keep(s)]
         for section in taken:
-            if section.is_wanting() and _unreferred(client, section.category):
+            if is_wanting(section) and _unreferred(client, section.category):
                 referral = client.open_referral(section.category) or self._new(client, section)
                 self._propose(client, referral, section, traceparent)
 
@@ -135,13 +113,34 @@ class Batch:
         client.referrals.append(referral)
         return referral
 
-    def _propose(self, client: Client, referral: Referral, section: Section, traceparent: str | None) -> None:
-        """Choose the best service for a draft and ask the door; without one it stays a draft, explained."""
+    def _pass_on(
+        self, client: Client, ended: Referral, traceparent: str | None, never: Collection[str] = frozenset()
+    ) -> None:
+        """Propose the next best service for the need of a referral that came to nothing, while the need is known."""
+        section = client.need(ended.pathway, ended.origin)
+        if section is not None:
+            referral = self._new(client, section, follows=ended.id)
+            self._propose(client, referral, section, traceparent, never=never)
+
+    def _propose(
+        self,
+        client: Client,
+        referral: Referral,
+        section: Section,
+        traceparent: str | None,
+        never: Collection[str] = frozenset(),
+    ) -> None:
+        """Choose the best service for a draft and ask the door; without one it stays a draft, explained.
+
+        An agency for which the door denied this draft, or that was to be told no more, comes last; those that are
+        `never` to be asked not at all.
+        """
+        avoided = client.avoided | ({referral.provider} if referral.provider else set())
         best, referral.eligibility = choose(
-            self.directory.values(), client, referral.pathway, section.data.get("area"), self.now
+            self.directory.values(), client, referral.pathway, section.data.get("area"), self.now, avoided
         )
         referral.origin = section.source
-        if best is None:
+        if best is None or best.organization in never:
             if not referral.moves:  # an older draft was looked at again, and stays
                 referral.record(Actor.RULE, self.now)
             return
@@ -176,8 +175,8 @@ class Batch:
         )
         self.outgoing.append(events.requested(data, self.now, traceparent))
 
-    def _settle(self, client: Client, settled: SettledData, traceparent: str | None) -> None:
-        """What became of the request that is outstanding; of an older one it does not matter any more."""
+    def settle(self, client: Client, settled: SettledData, traceparent: str | None) -> None:
+        """Take in what became of the request that is outstanding; of an older one it does not matter any more."""
         referral = next((r for r in client.referrals if r.request == settled.request), None)
         if referral is None or referral.state != State.AWAITING:
             return
@@ -192,7 +191,17 @@ class Batch:
                 referral.move(State.AWAITING, Actor.DOOR, self.now)
                 self._ask(referral, traceparent)
 
-    def _answer(self, client: Client, provider: str, answer: ReferralAnswerMessage, traceparent: str | None) -> None:
+    def answer(
+        self,
+        client: Client,
+        event: events.ReferralAnswerPassed | events.OfferAnswerPassed,
+        traceparent: str | None,
+    ) -> None:
+        """Take in a provider's answer to a referral."""
+        if isinstance(event, events.OfferAnswerPassed):
+            super().answer(client, event, traceparent)
+            return
+        provider, answer = event.data.provider, event.data.message
         referral = next((r for r in client.referrals if r.id == answer.referral), None)
         if referral is None or referral.provider != provider:
             log.warning("ignored an answer: it is not its sender's referral")
@@ -208,9 +217,7 @@ class Batch:
             log.warning("ignored an answer: the referral is %s", referral.state)
             return
         self._free(referral, left=True)
-        section = client.need(referral.pathway, referral.origin)
-        if section is not None:
-            self._propose(client, self._new(client, section, follows=referral.id), section, traceparent)
+        self._pass_on(client, referral, traceparent)
 
     def _free(self, referral: Referral, left: bool = False) -> None:
         """Give the place back, in memory; in the database it is the state that holds it."""
@@ -222,17 +229,6 @@ def _unreferred(client: Client, pathway: Category) -> bool:
     """Whether the pathway has no referral yet, or one that found no service or no permit."""
     referral = client.open_referral(pathway)
     return referral is None or referral.state == State.DRAFT
-
-
-def _sections(event: events.ClearedEvent) -> list[Section]:
-    """The event's sections that this service has a use for, cut to it."""
-    if not isinstance(event, events.ClientSnapshot | events.ClientChanged):
-        return []
-    return [
-        Section(s.source, s.category, s.recorded_at, {k: s.data[k] for k in KEPT[s.category] if k in s.data})
-        for s in event.data.sections
-        if s.category in KEPT
-    ]
 
 
 def _rule(withheld: Withheld) -> dict[str, str]:
@@ -316,7 +312,7 @@ async def refer(
     referral.origin = section.source
     _, referral.eligibility = choose(directory.values(), client, pathway, area, work.now)
     work.assign(referral, service, Actor.PRACTITIONER, traceparent)
-    await repository.save(session, [client], (), ())
+    await repository.save(session, [client])
     await outbox.add(session, work.outgoing)
     return referral.id
 

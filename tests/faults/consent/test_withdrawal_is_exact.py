@@ -30,19 +30,19 @@ async def check(scene: Any) -> None:
             if d["recipient"] == partner.name
         }
         assert told <= places
-        assert _unretracted(records, {w for p in scene.load.people for w in p.withdrawals}, scene) == []
+        assert _unretracted(records) == []
 
 
-def _unretracted(records: list[Any], withdrawals: set[str], scene: Any) -> list[Any]:
-    """Records on a version of consent that a later version replaced, with no retraction behind them."""
-    latest = {r.event["subject"]: r.event["data"]["consentVersion"] for r in retractions(records)}
-    last = {r.event["subject"]: (r.partition, r.offset) for r in retractions(records)}
+def _unretracted(records: list[Any]) -> list[Any]:
+    """Records that rest on a consent that was withdrawn by the last retraction of their client, and stand behind it."""
+    last = {r.event["subject"]: r for r in retractions(records)}
     return [
         r
         for r in records
         if "receipt" in r.event["data"]
-        and max(consents(r.event)) <= latest.get(r.event["subject"], -1)
-        and (r.partition, r.offset) > last[r.event["subject"]]
+        and (retraction := last.get(r.event["subject"])) is not None
+        and any(version <= retraction.event["data"]["consentVersion"] for version in consents(r.event))
+        and (r.partition, r.offset) > (retraction.partition, retraction.offset)
     ]
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
-from support.agency import consents, event, eventually_true, granted, terms
+from support.agency import consents, event, eventually_true, granted, read_all, terms
 
 from throughgate.verify import WITHDRAWN, Placed, behind_retraction
 
@@ -119,15 +119,18 @@ async def test_a_scoped_withdrawal_stops_only_what_it_names(door: Any) -> None:
     taken_back = door.withdrawal(recipients=[door.hostel.name])
     await door.prison.answered(taken_back)
     done = await door.prison.done(taken_back["id"])
-    assert [d["recipient"] for d in done["recipients"]] == [door.hostel.name]
+    assert [d["recipient"] for d in done["recipients"]] == [door.hostel.name, "referral"]
+    [told] = [r.event["data"] for r in await _cleared(door, "referral") if r.event["type"] == WITHDRAWN]
+    assert told["recipients"] == [door.hostel.name], "the service keeps its facts, and is told whom to tell no more"
     before = len(await door.mentors.received())
     await door.prison.answered(door.recorded())
 
-    async def told() -> bool:
+    async def changed() -> bool:
         return len(await door.mentors.received()) > before
 
-    await eventually_true(told, "the change for the recipient that was not named")
+    await eventually_true(changed, "the change for the recipient that was not named")
     assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN
+    assert [r.event["data"]["recipients"] for r in await of_types(door.hostel, "client.withdrawn")] == [None]
 
 
 async def test_what_rests_on_statute_goes_on_after_a_withdrawal(door: Any) -> None:
@@ -228,6 +231,18 @@ async def _entries(agency: Any, client: str) -> list[dict[str, Any]]:
     async with agency.http() as http:
         entries: list[dict[str, Any]] = (await http.get(f"/clients/{client}/disclosures")).json()["entries"]
     return entries
+
+
+async def _cleared(door: Any, service: str) -> list[Placed]:
+    """What stands on one of our services' topics about this test's client."""
+    user = {"sasl_plain_username": service, "sasl_plain_password": door.system.kafka.password(service)}
+    records = await read_all(door.hostel.connection() | user, f"{door.system.namespace}cleared.{service}")
+    known = {r.event["subject"] for r in records if _mentions(r.event["data"], door.prison.name)}
+    return [r for r in records if r.event["subject"] in known]
+
+
+def _mentions(data: dict[str, Any], source: str) -> bool:
+    return any(s["source"] == source for s in data.get("sections", ()))
 
 
 async def _sent(door: Any, client: str) -> list[dict[str, Any]]:

@@ -77,14 +77,17 @@ def settled(client: UUID, request: UUID, outcome: str) -> Any:
     return record("throughgate.request.settled.v1", client, data)
 
 
-def answered(client: UUID, offer: UUID, answer: str, scheme: str = "mentors", reason: str | None = None) -> Any:
+def answered(
+    client: UUID, offer: UUID, answer: str, scheme: str = "mentors", reason: str | None = None, decided_on: int = 1
+) -> Any:
     message = {"offer": offer, "answer": answer, "reason": reason}
-    data = {"purpose": "mentor-matching", "sections": [], "receipt": receipt(), "provider": scheme}
+    data = {"purpose": "mentor-matching", "sections": [], "receipt": receipt(decided_on), "provider": scheme}
     return record("throughgate.mentoring.answer-passed.v1", client, data | {"message": message})
 
 
-def withdrawn(client: UUID, version: int, *purposes: str) -> Any:
-    data = {"retraction": uuid4(), "purposes": purposes or ["mentor-matching"], "version": version}
+def withdrawn(client: UUID, version: int, *purposes: str, **scope: list[str]) -> Any:
+    """A retraction: of everything, or of what `scope` lists as `categories` and `recipients`."""
+    data = {"retraction": uuid4(), "purposes": purposes or ["mentor-matching"], "version": version} | scope
     return record("throughgate.client.withdrawn.v1", client, data)
 
 
@@ -249,7 +252,7 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
     await database.run(service.run_round)
     requests = {r.data.client: r for r in await asked(database)}
     await take(database, answered(matched, requests[matched].data.message.offer, "accepted"))
-    gone = [withdrawn(matched, 1), withdrawn(offered, 1)]
+    gone = [withdrawn(matched, 2), withdrawn(offered, 2)]
     await take(database, *gone)
     await take(database, *gone)
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged] * 2
@@ -263,6 +266,77 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
     assert len(await asked(database)) == 1
 
 
+async def offered(database: Database, client: UUID) -> Any:
+    """Run a round, and give the one request that it made for this client."""
+    await database.run(service.run_round)
+    [request] = [r for r in await asked(database) if isinstance(r, OfferRequested) and r.data.client == client]
+    return request
+
+
+async def test_a_scheme_that_may_know_no_more_loses_the_match_and_another_is_asked(database: Database) -> None:
+    first = await put(database)
+    client, other = uuid4(), uuid4()
+    await take(database, waits(client))
+    request = await offered(database, client)
+    await take(database, answered(client, request.data.message.offer, "accepted"))
+    await put(database, caseload_limit=5, scheme="others")
+    await take(database, waits(other))
+    goes_on = await offered(database, other)
+    before = await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section")))
+    gone = [withdrawn(c, 2, recipients=["mentors"]) for c in (client, other)]
+    await take(database, *gone)
+    await take(database, *gone)
+    assert [type(r) for r in await asked(database)] == [RetractionAcknowledged] * 2
+    assert await matches(database, client) == [("ended", "consent-withdrawn")]
+    assert await matches(database, other) == [("requested", None)], "it is another scheme's"
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == before
+    await take(database, waits(client, decided_on=2), waits(other, decided_on=2))
+    again = await offered(database, client)
+    assert (again.data.recipient, goes_on.data.recipient) == ("others", "others")
+    assert (await database.run(service.run_round)).offers == [], "nobody is told twice"
+    await take(database, settled(client, request.data.request, "sent"))
+    assert await matches(database, client) == [("requested", None), ("ended", "consent-withdrawn")]
+    # with nobody else the door is asked, once, and says why not
+    await put(database, again.data.message.mentor, scheme="others", available=False)
+    await take(database, answered(client, again.data.message.offer, "declined", "others", decided_on=2))
+    last = await offered(database, client)
+    assert last.data.message.mentor == first
+    await take(database, settled(client, last.data.request, "denied"))
+    done = await database.run(service.run_round)
+    assert (done.offers, done.unmatched[client]["sharing-denied"]) == ([], 1)
+
+
+async def test_a_scheme_is_asked_as_before_when_more_was_said(database: Database) -> None:
+    mentor = await put(database, pathways=[HOME])
+    await put(database, scheme="others")
+    client = uuid4()
+    await take(database, waits(client), withdrawn(client, 2, recipients=["mentors"]), waits(client, decided_on=3))
+    assert (await offered(database, client)).data.message.mentor == mentor
+
+
+async def test_a_match_goes_on_while_what_it_rests_on_is_there(database: Database) -> None:
+    await put(database, caseload_limit=5)
+    client = uuid4()
+    await take(database, waits(client))
+    request = await offered(database, client)
+    await take(database, settled(client, request.data.request, "sent"))
+    await take(database, withdrawn(client, 2, categories=[HOME]))
+    assert [type(r) for r in await asked(database)] == [RetractionAcknowledged]
+    assert await matches(database, client) == [("offered", None)]
+    kept = "SELECT category FROM section ORDER BY category"
+    assert list(await database.run(lambda s: s.scalars(text(kept)))) == ["custody-and-release", "risk"]
+    explanation = await database.run(lambda s: s.scalar(text("SELECT explanation FROM match")))
+    assert explanation == {}, "the pathways spoke for the pair"
+    await take(database, waits(client, decided_on=1))  # from before it: it is not taken
+    assert list(await database.run(lambda s: s.scalars(text(kept)))) == ["custody-and-release", "risk"]
+    await take(database, withdrawn(client, 3, categories=["risk"]))
+    assert await matches(database, client) == [("withdrawn", "consent-withdrawn")]
+    assert [type(r) for r in await asked(database)] == [RetractionAcknowledged]
+    assert (await database.run(service.run_round)).unmatched == {client: {"risk-unknown": 1}}
+    await take(database, waits(client, decided_on=3))
+    assert (await offered(database, client)).data.message.offer != request.data.message.offer
+
+
 async def test_what_changes_while_a_round_thinks_is_seen(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     mentors = [await put(database) for _ in range(3)]
     clients = [uuid4() for _ in range(3)]
@@ -271,7 +345,7 @@ async def test_what_changes_while_a_round_thinks_is_seen(database: Database, mon
 
     def meanwhile(*given: Any) -> domain.Solution:
         found = think(*given)
-        for change in (take(database, withdrawn(clients[0], 1)), put(database, mentors[0], approved=False)):
+        for change in (take(database, withdrawn(clients[0], 2)), put(database, mentors[0], approved=False)):
             asyncio.run_coroutine_threadsafe(change, loop).result(10)
         return found
 
@@ -299,7 +373,7 @@ async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Databa
     client = uuid4()
     await take(database, waits(client))
     sections = await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section")))
-    await take(database, withdrawn(client, 1, "referral", "release-notification"))
+    await take(database, withdrawn(client, 2, "referral", "release-notification"))
     [acknowledged] = await asked(database)
     assert isinstance(acknowledged, RetractionAcknowledged)
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == sections
@@ -314,9 +388,9 @@ async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database, mo
     await database.run(service.run_round)
     await take(database, waits(waiting), waits(other))
     await asked(database)
-    await poisoned(database, monkeypatch, withdrawn(matched, 1))
-    await poisoned(database, monkeypatch, withdrawn(waiting, 1))
-    await poisoned(database, monkeypatch, withdrawn(other, 1, "referral"))
+    await poisoned(database, monkeypatch, withdrawn(matched, 2))
+    await poisoned(database, monkeypatch, withdrawn(waiting, 2))
+    await poisoned(database, monkeypatch, withdrawn(other, 2, "referral"))
     assert set(await database.run(lambda s: s.scalars(text("SELECT client FROM section")))) == {other}
     [row] = await database.run(lambda s: service.matches(s, matched, None, 50, within=None))
     assert (row.state, row.explanation) == ("requested", {})
@@ -346,7 +420,7 @@ async def test_an_agency_sees_its_own_matches(database: Database, call: Call) ->
     assert await seen("other-mentors") == []
     assert await seen("anybody", "operator") == [id]
     await take(database, answered(client, request.data.message.offer, "accepted"))
-    await take(database, withdrawn(client, 1))
+    await take(database, withdrawn(client, 2))
     assert await seen("hmp-leeds") == await seen("mentors") == [id]
 
 
@@ -362,6 +436,36 @@ async def test_an_agency_writes_its_own_volunteers(database: Database, call: Cal
     assert await write("mentors", "mentors") == (204, None)
     assert await write("others", "others") == (403, "not-yours"), "it takes over no volunteer"
     assert await write("others", "mentors") == (403, "not-yours"), "it gives none away"
-    [kept] = await database.run(lambda s: service.volunteers(s, 10))
+    [kept] = await database.run(lambda s: service.volunteers(s, 10, within=None))
     assert kept.scheme == "mentors"
     assert await write("others", "clerks", "operator") == (204, None)
+
+
+async def test_an_agency_sees_its_own_volunteers(database: Database, call: Call) -> None:
+    mine, theirs = str(await put(database)), str(await put(database, scheme="others"))
+
+    async def seen(agency: str, *scopes: str) -> set[str]:
+        answer = await call("GET", "/volunteers", agency, "matches:read", *scopes)
+        return {row["id"] for row in answer.json()}
+
+    assert await seen("mentors") == {mine}
+    assert await seen("others") == {theirs}
+    assert await seen("hmp-leeds") == set()
+    assert await seen("anybody", "operator") == {mine, theirs}
+
+
+async def test_an_agency_sees_of_a_round_what_goes_by_its_own_assessment(database: Database, call: Call) -> None:
+    await put(database)
+    matched, waiting, another = uuid4(), uuid4(), uuid4()
+
+    async def ran(agency: str, *scopes: str) -> tuple[int, set[str]]:
+        answer = (await call("POST", "/rounds", agency, "rounds:run", *scopes)).json()
+        return len(answer["offers"]), set(answer["unmatched"])
+
+    await take(database, waits(matched), waits(waiting, harm="high"))
+    assert await ran("hmp-leeds") == (1, {str(waiting)})
+    await put(database)
+    await take(database, waits(another))
+    assert await ran("mentors") == (0, set()), "the scheme hears of its offer from the door, if at all"
+    assert await ran("anybody", "operator") == (0, {str(waiting)})
+    assert [state for state, _ in await matches(database, another)] == ["requested"], "the round ran for everybody"

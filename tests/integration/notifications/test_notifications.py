@@ -73,8 +73,9 @@ def settled(client: UUID, request: UUID, outcome: str) -> Any:
     return record("throughgate.request.settled.v1", client, data)
 
 
-def withdrawn(client: UUID, version: int, *purposes: str) -> Any:
-    data = {"retraction": uuid4(), "purposes": purposes or ["release-notification"], "version": version}
+def withdrawn(client: UUID, version: int, *purposes: str, **scope: list[str]) -> Any:
+    """A retraction: of everything, or of what `scope` lists as `categories` and `recipients`."""
+    data = {"retraction": uuid4(), "purposes": purposes or ["release-notification"], "version": version} | scope
     return record("throughgate.client.withdrawn.v1", client, data)
 
 
@@ -240,7 +241,7 @@ async def test_withdrawal_cancels_erases_and_is_remembered(database: Database) -
     client = uuid4()
     await take(database, custody(client))
     [eve] = await at(database, due_at(EVE, RELEASE))
-    gone = withdrawn(client, 1)
+    gone = withdrawn(client, 2)
     await take(database, gone)
     await take(database, gone)
     [acknowledged] = await at(database, due_at(EVE, RELEASE))
@@ -258,6 +259,58 @@ async def test_withdrawal_cancels_erases_and_is_remembered(database: Database) -
     await take(database, custody(client, decided_on=2))
     assert len(await at(database, due_at(MORNING, RELEASE))) == 2
     assert len(await steps(database, client)) == 2
+
+
+async def test_whom_nothing_more_may_be_told_has_its_steps_cancelled(database: Database) -> None:
+    await partner(database, "mentors", "LEI")
+    await partner(database, "police-leeds", "LEI")
+    client = uuid4()
+    await take(database, custody(client))
+    eves = {r.data.recipient: r for r in await at(database, due_at(EVE, RELEASE))}
+    await take(database, *(settled(client, r.data.request, "sent") for r in eves.values()))
+    gone = withdrawn(client, 2, recipients=["mentors"])
+    await take(database, gone)
+    await take(database, gone)
+    assert await steps(database, client) == [
+        [
+            ("day-before", "mentors", "sent"),
+            ("day-before", "police-leeds", "sent"),
+            ("morning-of-release", "mentors", "cancelled"),
+            ("morning-of-release", "police-leeds", "planned"),
+        ]
+    ]
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 1
+    acknowledged, morning = await at(database, due_at(MORNING, RELEASE))
+    assert isinstance(acknowledged, RetractionAcknowledged)
+    assert morning.data.recipient == "police-leeds"
+    # what is still permitted comes anew: the door decides whether the step may go on another basis
+    await take(database, custody(client, decided_on=2))
+    [asked_again] = await at(database, due_at(MORNING, RELEASE))
+    assert (asked_again.data.recipient, asked_again.data.message.step) == ("mentors", "morning-of-release")
+    await take(database, settled(client, asked_again.data.request, "denied"))
+    await take(database, custody(client, decided_on=2))
+    assert await at(database, due_at(MORNING, RELEASE)) == [], "nobody is told twice"
+
+
+async def test_a_plan_stands_while_custody_and_release_is_there(database: Database) -> None:
+    await partner(database, "mentors", "LEI")
+    client = uuid4()
+    await take(database, custody(client))
+    await take(database, withdrawn(client, 2, categories=["identity", "risk"]))
+    assert await database.run(lambda s: s.scalar(text("SELECT tombstone FROM client"))) == 2
+    acknowledged, eve = await at(database, due_at(EVE, RELEASE))
+    assert isinstance(acknowledged, RetractionAcknowledged)
+    await take(database, settled(client, eve.data.request, "sent"))
+    await take(database, withdrawn(client, 3, categories=["custody-and-release"]))
+    assert [type(r) for r in await at(database, due_at(MORNING, RELEASE))] == [RetractionAcknowledged]
+    [plan] = await database.run(lambda s: service.plans(s, client, 10, within=None))
+    assert (plan.state, plan.reason, plan.steps) == ("cancelled", "consent-withdrawn", {"sent": 1, "cancelled": 1})
+    assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
+    await take(database, custody(client, decided_on=2))
+    assert await at(database, due_at(MORNING, RELEASE)) == [], "it is from before the retraction"
+    await take(database, custody(client, decided_on=3))
+    again = await at(database, due_at(MORNING, RELEASE))
+    assert {r.data.message.step for r in again} == {"day-before", "morning-of-release"}, "who had to erase is told anew"
 
 
 async def test_two_recipients_get_no_reference_in_common(database: Database) -> None:
@@ -279,7 +332,7 @@ async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Databa
     await partner(database, "mentors", "LEI")
     client = uuid4()
     await take(database, custody(client))
-    await take(database, withdrawn(client, 1, "referral", "mentor-matching"))
+    await take(database, withdrawn(client, 2, "referral", "mentor-matching"))
     [acknowledged] = await at(database, datetime.now(UTC))
     assert isinstance(acknowledged, RetractionAcknowledged)
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 1
@@ -291,8 +344,8 @@ async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database, mo
     await partner(database, "mentors", "LEI")
     gone, other = uuid4(), uuid4()
     await take(database, custody(gone), custody(other))
-    await poisoned(database, monkeypatch, withdrawn(gone, 1))
-    await poisoned(database, monkeypatch, withdrawn(other, 1, "referral"))
+    await poisoned(database, monkeypatch, withdrawn(gone, 2))
+    await poisoned(database, monkeypatch, withdrawn(other, 2, "referral"))
     assert set(await database.run(lambda s: s.scalars(text("SELECT client FROM section")))) == {other}
     facts = "SELECT client FROM step WHERE for_date IS NOT NULL OR due_at IS NOT NULL"
     assert set(await database.run(lambda s: s.scalars(text(facts)))) == {other}

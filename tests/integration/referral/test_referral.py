@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import pytest
 from aiokafka import ConsumerRecord
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from support import servers
 
 from contracts.requests import REQUESTS, ReferralRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
@@ -28,7 +31,7 @@ from throughgate.issuer import Issuer
 DatabaseOf = Callable[[str], Awaitable[Database]]
 Call = Callable[..., Awaitable[httpx.Response]]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
-HOME = Category.NEEDS_ACCOMMODATION
+HOME, WORK = Category.NEEDS_ACCOMMODATION, Category.NEEDS_ETE
 
 
 def record(type: str, client: UUID, data: dict[str, Any], id: str | None = None) -> ConsumerRecord[Any, Any]:
@@ -71,14 +74,17 @@ def settled(client: UUID, request: UUID, outcome: str) -> Any:
     return record("throughgate.request.settled.v1", client, data)
 
 
-def answered(client: UUID, referral: UUID, answer: str, provider: str, reason: str | None = None) -> Any:
+def answered(
+    client: UUID, referral: UUID, answer: str, provider: str, reason: str | None = None, decided_on: int = 1
+) -> Any:
     message = {"referral": referral, "answer": answer, "reason": reason}
-    data = {"purpose": "referral", "sections": [], "receipt": receipt(), "provider": provider, "message": message}
-    return record("throughgate.referral.answer-passed.v1", client, data)
+    data = {"purpose": "referral", "sections": [], "receipt": receipt(decided_on), "provider": provider}
+    return record("throughgate.referral.answer-passed.v1", client, data | {"message": message})
 
 
-def withdrawn(client: UUID, version: int, *purposes: str) -> Any:
-    data = {"retraction": uuid4(), "purposes": purposes or ["referral"], "version": version}
+def withdrawn(client: UUID, version: int, *purposes: str, **scope: list[str]) -> Any:
+    """A retraction: of everything, or of what `scope` lists as `categories` and `recipients`."""
+    data = {"retraction": uuid4(), "purposes": purposes or ["referral"], "version": version} | scope
     return record("throughgate.client.withdrawn.v1", client, data)
 
 
@@ -234,6 +240,18 @@ async def test_denied_waits_as_a_draft_with_the_rules_and_is_asked_when_facts_co
     assert third.data.request not in (request.data.request, again.data.request)
 
 
+async def test_where_the_door_denied_comes_last_when_facts_come_anew(database: Database) -> None:
+    await put(database, "best", assured_date=date(2026, 6, 1))
+    await put(database, "second")
+    client = uuid4()
+    await take(database, needs_home(client))
+    [one] = await asked(database)
+    await take(database, settled(client, one.data.request, "denied"), needs_home(client))
+    [two] = await asked(database)
+    assert (one.data.recipient, two.data.recipient) == ("best", "second")
+    assert one.data.message.referral == two.data.message.referral
+
+
 async def test_capacity_is_held_and_freed(database: Database) -> None:
     await put(database, "house", capacity=1)
     clients = [uuid4(), uuid4()]
@@ -241,7 +259,7 @@ async def test_capacity_is_held_and_freed(database: Database) -> None:
     [request] = await asked(database)
     [draft] = await listed(database, clients[1])
     assert (request.data.client, draft.state) == (clients[0], "draft")
-    await take(database, withdrawn(clients[0], 1), needs_home(clients[1]))
+    await take(database, withdrawn(clients[0], 2), needs_home(clients[1]))
     acknowledged, asked_again = await asked(database)
     assert isinstance(acknowledged, RetractionAcknowledged)
     assert asked_again.data.client == clients[1]
@@ -268,13 +286,163 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
     await take(database, needs_home(client, decided_on=3))
     [anew] = await asked(database)
     assert anew.data.message.referral != request.data.message.referral
-    await take(database, needs_home(client, decided_on=3), withdrawn(client, 3), needs_home(client, decided_on=4))
+    await take(database, needs_home(client, decided_on=3), withdrawn(client, 4), needs_home(client, decided_on=5))
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged, ReferralRequested]
     assert sorted(r.state for r in await listed(database, client)) == [
         "awaiting-sharing-decision",
         "withdrawn",
         "withdrawn",
     ]
+
+
+async def kept(database: Database) -> set[str]:
+    """The categories of which a section is kept."""
+    return set(await database.run(lambda s: s.scalars(text("SELECT category FROM section"))))
+
+
+async def told(database: Database, client: UUID, request: Any) -> None:
+    """The door said that the provider was told, and the provider accepted."""
+    await take(database, settled(client, request.data.request, "sent"))
+    await take(database, answered(client, request.data.message.referral, "accepted", request.data.recipient))
+
+
+async def test_what_one_agency_may_know_no_more_goes_to_the_next_best_at_once(database: Database) -> None:
+    """The service keeps its facts; the agency is not asked again, and the next one is asked once."""
+    await put(database, "best", assured_date=date(2026, 6, 1))
+    await put(database, "second")
+    await put(database, "trainers", pathways=[WORK])
+    client = uuid4()
+    await take(database, needs_home(client), snapshot(client, section(WORK, {"level": "soon"})))
+    home, work = await asked(database)
+    await told(database, client, home)
+    gone = withdrawn(client, 2, recipients=["best"])
+    await take(database, gone)
+    await take(database, gone)
+    next_best, acknowledged = await asked(database)
+    assert isinstance(acknowledged, RetractionAcknowledged)
+    assert (next_best.data.recipient, next_best.data.origin) == ("second", "hmp-leeds")
+    rows = {r.id: r for r in await listed(database, client)}
+    ended, made = rows[home.data.message.referral], rows[next_best.data.message.referral]
+    assert (ended.state, made.follows) == ("withdrawn", ended.id)
+    _, history = await database.run(lambda s: service.referral(s, ended.id, within=None))
+    assert (history[-1].by, history[-1].reason) == ("client", "consent-withdrawn")
+    assert rows[work.data.message.referral].state == "awaiting-sharing-decision"
+    assert await kept(database) == {"identity", HOME, WORK}
+    held = {s.organization: s.held for s in await database.run(lambda s: service.services(s, None, 10))}
+    assert held == {"best": 0, "second": 1, "trainers": 1}
+    # what is still permitted comes anew, decided on the version of the retraction
+    await take(database, needs_home(client, decided_on=2), settled(client, next_best.data.request, "sent"))
+    assert await asked(database) == [], "nobody is told twice"
+    # and the agency comes last until more was said about sharing
+    await take(database, answered(client, next_best.data.message.referral, "declined", "second"))
+    assert await asked(database) == [], "an answer from before the retraction is not taken"
+    late = answered(client, next_best.data.message.referral, "declined", "second", decided_on=2)
+    await put(database, "third", assured_date=date(2020, 1, 1))
+    await take(database, late)
+    [third] = await asked(database)
+    assert third.data.recipient == "third"
+
+
+async def test_with_nobody_else_the_door_is_asked_again_and_says_why_not(database: Database) -> None:
+    """Not at once, but when it says what is still permitted: the agency may be told on another basis."""
+    await put(database, "only")
+    client = uuid4()
+    await take(database, needs_home(client))
+    [one] = await asked(database)
+    await take(database, withdrawn(client, 2, recipients=["only"]))
+    assert [type(r) for r in await asked(database)] == [RetractionAcknowledged]
+    draft, ended = await listed(database, client)
+    assert (draft.state, draft.follows, ended.state) == ("draft", ended.id, "withdrawn")
+    await take(database, settled(client, one.data.request, "cancelled"))
+    assert await asked(database) == [], "it was of the referral that ended"
+    await take(database, needs_home(client, decided_on=2))
+    [again] = await asked(database)
+    assert again.data.message.referral == draft.id
+    await take(database, settled(client, again.data.request, "denied"))
+    draft, _ = await listed(database, client)
+    assert (draft.state, draft.withheld[0]["rule"]) == ("draft", "no-agreement")
+    assert [s.held for s in await database.run(lambda s: service.services(s, None, 10))] == [0]
+    await put(database, "other", assured_date=None)
+    await take(database, needs_home(client, decided_on=2))
+    [other] = await asked(database)
+    assert other.data.recipient == "other", "where the door denied comes last"
+
+
+async def test_what_was_avoided_is_chosen_again_when_more_was_said(database: Database) -> None:
+    await put(database, "best", capacity=9, assured_date=date(2026, 6, 1))
+    await put(database, "second", capacity=9)
+    early, late = uuid4(), uuid4()
+    for client in (early, late):
+        await take(database, snapshot(client), withdrawn(client, 2, recipients=["best"]))
+    await asked(database)
+    await take(database, needs_home(early, decided_on=2), needs_home(late, decided_on=3))
+    assert {r.data.client: r.data.recipient for r in await asked(database)} == {early: "second", late: "best"}
+
+
+async def test_a_retracted_category_ends_only_what_rests_on_it(database: Database) -> None:
+    await put(database, "house")
+    await put(database, "trainers", pathways=[WORK])
+    client = uuid4()
+    await take(database, needs_home(client), snapshot(client, section(WORK, {"level": "soon"})))
+    home, work = await asked(database)
+    await told(database, client, home)
+    await told(database, client, work)
+    await take(database, withdrawn(client, 2, categories=[HOME, "health"]))
+    assert [type(r) for r in await asked(database)] == [RetractionAcknowledged], "nobody else is asked about it"
+    rows = {r.pathway: r for r in await listed(database, client)}
+    assert (rows[HOME].state, rows[HOME].eligibility) == ("withdrawn", [])
+    assert rows[WORK].state == "accepted"
+    assert rows[WORK].eligibility != []
+    assert await kept(database) == {"identity", WORK}
+    assert await database.run(lambda s: s.scalar(text("SELECT tombstone FROM client"))) == 2
+    # a record from before it that is read again, and the snapshot of what is still permitted
+    await take(
+        database, needs_home(client, decided_on=1), snapshot(client, section(WORK, {"level": "soon"}), decided_on=2)
+    )
+    assert await asked(database) == []
+    assert await kept(database) == {"identity", WORK}
+    # still permitted on another basis: the need is there, so it is referred again, once
+    await take(database, needs_home(client, decided_on=2), needs_home(client, decided_on=2))
+    [again] = await asked(database)
+    assert again.data.message.referral != home.data.message.referral
+    await take(database, withdrawn(client, 3, categories=["identity"]))
+    rows = {r.id: r for r in await listed(database, client)}
+    assert {r.state for r in rows.values()} == {"withdrawn", "accepted", "awaiting-sharing-decision"}
+    assert {str(r.eligibility) for r in rows.values()} == {"[]"}, "every choice looked at the age"
+    assert await kept(database) == {HOME, WORK}
+
+
+async def test_of_one_agency_and_one_category_only_that_referral_ends(database: Database) -> None:
+    await put(database, "house", pathways=[HOME, WORK], capacity=5)
+    client = uuid4()
+    await take(database, needs_home(client), snapshot(client, section(WORK, {"level": "soon"})))
+    await asked(database)
+    await take(database, withdrawn(client, 2, recipients=["house"], categories=[WORK, "contact"]))
+    states = {(r.pathway, r.state) for r in await listed(database, client)}
+    assert states == {(HOME, "awaiting-sharing-decision"), (WORK, "withdrawn"), (WORK, "draft")}
+    assert await kept(database) == {"identity", HOME, WORK}
+
+
+async def test_nothing_is_acknowledged_that_was_not_erased(database: Database, address: servers.Address) -> None:
+    """Erasing and acknowledging are one transaction: where the one fails there is not the other."""
+    await put(database, "house")
+    client = uuid4()
+    await take(database, needs_home(client))
+    await asked(database)
+    gone = withdrawn(client, 2)
+    owner = await asyncpg.connect(servers.RunningPostgres(address).url(database.engine.url.database))
+    try:
+        await owner.execute("CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'")
+        await owner.execute("CREATE TRIGGER fails BEFORE DELETE ON section EXECUTE FUNCTION fails()")
+        with pytest.raises(DBAPIError):
+            await take(database, gone)
+        assert await asked(database) == []
+        await owner.execute("DROP TRIGGER fails ON section")
+    finally:
+        await owner.close()
+    await take(database, gone)
+    assert [type(r) for r in await asked(database)] == [RetractionAcknowledged]
+    assert await kept(database) == set()
 
 
 async def test_a_large_batch_gives_no_place_twice(database: Database) -> None:
@@ -328,7 +496,7 @@ async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Databa
     client = uuid4()
     await take(database, needs_home(client))
     [request] = await asked(database)
-    await take(database, withdrawn(client, 1, "mentor-matching", "release-notification"))
+    await take(database, withdrawn(client, 2, "mentor-matching", "release-notification"))
     [acknowledged] = await asked(database)
     assert isinstance(acknowledged, RetractionAcknowledged)
     assert [r.state for r in await listed(database, client)] == ["awaiting-sharing-decision"]
@@ -342,9 +510,9 @@ async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database, mo
     clients = [uuid4() for _ in range(4)]
     await take(database, *(needs_home(c) for c in clients[:3]))
     await asked(database)
-    await poisoned(database, monkeypatch, withdrawn(clients[0], 1))
-    await poisoned(database, monkeypatch, withdrawn(clients[3], 1))
-    await poisoned(database, monkeypatch, withdrawn(clients[1], 1, "mentor-matching"))
+    await poisoned(database, monkeypatch, withdrawn(clients[0], 2))
+    await poisoned(database, monkeypatch, withdrawn(clients[3], 2))
+    await poisoned(database, monkeypatch, withdrawn(clients[1], 2, "mentor-matching"))
     await poisoned(database, monkeypatch, needs_home(clients[2]))
     left = await database.run(lambda s: s.scalars(text("SELECT DISTINCT client FROM section")))
     assert set(left) == set(clients[1:3])

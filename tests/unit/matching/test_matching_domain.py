@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.cleared import Section, Stop
 from contracts.vocabulary import Category
 from matching.domain import (
+    AVOIDED,
     MOVES,
     OPEN,
     RULES,
@@ -23,7 +25,6 @@ from matching.domain import (
     Pair,
     Profile,
     Reason,
-    Section,
     State,
     Volunteer,
     bars,
@@ -240,7 +241,45 @@ def test_withdrawal_leaves_a_tombstone_and_nothing_else() -> None:
     found = _client(("prison", Category.RISK, 0, {"harm": "low"}))
     states = [State.REQUESTED, State.OFFERED, State.ACTIVE]
     found.matches = [Match(found.reference, uuid4(), "mentors", NOW, state=state) for state in states]
-    found.withdraw(4, NOW)
+    found.stop(Stop(4), NOW)
     assert [m.state for m in found.matches] == [State.WITHDRAWN, State.WITHDRAWN, State.ENDED]
     assert {m.reason for m in found.matches} == {Reason.CONSENT_WITHDRAWN}
     assert (found.sections, found.waiting_since, found.tombstone) == ({}, None, 4)
+
+
+@pytest.mark.parametrize(
+    ("stop", "ends"),
+    [
+        (Stop(4, frozenset({Category.RISK})), True),
+        (Stop(4, frozenset({Category.IDENTITY})), True),
+        (Stop(4, frozenset({Category.EQUALITY, Category.CONTACT})), False),
+        (Stop(4, recipients=frozenset({"mentors"})), True),
+        (Stop(4, recipients=frozenset({"others"})), False),
+        (Stop(4, frozenset({Category.IDENTITY}), frozenset({"mentors"})), True),
+        (Stop(4, frozenset({Category.RISK}), frozenset({"mentors"})), False),
+    ],
+)
+def test_a_match_goes_on_while_what_it_rests_on_is_there(stop: Stop, ends: bool) -> None:
+    found = _client(("prison", Category.RISK, 0, {"harm": "low"}), ("prison", Category.EQUALITY, 0, {"language": "en"}))
+    made = Match(found.reference, uuid4(), "mentors", NOW, state=State.ACTIVE, explanation={"scores": {"language": 10}})
+    found.matches.append(made)
+    found.stop(stop, NOW)
+    assert (made.state, made.reason) == ((State.ENDED, Reason.CONSENT_WITHDRAWN) if ends else (State.ACTIVE, None))
+    left = {category for _, category in found.sections}
+    gone = stop.categories or frozenset(Category) if stop.recipients is None else frozenset()
+    assert left == {Category.RISK, Category.EQUALITY} - gone
+    assert (made.explanation == {}) == (stop.recipients is None and stop.categories != frozenset({Category.CONTACT}))
+    told = stop.takes(Category.IDENTITY)
+    assert (found.waiting_since, found.avoided) == (NOW, stop.recipients if stop.recipients and told else set())
+
+
+def test_an_avoided_scheme_is_asked_only_where_nobody_else_can() -> None:
+    first, second = replace(SOMEBODY, client=uuid4()), replace(SOMEBODY, client=uuid4())
+    kept, other = replace(MENTOR, id=uuid4(), scheme="kept"), replace(MENTOR, id=uuid4(), scheme="other")
+    past = {(first.client, "kept"): frozenset({AVOIDED})}
+    pairs = {a.client.client: a.volunteer.scheme for a in solve([first], [kept, other], past, NOW).assignments}
+    assert pairs == {first.client: "other"}
+    pairs = {a.client.client: a.volunteer.scheme for a in solve([first, second], [kept, other], past, NOW).assignments}
+    assert pairs == {first.client: "other", second.client: "kept"}
+    pairs = {a.client.client: a.volunteer.scheme for a in solve([first], [kept], past, NOW).assignments}
+    assert pairs == {first.client: "kept"}, "the door decides, and says why not"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.cleared import Section, Stop
 from contracts.vocabulary import Category
 from notifications.domain import (
     LONDON,
@@ -17,7 +18,6 @@ from notifications.domain import (
     Plan,
     PlanReason,
     PlanState,
-    Section,
     StepName,
     StepState,
     due_at,
@@ -171,7 +171,29 @@ def test_withdrawal_leaves_a_tombstone_and_nothing_else() -> None:
     client.replan([Partner("a", "*", BOTH)], NOW)
     plan = client.plan()
     assert plan is not None
-    client.withdraw(4)
+    client.stop(Stop(4))
     assert (plan.origin, plan.prison, plan.release_date) == (None, None, None)
     assert {(s.state, s.for_date, s.due_at) for s in plan.steps} == {(StepState.CANCELLED, None, None)}
     assert (client.sections, client.tombstone, client.plan()) == ({}, 4, None)
+
+
+@pytest.mark.parametrize(
+    ("stop", "planned"),
+    [
+        (Stop(4, frozenset({Category.RISK})), {"a", "b"}),
+        (Stop(4, frozenset({Category.CUSTODY_AND_RELEASE})), set()),
+        (Stop(4, recipients=frozenset({"a"})), {"b"}),
+        (Stop(4, frozenset({Category.RISK}), frozenset({"a"})), {"a", "b"}),
+        (Stop(4, frozenset({Category.CUSTODY_AND_RELEASE}), frozenset({"a"})), {"b"}),
+    ],
+)
+def test_a_retraction_cancels_the_steps_that_it_reaches(stop: Stop, planned: set[str]) -> None:
+    client, partners = Client(uuid4()), [Partner("a", "*", BOTH), Partner("b", "*", BOTH)]
+    client.keep(custody("hmp-leeds", 0, "2026-06-10"))
+    client.replan(partners, NOW)
+    [plan] = client.plans
+    client.stop(stop)
+    client.replan(partners, NOW)
+    client.replan(partners, NOW)
+    assert {s.recipient for s in plan.steps if s.state == StepState.PLANNED} == planned
+    assert (plan.release_date is None) == (client.sections == {}) == (not planned)

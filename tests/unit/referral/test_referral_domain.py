@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.cleared import Section, Stop
 from contracts.vocabulary import Category
 from referral.domain import (
     CLOSED,
@@ -18,7 +19,6 @@ from referral.domain import (
     NotAllowedError,
     Reason,
     Referral,
-    Section,
     Service,
     State,
     age_on,
@@ -100,13 +100,6 @@ def test_whatever_is_tried_a_closed_referral_stays_and_the_history_tells_all(
     assert made.holds_place == (made.state in HOLDING)
 
 
-@given(st.integers(0, 50), st.lists(st.integers(0, 50)))
-def test_a_tombstone_covers_what_rests_on_nothing_newer(tombstone: int, consents: list[int]) -> None:
-    found = Client(uuid4(), tombstone)
-    assert found.covered(consents) == (bool(consents) and max(consents, default=0) <= tombstone)
-    assert not Client(uuid4()).covered(consents)
-
-
 @given(st.permutations(range(5)))
 def test_the_newest_section_of_a_source_stays_in_whatever_order(order: list[int]) -> None:
     found = client()
@@ -176,12 +169,49 @@ def test_withdrawal_leaves_a_tombstone_and_nothing_else() -> None:
     found = client("1990-01-01")
     open_one, done = referral(found, uuid4(), State.SENT), referral(found, uuid4(), State.COMPLETED)
     open_one.eligibility = [{"eligible": True}]
-    found.withdraw(7, NOW)
+    found.stop(Stop(7), NOW)
     assert (open_one.state, done.state) == (State.WITHDRAWN, State.COMPLETED)
     assert (open_one.moves[-1].reason, open_one.eligibility) == (Reason.CONSENT_WITHDRAWN, [])
     assert (found.sections, found.tombstone) == ({}, 7)
-    found.withdraw(3, NOW)
+    found.stop(Stop(3), NOW)
     assert found.tombstone == 7
+
+
+@given(
+    st.sampled_from(State),
+    st.sampled_from([None, "house", "hostel"]),
+    st.none() | st.frozensets(st.sampled_from([HOME, Category.NEEDS_ETE, Category.IDENTITY])),
+    st.none() | st.frozensets(st.sampled_from(["house", "hostel"]), min_size=1),
+)
+def test_a_retraction_ends_what_it_reaches_and_nothing_else(
+    state: State, provider: str | None, categories: frozenset[Category] | None, recipients: frozenset[str] | None
+) -> None:
+    found = client("1990-01-01")
+    found.keep(Section("hmp-leeds", HOME, NOW, {"level": "soon"}))
+    made = referral(found, uuid4(), state)
+    made.provider, made.eligibility = provider, [{"eligible": True}]
+    found.stop(Stop(7, categories, recipients), NOW)
+    named = categories is None or HOME in categories
+    told = recipients is None or (provider in recipients and state != State.DRAFT)
+    assert (made.state != state) == (state not in CLOSED and named and told)
+    erased = recipients is None and named
+    assert (("hmp-leeds", HOME) in found.sections) == (not erased)
+    aged = recipients is None and (categories is None or Category.IDENTITY in categories)
+    assert (made.eligibility == []) == (erased or aged), "what was told of a choice goes with what it was told by"
+    need = categories is None or bool(categories & {HOME, Category.NEEDS_ETE})
+    avoided = recipients if recipients and need else frozenset()
+    assert (found.avoided, found.tombstone) == (avoided, 7)
+    found.heard(7)
+    assert found.avoided == avoided, "nothing was said since"
+    found.heard(8)
+    assert found.avoided == set()
+
+
+def test_an_avoided_agency_is_chosen_only_where_there_is_no_other() -> None:
+    best, other = service(organization="best", assured_date=date(2026, 6, 1)), service(organization="other")
+    assert choose([best, other], client(), HOME, None, NOW)[0] is best
+    assert choose([best, other], client(), HOME, None, NOW, {"best"})[0] is other
+    assert choose([best], client(), HOME, None, NOW, {"best"})[0] is best
 
 
 @given(st.dates(date(1920, 1, 1), date(2010, 1, 1)), st.dates(date(2020, 1, 1), date(2030, 1, 1)))
