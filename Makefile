@@ -13,7 +13,7 @@ PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard schemas/pyproject.toml libs
 SOURCES := $(wildcard schemas libs services deploy tests bench)
 TYPED := $(wildcard $(addsuffix /*.py,bench) tests) $(PACKAGES)
 
-.PHONY: help install demo test lint format bench-pipeline bench-decide lock schemas clean
+.PHONY: help install demo test lint format bench-pipeline bench-decide bench-withdraw bench-disclose lock schemas clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,12 @@ format: install ## put the sources in order
 
 bench-pipeline: install ## measure the way of an event through the whole system
 	$(BIN)/python bench/pipeline.py $(ARGS)
+
+bench-withdraw: install ## measure withdrawals under full load: how soon they are done, and that nothing leaves behind them
+	$(BIN)/python -m bench.withdraw $(ARGS)
+
+bench-disclose: install ## measure one discloser and two, beside the bare loop, and what the ledger costs
+	$(BIN)/python -m bench.disclose $(ARGS)
 
 bench-decide: $(VENV)/bench.stamp ## measure the rules alone, beside Cedar, Rego and Casbin, and with a full store
 	$(BIN)/python -m bench.decide $(ARGS)

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from contracts.heads import new_signing_key
+from contracts.merkle import spell
 from throughgate.provision import databases, topics
 from throughgate.story.cast import read_agencies
 from throughgate.story.tokens import StoredIssuer
@@ -54,6 +56,9 @@ def main(folder: Path) -> None:
             write(mine / "THROUGHGATE_AGENCY_DATABASE_URL", url("consent", ours["consent"].agency))
         if kind.kafka_user:
             write(mine / "THROUGHGATE_KAFKA_PASSWORD", known[kind.kafka_user])
+    signing_key = folder / "consent" / "discloser" / "THROUGHGATE_SIGNING_KEY"
+    if not signing_key.exists():  # a new one would be another ledger's
+        write(signing_key, spell(new_signing_key()))
     for service, database in ours.items():
         write(folder / service / "migrate" / "THROUGHGATE_DATABASE_URL", url(service, database.owner))
 

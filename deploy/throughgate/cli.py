@@ -1,7 +1,6 @@
 """The `throughgate` command."""
 
 import asyncio
-import functools
 import json
 import os
 import sys
@@ -10,18 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, ParamSpec
+from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
 import typer
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from throughgate import agreements, replay, told, verifying
 from throughgate import demo as demonstration
-from throughgate.native.process import NativeError
+from throughgate.door import topics_of
 from throughgate.provision import databases as database_provision
 from throughgate.provision import topics as topic_provision
+from throughgate.sentences import sentences as _sentences
 from throughgate.story.cast import AGENCIES_FILE, Party, read_agencies
 from throughgate.story.narrator import Narrator, make_console
 from throughgate.story.tokens import StoredIssuer
@@ -35,8 +36,6 @@ from throughgate.story.world import (
     passwords_from_environment,
     read_message,
 )
-
-P = ParamSpec("P")
 
 app = typer.Typer(
     name="throughgate",
@@ -54,39 +53,15 @@ app = typer.Typer(
     `throughgate story` once more. They find the running system of this checkout by themselves.
     """,
 )
+app.add_typer(agreements.app, name="agreement", rich_help_panel="With a system that runs")
 STEPS = "For a real installation, and docker compose"
 CLIENT = "With a system that runs"
+for command in (told.who_was_told, told.may_i, verifying.verify, replay.replay):
+    app.command(rich_help_panel=CLIENT)(command)
 
 AgenciesOption = Annotated[
     Path, typer.Option("--agencies", envvar="THROUGHGATE_AGENCIES", help="The file with the agencies that take part.")
 ]
-
-
-def _sentences(command: Callable[P, None]) -> Callable[P, None]:
-    """What can be expected to go wrong is told in one sentence on standard error, with exit code 1."""
-
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except KeyboardInterrupt:
-            _stop("Stopped.", 130)
-        except (StoryError, NativeError, topic_provision.TopicFileError) as error:
-            _stop(str(error))
-        except KafkaException as error:
-            _stop(f"Kafka refused or does not answer: {error.args[0]}")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            _stop(f"PostgreSQL refused: {type(error).__name__}; check THROUGHGATE_POSTGRES_URL.")
-        except BrokenPipeError:  # `throughgate tail ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
-
-    return wrapped
-
-
-def _stop(sentence: str, code: int = 1) -> NoReturn:
-    make_console(stderr=True).print(sentence, markup=False, soft_wrap=True)
-    raise typer.Exit(code)
 
 
 def _agencies(path: Path) -> tuple[Party, ...]:
@@ -314,10 +289,10 @@ def tail(
 
     Try another's topic with `--as`, and see Kafka refuse.
     """
-    around = _around()
     reader = agency or topic.partition(".")[2]
     if not reader:
         raise StoryError(f"Say who reads {topic}: --as AGENCY.")
+    around = topics_of(reader)
     config = around.kafka_config(reader)
     consumer = open_consumer(config, [around.topic(topic)], from_end=False)
     waiting = len(consumer.assignment())
@@ -326,11 +301,12 @@ def tail(
             message = consumer.poll(0.5)
             if message is None:
                 continue
-            if message.error() is not None:
-                waiting -= 1  # the end of a partition
+            if (error := message.error()) is not None:
+                waiting -= error.code() == KafkaError._PARTITION_EOF
             elif (record := read_message(message)) is not None:
                 place = {"partition": record.partition, "offset": record.offset, "key": record.key}
-                typer.echo(json.dumps(place | {"event": record.event}))
+                event = record.value.decode(errors="replace")  # as it stands there: `throughgate verify` reads it again
+                typer.echo(f'{json.dumps(place)[:-1]}, "event": {" ".join(event.splitlines())}}}')
     except KeyboardInterrupt:
         if not follow:
             raise

@@ -84,7 +84,9 @@ def running() -> Running:
         alive = False
     if not alive:
         raise StoryError("No system of this checkout is running: start one with throughgate up, in another terminal.")
-    around = Surroundings(kept["kafka"], kept["urls"], kept["passwords"], issuer, kept["namespace"], kept["traces"])
+    around = Surroundings(
+        kept["kafka"], kept["urls"], kept["passwords"], issuer, kept["namespace"], kept["traces"], kept["database"]
+    )
     return Running(around, tuple(Party(**a) for a in kept["agencies"]), kept["logs"], kept["pid"])
 
 
@@ -97,6 +99,7 @@ def _write_state(around: Surroundings, agencies: Sequence[Party], issuer: Stored
         "passwords": dict(around.passwords),
         "namespace": around.namespace,
         "traces": around.traces_url,
+        "database": around.database,
         "key": str(key),
         "agencies": [{"id": p.id, "name": p.name, "kind": p.kind, "area": p.area} for p in agencies],
         "logs": str(run_dir / "logs"),
@@ -142,7 +145,13 @@ class Whole:
         kafka = self.system.kafka
         passwords = {p.id: kafka.password(p.id) for p in self.agencies}
         return Surroundings(
-            kafka.bootstrap, self.system.urls, passwords, self.issuer, self.system.namespace, self.receiver.url
+            kafka.bootstrap,
+            self.system.urls,
+            passwords,
+            self.issuer,
+            self.system.namespace,
+            self.receiver.url,
+            self.system.environment("consent.worker")["THROUGHGATE_DATABASE_URL"],
         )
 
 

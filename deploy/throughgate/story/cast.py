@@ -199,7 +199,13 @@ def agreements(now: datetime) -> list[dict[str, Any]]:
             "sources": sorted(sources),
             "recipients": sorted(recipients),
             "terms": [
-                {"purpose": purpose, "basis": basis, "categories": sorted(categories), "subscription": subscription}
+                {
+                    "purpose": purpose,
+                    "basis": basis,
+                    "categories": sorted(categories),
+                    "subscription": subscription,
+                    "ownWord": False,
+                }
             ],
             "signatories": {
                 party: "the head of the agency" for party in (*sources, *recipients) if party not in SERVICES

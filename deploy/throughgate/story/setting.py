@@ -14,7 +14,7 @@ def register(api: Api, agencies: Sequence[Party]) -> Iterator[str]:
     for party in agencies:
         api.operator("PUT", f"/agencies/{party.id}", json={"name": party.name, "kind": party.kind, "area": party.area})
     yield ", ".join(f"{p.id} ({p.kind})" for p in agencies)
-    known = {a["id"]: a for a in api.operator("GET", "/agreements")}
+    known = {a["id"]: a for a in api.operator("GET", "/agreements") if a["state"] != "draft"}
     for agreement in cast.agreements(datetime.now(UTC)):
         (terms,) = agreement["terms"]
         old = known.get(agreement["id"])

@@ -33,8 +33,16 @@ from throughgate.story.tokens import StoredIssuer
 T = TypeVar("T")
 PREFIX = "throughgate."
 SCOPES = {
-    "operator": ("operator", "agreements:write", "agreements:read"),
-    "agency": ("events:write", "disclosures:read", "subject-access", "agreements:read"),
+    "operator": ("operator", "agreements:write", "agreements:read", "audit"),
+    "agency": (
+        "events:write",
+        "disclosures:read",
+        "subject-access",
+        "agreements:read",
+        "agreements:sign",
+        "decisions:ask",
+        "views:read",
+    ),
     "referral": ("directory:write", "referrals:read", "operator"),
     "matching": ("volunteers:write", "matches:read", "operator"),
     "notifications": ("plans:write", "plans:read", "operator"),
@@ -64,6 +72,8 @@ class Surroundings:
     namespace: str = ""
     traces_url: str = ""
     """Where `GET /traces/<id>` answers (`throughgate.traces`); empty where traces go elsewhere."""
+    database: str = ""
+    """URL of the door's database, which `throughgate replay` reads; empty where it is not known."""
 
     @classmethod
     def from_environment(cls, agencies: Sequence[str]) -> "Surroundings":
@@ -87,6 +97,7 @@ class Surroundings:
             issuer,
             os.environ.get("THROUGHGATE_NAMESPACE", ""),
             os.environ.get("THROUGHGATE_TRACES_URL", ""),
+            os.environ.get("THROUGHGATE_DATABASE_URL", ""),
         )
 
     def kafka_config(self, user: str) -> dict[str, Any]:
@@ -159,6 +170,8 @@ class Received:
     key: str
     event: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
+    value: bytes = b""
+    """The event's own bytes."""
 
     @property
     def type(self) -> str:
@@ -413,6 +426,7 @@ def read_message(message: Message) -> Received | None:
         (message.key() or b"").decode() if isinstance(message.key(), bytes | None) else str(message.key()),
         event,
         {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in pairs},
+        message.value() or b"",
     )
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from consent.events import head_event
-from consent.repository import ledger, queue
+from consent.repository import ledger, queue, shards
 from consent.repository.queue import Doubt
 from consent.service.disclosing import Cycle, Leaving, decide_cycle, finish_cycle
 from consent.service.ledger import Sealer
@@ -155,6 +155,7 @@ class Discloser:
         while True:
             try:
                 async with self._db.begin():
+                    await shards.saw_register(self._db, self._settings.shard, self._settings.shards)
                     await finish_cycle(self._db, self._sent, self._heads_sent)
                     cycle = await decide_cycle(
                         self._db,

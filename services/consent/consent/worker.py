@@ -1,21 +1,32 @@
-"""The door's worker: takes in what case systems and our own services write. `python -m consent.worker`."""
+"""The door's worker: takes in what case systems and our own services write. `python -m consent.worker`.
 
+Beside that it offers, in chunks, the snapshots that a change of the register made due, and keeps up with the clock.
+"""
+
+import asyncio
+import logging
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.service.intake import refuse, take_in
 from consent.service.reading import Arrival
 from consent.service.requests import Asked, take_requests
-from servicekit.db import Database
+from consent.service.snapshots import offer_next_chunk, put_off
+from consent.upkeep import WorkerSettings, count, keep_up
+from servicekit import faults
+from servicekit.db import Database, is_transient
 from servicekit.kafka import Outgoing, create_consumer, create_producer
 from servicekit.run import work
-from servicekit.settings import Settings
 from servicekit.telemetry import from_headers
 from servicekit.worker import Record, Worker
 
+log = logging.getLogger(__name__)
+
 GROUP = "consent-intake"
+POLL_SECONDS = 0.5
 
 
 class Intake:
@@ -57,10 +68,24 @@ class Intake:
         return Outgoing(f"{self._namespace}replies.{arrival.agency}", None, value)
 
 
+async def follow_up(database: Database, chunk: int) -> None:
+    """Offer the snapshots that changes of the register make due, until cancelled. A failure holds up only its own."""
+    while True:
+        try:
+            while await database.run(lambda session: offer_next_chunk(session, chunk)):
+                faults.point("worker.followed-up")
+        except Exception as error:
+            log.exception("a follow-up is put off after %s", type(error).__name__)
+            if not is_transient(error):
+                with suppress(Exception):
+                    await database.run(put_off)
+        await asyncio.sleep(POLL_SECONDS)
+
+
 async def main(ready: Callable[[], None]) -> None:
     """Take in until cancelled."""
-    settings = Settings()
-    database = Database(settings.database_url.get_secret_value(), 2, "consent worker")
+    settings = WorkerSettings()
+    database = Database(settings.database_url.get_secret_value(), 4, "consent worker")
     consumer = create_consumer(settings, GROUP)
     consumer.subscribe(pattern=f"^{re.escape(settings.namespace)}(intake|requests)\\.[a-z0-9-]+$")
     producer = create_producer(settings)
@@ -69,15 +94,19 @@ async def main(ready: Callable[[], None]) -> None:
         await producer.start()
         await consumer.start()
         ready()
-        await Worker(
-            database,
-            consumer,
-            intake.apply,
-            poison=intake.poison,
-            producer=producer,
-            batch=settings.batch,
-            stall_seconds=settings.stall_seconds,
-        ).run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(follow_up(database, settings.batch))
+            tasks.create_task(keep_up(database, settings))
+            tasks.create_task(count(database, settings))
+            await Worker(
+                database,
+                consumer,
+                intake.apply,
+                poison=intake.poison,
+                producer=producer,
+                batch=settings.batch,
+                stall_seconds=settings.stall_seconds,
+            ).run()
     finally:
         await consumer.stop()
         await producer.stop()
@@ -85,4 +114,4 @@ async def main(ready: Callable[[], None]) -> None:
 
 
 if __name__ == "__main__":
-    work(main, Settings(), "consent-worker")
+    work(main, WorkerSettings(), "consent-worker")

@@ -22,7 +22,14 @@ from throughgate.system import System
 pytestmark = pytest.mark.xdist_group("apis")
 
 SCOPES = {
-    "consent": ["operator", "events:write", "disclosures:read", "agreements:read", "agreements:write"],
+    "consent": [
+        "operator",
+        "events:write",
+        "disclosures:read",
+        "agreements:read",
+        "agreements:write",
+        "agreements:sign",
+    ],
     "referral": ["directory:write", "referrals:read", "referrals:write", "operator"],
     "matching": ["volunteers:write", "matches:read", "rounds:run", "operator"],
     "notifications": ["plans:write", "plans:read", "operator"],

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from consent.api import clients, operations, publishing, register
+from consent.api import agreements, clients, identity, ledger, operations, publishing, register
 
 router = APIRouter()
-for part in (publishing, clients, register, operations):
+for part in (publishing, clients, register, agreements, identity, ledger, operations):
     router.include_router(part.router)

@@ -1,7 +1,7 @@
 """What every route of the door needs: its database, by either of two roles.
 
-`AgencyDb` is for what one agency asks: row-level security holds the transaction to what that agency may know, whatever the
-code does. `Db` is for what changes something, which always concerns several agencies, and for operations.
+`AgencyDb` is for what one agency asks: row-level security holds the transaction to what that agency may know, whatever
+the code does. `Db` is for what changes something, which always concerns several agencies, and for operations.
 """
 
 from collections.abc import Awaitable, Callable

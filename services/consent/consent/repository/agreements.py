@@ -126,9 +126,10 @@ async def drafts(db: Executor, *, id: UUID | None = None, agreement: str | None 
     rows = await db.execute(
         text(
             f"SELECT id AS draft, agreement AS id, proposed_by, {_TEXT} FROM agreement_draft d"  # noqa: S608 # ours
-            " WHERE (CAST(:agreement AS text) IS NULL OR agreement = :agreement) AND CASE WHEN CAST(:id AS uuid) IS NULL"
-            " THEN ends > clock_timestamp() AND NOT EXISTS (SELECT 1 FROM agreement a"
-            " WHERE a.id = d.agreement AND a.version >= d.version) ELSE d.id = :id END ORDER BY agreement, proposed_at, d.id"
+            " WHERE (CAST(:agreement AS text) IS NULL OR agreement = :agreement)"
+            " AND CASE WHEN CAST(:id AS uuid) IS NULL THEN ends > clock_timestamp() AND NOT EXISTS"
+            " (SELECT 1 FROM agreement a WHERE a.id = d.agreement AND a.version >= d.version)"
+            " ELSE d.id = :id END ORDER BY agreement, proposed_at, d.id"
         ),
         {"id": id, "agreement": agreement},
     )

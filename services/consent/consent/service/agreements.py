@@ -1,58 +1,137 @@
-"""Parties and agreements: entering them, and what a new agreement makes due."""
+"""The life of an agreement (C1): proposed, signed by every party, in force by its dates, suspended, left.
 
+Versions are never changed. Whatever happens is a change with a number and an id: what it ends has ended once every
+shard of the discloser saw it (`status`), and what it begins is offered in the background (`service.snapshots`).
+"""
+
+import calendar
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.domain import Agency, Agreement
-from consent.repository import clients, parties, queue
+from consent.domain import Agency, Agreement, Terms
+from consent.repository import agreements, clients, parties, queue, shards
+from consent.repository.agreements import Change, Signature, Version
 from consent.service import register
-from consent.service.desk import Desk
-from contracts.vocabulary import AgencyKind
+from contracts.agreements import AgreementTerms, AgreementText, minimum_standard
+from contracts.vocabulary import SERVICE_PURPOSES, AgencyKind, Purpose
+from servicekit.auth import Caller
 from servicekit.db import wake_after_commit
 from servicekit.problems import Problem
 
-CHUNK = 500
+OPERATOR = "operator"
+"""Scope of those who run Throughgate, and the name under which they stand in the register."""
 
 
 async def register_agency(session: AsyncSession, agency: Agency, name: str) -> None:
     """Enter or change a party.
 
     Raises:
-        Problem: 409, the id belongs to one of our own services.
+        Problem: 409, the id belongs to one of our own services or to the operator.
     """
     known = (await parties.agencies(session)).get(agency.id)
-    if (known is not None and known.kind is AgencyKind.SERVICE) or agency.kind is AgencyKind.SERVICE:
+    taken = agency.id == OPERATOR or (known is not None and known.kind is AgencyKind.SERVICE)
+    if taken or agency.kind is AgencyKind.SERVICE:
         raise Problem(
             "reserved-id", "This id is taken by one of our services", "Choose another id for the agency.", 409
         )
     await parties.put_agency(session, agency, name)
 
 
-async def sign(session: AsyncSession, agreement: Agreement, signatories: dict[str, str], review: datetime) -> None:
-    """Enter an agreement's next version, and queue a snapshot of every client for whom a permit begins by it.
+def terms_of(terms: Collection[AgreementTerms]) -> Mapping[Purpose, Terms]:
+    """Terms as decisions read them."""
+    return {t.purpose: Terms(t.basis, frozenset(t.categories), t.subscription, t.own_word) for t in terms}
+
+
+def agreement_of(id: str, version: int, text: AgreementText) -> Agreement:
+    """A version as decisions read it."""
+    return Agreement(
+        id,
+        version,
+        frozenset(text.sources),
+        frozenset(text.recipients),
+        terms_of(text.terms),
+        text.starts,
+        text.ends,
+        frozenset(text.enforces),
+    )
+
+
+# --- who may see and do what ------------------------------------------------------------------------------------------
+
+
+def sees(caller: Caller, version: Version) -> bool:
+    """Whether the caller may know of it: a party, who proposed it, or the operator."""
+    return OPERATOR in caller.scopes or caller.agency in version.parties or caller.agency == version.proposed_by
+
+
+def _acting(caller: Caller, known: Collection[Version]) -> str:
+    """In whose name the caller acts: as a party when it is one, else as the operator.
+
+    Raises:
+        Problem: 404, it is neither.
+    """
+    if any(caller.agency in v.parties for v in known):
+        return caller.agency
+    if known and OPERATOR in caller.scopes:
+        return OPERATOR
+    raise no_such_agreement()
+
+
+def no_such_agreement() -> Problem:
+    """What a stranger is told, whether or not there is one."""
+    return Problem(
+        "no-such-agreement",
+        "There is no such agreement",
+        "List those to which your agency is a party with GET /agreements.",
+        404,
+    )
+
+
+def signers(draft: Version, newest: Version | None, kinds: Mapping[str, AgencyKind], now: datetime) -> frozenset[str]:
+    """Who must sign a draft: its parties, and those of the version that it would replace, unless that is over."""
+    replaced = newest.parties if newest is not None and newest.agreement.ends > now else frozenset()
+    return frozenset(p for p in draft.parties | replaced if kinds.get(p) is not AgencyKind.SERVICE)
+
+
+async def open_drafts(
+    session: AsyncSession, id: str | None, versions: Collection[Version], now: datetime
+) -> list[tuple[Version, frozenset[str]]]:
+    """Drafts that can still be signed, of one agreement or of all, each with who has yet to sign it."""
+    newest = {v.agreement.id: v for v in versions}
+    kinds = (await register.load(session)).kinds
+    return [
+        (draft, signers(draft, newest.get(draft.agreement.id), kinds, now) - draft.signatures.keys())
+        for draft in await agreements.drafts(session, agreement=id)
+    ]
+
+
+# --- entering, proposing, signing -------------------------------------------------------------------------------------
+
+
+async def enter(
+    session: AsyncSession, agreement: Agreement, signatories: Mapping[str, str], review: datetime
+) -> Change:
+    """Enter a version that was signed on paper.
 
     Raises:
         Problem: 422, a party is not registered or has not signed; 409, the version is not the next one.
     """
-    registered = await register.load(session)
-    named = agreement.sources | agreement.recipients
-    if missing := named - registered.agencies.keys():
-        raise Problem(
-            "party-not-registered",
-            "A party is not registered",
-            f"Register these agencies first with PUT /agencies: {', '.join(sorted(missing))}.",
-            422,
-        )
-    unsigned = {p for p in named if registered.kinds[p] is not AgencyKind.SERVICE} - signatories.keys()
-    if unsigned:
+    await agreements.lock(session)
+    version = Version(agreement, review, {agency: Signature(name) for agency, name in signatories.items()})
+    registered = await _check_text(session, version)
+    if unsigned := signers(version, None, registered.kinds, agreement.starts) - signatories.keys():
         raise Problem(
             "signature-missing",
             "Not every party has signed",
             f"Give a signatory for each of: {', '.join(sorted(unsigned))}.",
             422,
         )
-    current = max((a.version for a in registered.agreements if a.id == agreement.id), default=0)
+    newest = await _newest(session, agreement.id)
+    current = 0 if newest is None else newest.agreement.version
     if agreement.version != current + 1:
         raise Problem(
             "version-conflict",
@@ -60,18 +139,324 @@ async def sign(session: AsyncSession, agreement: Agreement, signatories: dict[st
             f"The newest version is {current}: read it, and send version {current + 1}.",
             409,
         )
-    await parties.add_agreement(session, agreement, signatories, review)
-    await _offer_snapshots(session, agreement)
+    return await _enter(session, version, OPERATOR)
 
 
-async def _offer_snapshots(session: AsyncSession, agreement: Agreement) -> None:
-    after = 0
-    while ids := await clients.of_sources(session, agreement.sources, after, CHUNK):
-        await clients.lock(session, ids)
-        now = await clients.time_now(session)
-        desk = Desk(await clients.load(session, ids, ids), await register.load(session), now)
-        for client in desk.clients.values():
-            desk.offer_snapshots(client, max(now, agreement.starts), None)
-        await clients.write(session, desk.changes)
-        after = ids[-1]
+async def propose(session: AsyncSession, caller: Caller, id: str | None, text: AgreementText) -> UUID:
+    """Enter a draft: of the next version of an agreement, or without `id` of a new one. Gives the draft's id.
+
+    Only the operator chooses the id of a new agreement, so that nobody finds out by trying which there are.
+
+    Raises:
+        Problem: 404, the caller is no party of that agreement; 422, the text cannot be.
+    """
+    newest = None if id is None else await _newest(session, id)
+    if newest is not None:
+        _acting(caller, [newest])
+    elif id is not None and OPERATOR not in caller.scopes:
+        raise no_such_agreement()
+    number = 1 if newest is None else newest.agreement.version + 1
+    agreement = agreement_of(id or f"agreement-{uuid4().hex[:12]}", number, text)
+    draft_id = uuid4()
+    draft = Version(agreement, text.review, {}, draft_id, caller.agency)
+    if OPERATOR not in caller.scopes and caller.agency not in draft.parties:
+        raise _not_a_party()
+    registered = await _check_text(session, draft)
+    now = await clients.time_now(session)
+    if agreement.ends <= now or not signers(draft, None, registered.kinds, now):
+        raise Problem(
+            "nothing-to-sign",
+            "There is nothing to sign in this",
+            "Give it an end that is still to come, and an agency among its parties.",
+            422,
+        )
+    await agreements.add_draft(session, draft, now)
+    return draft_id
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What became of a draft by a signature."""
+
+    draft: Version
+    missing: frozenset[str]
+    """Who has not signed yet."""
+    change: Change | None
+    """Once nobody is missing: that it became a version."""
+
+
+async def sign(session: AsyncSession, caller: Caller, id: UUID, name: str, role: str) -> Signed:
+    """Sign a draft for the caller's agency. The last signature makes it the next version. Again: changes nothing.
+
+    Raises:
+        Problem: 404, the caller may not know of it; 403, it is no party; 409, the draft was overtaken or is too old.
+    """
+    await agreements.lock(session)
+    draft = next(iter(await agreements.drafts(session, id=id)), None)
+    if draft is None:
+        raise no_such_agreement()
+    versions = await agreements.versions(session, draft.agreement.id)
+    newest = versions[-1] if versions else None
+    now = await clients.time_now(session)
+    registered = await register.load(session)
+    done = next((v for v in versions if v.draft == id), None)
+    before = next((v for v in versions if v.agreement.version == draft.agreement.version - 1), None)
+    needed = signers(draft, before, registered.kinds, now)
+    if caller.agency not in needed:
+        raise _not_a_party() if sees(caller, draft) else no_such_agreement()
+    if done is not None:
+        changes = await agreements.changes(session, draft.agreement.id)
+        made = next(c for c in changes if c.kind == "version" and c.version == done.agreement.version)
+        return Signed(draft, frozenset(), made)
+    if (
+        draft.agreement.version != (1 if newest is None else newest.agreement.version + 1)
+        or draft.agreement.ends <= now
+    ):
+        raise Problem(
+            "draft-closed",
+            "This draft cannot be signed any more",
+            "Another version was signed first, or its end has passed. Propose it anew on the newest version.",
+            409,
+        )
+    await agreements.add_signature(session, id, caller.agency, Signature(name, role, now))
+    (draft,) = await agreements.drafts(session, id=id)
+    missing = needed - draft.signatures.keys()
+    change = None if missing else await _enter(session, draft, caller.agency)
+    return Signed(draft, missing, change)
+
+
+async def accede(session: AsyncSession, caller: Caller, name: str, role: str) -> Change:
+    """Sign the minimum standard: the next version of that agreement has the caller's agency among its parties.
+
+    Who signed before agreed by it to whoever signs later. The agreement runs from its first signature; who joins it
+    later joins until its end. Signing again changes nothing.
+
+    Raises:
+        Problem: 422, the agency is not registered; 409, what the others signed is not this text, or has not begun.
+    """
+    await agreements.lock(session)
+    template = minimum_standard()
+    registered = await register.load(session)
+    if registered.kinds.get(caller.agency, AgencyKind.SERVICE) is AgencyKind.SERVICE:
+        raise _not_registered({caller.agency})
+    now = await clients.time_now(session)
+    newest = await _newest(session, template.id)
+    signed = {caller.agency: Signature(name, role, now)}
+    members = {caller.agency}
+    starts, review, ends = now, months_after(now, template.review_months), months_after(now, template.months)
+    number = 1 if newest is None else newest.agreement.version + 1
+    if newest is not None and newest.agreement.ends > now:
+        if caller.agency in newest.agreement.sources & newest.agreement.recipients:
+            changes = await agreements.changes(session, template.id)
+            return [c for c in changes if c.kind == "version"][-1]
+        if newest.agreement.terms != terms_of(template.terms) or newest.agreement.starts > now:
+            raise Problem(
+                "template-changed",
+                "The others have not signed this text",
+                "What is signed differs from the template or has yet to begin. Ask the operator which text holds.",
+                409,
+            )
+        signed = {**newest.signatures, **signed}
+        members |= newest.parties - SERVICE_PURPOSES.keys()
+        review, ends = newest.review, newest.agreement.ends
+    agreement = Agreement(
+        template.id,
+        number,
+        frozenset(members),
+        frozenset(members | SERVICE_PURPOSES.keys()),
+        terms_of(template.terms),
+        starts,
+        ends,
+        frozenset(members if template.enforces else ()),
+    )
+    return await _enter(session, Version(agreement, review, signed), caller.agency)
+
+
+# --- suspending, resuming, leaving ------------------------------------------------------------------------------------
+
+
+async def suspend(session: AsyncSession, caller: Caller, id: str, reason: str) -> Change:
+    """Stop all sharing under an agreement from now on. Suspending again changes nothing.
+
+    Raises:
+        Problem: 404, the caller is neither a party nor the operator.
+    """
+    await agreements.lock(session)
+    versions = await agreements.versions(session, id)
+    by = _acting(caller, versions)
+    if mine := await _suspension(session, id, by):
+        return mine
+    now = await clients.time_now(session)
+    return await _change(session, versions[-1].agreement, "suspended", by, reason, now, now)
+
+
+async def resume(session: AsyncSession, caller: Caller, id: str, reason: str) -> Change:
+    """Take back a suspension. The agreement is in force again when nobody else's is left.
+
+    Raises:
+        Problem: 404, the caller is neither a party nor the operator; 409, it has not suspended it.
+    """
+    await agreements.lock(session)
+    versions = await agreements.versions(session, id)
+    by = _acting(caller, versions)
+    if await _suspension(session, id, by) is None:
+        raise Problem(
+            "not-suspended",
+            "You have not suspended this agreement",
+            "Each party takes back its own suspension: ask the one that GET /agreements/{id} names.",
+            409,
+        )
+    now = await clients.time_now(session)
+    change = await _change(session, versions[-1].agreement, "resumed", by, reason, now, now)
+    sources = frozenset[str]().union(*(v.agreement.sources for v in versions if v.agreement.ends > now))
+    if sources:
+        await agreements.add_follow_up(session, change, sources)
+    return change
+
+
+async def leave(session: AsyncSession, caller: Caller, id: str, reason: str) -> Change:
+    """Take the caller's agency out of an agreement, at once and alone: the next version is without it.
+
+    Where nobody is left to tell or to be told, the next version ends now. The operator ends the agreement as a whole.
+
+    Raises:
+        Problem: 404, the caller is neither a party nor the operator; 409, the newest version is not running.
+    """
+    await agreements.lock(session)
+    versions = await agreements.versions(session, id)
+    by = _acting(caller, [v for v in versions[-1:] if sees(caller, v)])
+    newest = versions[-1]
+    now = await clients.time_now(session)
+    old = newest.agreement
+    if not old.starts < now < old.ends:
+        raise Problem(
+            "not-running",
+            "The newest version of this agreement is not running",
+            "It is over already, or has yet to begin: suspend the agreement, and propose a new version.",
+            409,
+        )
+    sources, recipients = old.sources - {by}, old.recipients - {by}
+    new = replace(old, version=old.version + 1, suspended_from=None)
+    if by == OPERATOR or not sources or not any(recipients - {source} for source in sources):
+        new = replace(new, ends=now)
+    else:
+        new = replace(new, sources=sources, recipients=recipients, enforces=old.enforces - {by}, starts=now)
+    signatures = {agency: s for agency, s in newest.signatures.items() if agency in new.sources | new.recipients}
+    return await _enter(session, Version(new, newest.review, signatures), by, reason)
+
+
+# --- what became of it ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a change has come."""
+
+    change: Change
+    waiting_for: tuple[int, ...] | None
+    """Shards of the discloser that may still send what was decided before it; None when no discloser ever ran."""
+    snapshots_queued: bool
+    """Whether all that it newly permits is queued."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing leaves any more that was decided without it."""
+        return self.waiting_for == ()
+
+
+async def status(session: AsyncSession, caller: Caller, id: UUID) -> Status:
+    """How far a change has come.
+
+    Raises:
+        Problem: 404, there is none that the caller may know of.
+    """
+    change = await agreements.change(session, id)
+    if change is None:
+        raise no_such_agreement()
+    _acting(caller, await agreements.versions(session, change.agreement))
+    seen = {row.shard: row for row in await shards.each(session)}
+    waiting: tuple[int, ...] | None = None
+    if seen:
+        newest = max(seen.values(), key=lambda row: row.at)  # all run with the same number; older rows are of before
+        waiting = tuple(
+            n
+            for n in range(newest.shards)
+            if n not in seen
+            or seen[n].shards != newest.shards
+            or seen[n].seen < change.number
+            or seen[n].reached is None
+            or seen[n].reached < change.effective_at
+        )
+    return Status(change, waiting, await agreements.followed_up(session, change.number))
+
+
+async def _suspension(session: AsyncSession, id: str, by: str) -> Change | None:
+    """The suspension by this party that it has not taken back."""
+    own = [c for c in await agreements.changes(session, id) if c.by == by and c.kind != "version"]
+    return own[-1] if own and own[-1].kind == "suspended" else None
+
+
+async def _newest(session: AsyncSession, id: str) -> Version | None:
+    return next(reversed(await agreements.versions(session, id)), None)
+
+
+async def _check_text(session: AsyncSession, version: Version) -> register.Register:
+    registered = await register.load(session)
+    if missing := version.parties - registered.agencies.keys():
+        raise _not_registered(missing)
+    template = minimum_standard()
+    if version.agreement.id == template.id and version.agreement.terms != terms_of(template.terms):
+        raise Problem(
+            "not-the-template",
+            "This id belongs to the minimum standard",
+            "Take the terms of GET /agreement-template as they stand, or another id.",
+            422,
+        )
+    return registered
+
+
+async def _enter(session: AsyncSession, version: Version, by: str, reason: str | None = None) -> Change:
+    await agreements.add_version(session, version)
+    now = await clients.time_now(session)
+    agreement = version.agreement
+    effective = now if agreement.ends <= now else max(now, agreement.starts)
+    change = await _change(session, agreement, "version", by, reason, now, effective)
+    if agreement.ends > now:
+        await agreements.add_follow_up(session, change, agreement.sources)
+    return change
+
+
+async def _change(
+    session: AsyncSession,
+    agreement: Agreement,
+    kind: str,
+    by: str,
+    reason: str | None,
+    at: datetime,
+    effective: datetime,
+) -> Change:
+    change = await agreements.add_change(session, agreement, kind, by, reason, at, effective)
     wake_after_commit(session, queue.CHANNEL)
+    return change
+
+
+def _not_a_party() -> Problem:
+    return Problem(
+        "not-a-party", "Your agency is not a party to it", "Only those who share under an agreement sign it.", 403
+    )
+
+
+def _not_registered(missing: Collection[str]) -> Problem:
+    return Problem(
+        "party-not-registered",
+        "A party is not registered",
+        f"Register these agencies first with PUT /agencies: {', '.join(sorted(missing))}.",
+        422,
+    )
+
+
+def months_after(at: datetime, months: int) -> datetime:
+    """The same day so many months on, or the last day of that month."""
+    years, month = divmod(at.month - 1 + months, 12)
+    year = at.year + years
+    return at.replace(year=year, month=month + 1, day=min(at.day, calendar.monthrange(year, month + 1)[1]))

@@ -4,7 +4,7 @@ The caller holds the lock of every client on the desk. Events are applied one af
 events before it in the same batch did.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from consent.domain import (
     Granted,
     Item,
     OverrideAuthorised,
+    Policy,
     Question,
     Scope,
     SharingFact,
@@ -45,16 +46,29 @@ CHANGED, SNAPSHOT, WITHDRAWN = (
 F = TypeVar("F", bound=SharingFact)
 
 
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What is to be erased of one client once everything else of its batch is written (`service.erasing`)."""
+
+    client: Client
+    sections: frozenset[tuple[str, str]] | None
+    """(source, category) of what goes; None: all that is kept of the client."""
+    because: str
+    asked_by: str | None = None
+
+
 class Desk:
     """The clients of a batch, what is agreed, and what the batch is going to write."""
 
     def __init__(self, clients: dict[int, Client], register: Register, now: datetime) -> None:
-        self.known: dict[IdentifierKey, int] = {}
-        """Which client each identifier of the batch means."""
+        self.known: dict[IdentifierKey, frozenset[int]] = {}
+        """Whom each identifier of the batch may mean: one client, or those whose link was undone."""
         self.clients = clients
         self.register = register
         self.now = now
         self.changes = Changes()
+        self.erasures: list[Erasure] = []
+        """What goes once the changes are written."""
 
     def reference(self, client: Client, recipient: str, *, queued: bool) -> Reference:
         """The client's reference for a recipient, made when there is none yet."""
@@ -147,6 +161,12 @@ class Desk:
         )
         return fact
 
+    def next_version(self, client: Client) -> None:
+        """Let a new version begin without anything said: what was decided before it is not to stand behind it."""
+        client.version += 1
+        client.facts = replace(client.facts, version=client.version)
+        self.changes.versions[client.id] = client.version
+
     def withdraw(
         self,
         client: Client,
@@ -180,11 +200,7 @@ class Desk:
         its way. The stop itself is already in the history, so the client's version is the one from which it holds.
         `allowed` are the recipients that it does not reach.
         """
-        id = uuid4()
-        self.changes.withdrawals.append(
-            (id, client.id, client.version, agency, event_id, because, traceparent, self.now)
-        )
-        told = False
+        owed = []
         for reference in [*client.references.values(), *client.former]:
             recipient = self.register.agencies[reference.recipient]
             named = Purpose if scope.purposes is None else scope.purposes
@@ -198,41 +214,56 @@ class Desk:
                 others = frozenset(self.register.partners) - allowed
             if others is not None and not others:
                 continue
-            retraction = Retraction(
-                uuid4(), reference.id, purposes, scope.categories, others, client.version, consent_version
-            )
-            self._retract(client, recipient, reference, id, retraction, traceparent)
-            told = True
-        if not told and agency is not None:
-            self.changes.queue.append(withdrawal_done(client.id, id, agency, event_id, [], self.now, traceparent))
-        return id
+            owed.append(Owed(reference, purposes, scope.categories, others))
+        return self.retract(
+            client, owed, agency, event_id, traceparent, because=because, consent_version=consent_version
+        )
 
-    def _retract(
+    def retract(
         self,
         client: Client,
-        recipient: Agency,
-        reference: Reference,
-        withdrawal: UUID,
-        retraction: "Retraction",
+        owed: Sequence["Owed"],
+        agency: str | None,
+        event_id: str | None,
         traceparent: str | None,
-    ) -> None:
-        self.changes.retractions.append((retraction.id, withdrawal, recipient.id, reference.id))
-        self.changes.queue.append(
-            QueueRow(
-                RETRACTION,
-                client.id,
-                recipient.id,
-                recipient.topic,
-                reference.id,
-                WITHDRAWN,
-                None,
-                retraction.encode(self.now).decode(),
-                self.now,
-                traceparent=traceparent,
-                request=retraction.id,
-                keyed_by=reference.client,
-            )
+        *,
+        because: str,
+        consent_version: int | None = None,
+    ) -> UUID:
+        """Queue these retractions as one stop, which holds from the client's version on; gives its id.
+
+        With an `agency` and its event, that agency is told when it is done.
+        """
+        id = uuid4()
+        self.changes.withdrawals.append(
+            (id, client.id, client.version, agency, event_id, because, traceparent, self.now)
         )
+        for one in owed:
+            reference, recipient = one.reference, self.register.agencies[one.reference.recipient]
+            retraction = Retraction(
+                uuid4(), reference.id, one.purposes, one.categories, one.recipients, client.version, consent_version
+            )
+            body = retraction.encode(self.now).decode()
+            self.changes.retractions.append((retraction.id, id, recipient.id, reference.id, body))
+            self.changes.queue.append(
+                QueueRow(
+                    RETRACTION,
+                    client.id,
+                    recipient.id,
+                    recipient.topic,
+                    reference.id,
+                    WITHDRAWN,
+                    None,
+                    body,
+                    self.now,
+                    traceparent=traceparent,
+                    request=retraction.id,
+                    keyed_by=reference.client,
+                )
+            )
+        if not owed and agency is not None:
+            self.changes.queue.append(withdrawal_done(client.id, id, agency, event_id, [], self.now, traceparent))
+        return id
 
     def hold(self, client: Client, agency: str, reason: str, event_id: str, traceparent: str | None) -> None:
         """Deny everything for this client until a person has looked: a stopping event could not be applied."""
@@ -246,23 +277,37 @@ class Desk:
             self.changes.due.append((client.id, version, kind, at))
 
     def offer_snapshots(
-        self, client: Client, at: datetime, traceparent: str | None, *, resting_on: int | None = None
+        self,
+        client: Client,
+        at: datetime,
+        traceparent: str | None,
+        *,
+        resting_on: int | None = None,
+        beyond: Policy | None = None,
+        to: Collection[str] | None = None,
     ) -> None:
         """Queue a snapshot for each subscriber to whom something is permitted at `at`; it is read when it leaves.
 
-        With `resting_on`, only for those whose permit rests on what was said at that version and so begins by it.
+        With `resting_on`, only for those whose permit rests on what was said at that version and so begins by it; with
+        `beyond`, only for those to whom something is permitted that this policy did not permit; with `to`, only for
+        these recipients.
         """
         pairs = {
             (s.recipient.id, s.purpose): s.recipient
             for source, _ in client.sections
             for s in self.register.subscriptions(source, self.now)
+            if to is None or s.recipient.id in to
         }
         items = tuple(Item(source, Category(category)) for source, category in client.sections)
         spent = spent_convictions(client.sections.values())
         for (_, purpose), recipient in sorted(pairs.items(), key=lambda pair: pair[0]):
             others = tuple(i for i in items if i.source != recipient.id)
-            decision = decide(Question(recipient, purpose, others, at, spent=spent), client.facts, self.register.policy)
+            question = Question(recipient, purpose, others, at, spent=spent)
+            decision = decide(question, client.facts, self.register.policy)
             begins = [p for p in decision.permits if resting_on is None or resting_on in (p.consent, p.invoked)]
+            if begins and beyond is not None:
+                already = decide(question, client.facts, beyond).permitted
+                begins = [p for p in begins if p.item not in already]
             if begins:
                 due = max(at, self.now)
                 self.queue_record(client, recipient, purpose, SNAPSHOT, {}, traceparent, due_at=due)
@@ -282,6 +327,18 @@ class Desk:
                 )
                 if any(p.invoked == invoked.version for p in decision.permits):
                     self.queue_record(client, recipient, purpose, SNAPSHOT, {}, traceparent, due_at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """Who is to be told to stop and erase, under which reference, and of what."""
+
+    reference: Reference
+    purposes: Sequence[Purpose]
+    categories: frozenset[Category] | None = None
+    """None: all."""
+    recipients: frozenset[str] | None = None
+    """For one of our services that is not reached itself: those to whom it is to tell no more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from consent.service.desk import SNAPSHOT, WITHDRAWN, Retraction, request_settle
 from consent.service.ledger import Sealer
 from consent.service.register import Register
 from consent.service.sections import cut, spent_convictions
-from consent.service.telling import explain, receipt, withheld
+from consent.service.telling import asked, explain, receipt, withheld
 from contracts.heads import Head
 from contracts.vocabulary import Category, Purpose
 from servicekit.envelope import event
@@ -99,7 +99,7 @@ async def decide_cycle(
             cycle.unsendable[row.id] = type(error).__name__
             waiting.add((row.topic, row.reference))
             if doubt:
-                cycle.notices.append(_retract_doubt(row, doubt, client.facts.version, now))
+                cycle.notices.extend(_retract_doubt(row, doubt, client.facts.version, now))
             if row.requester:
                 cycle.notices.append(_settled(row, "denied", Decision(), now))
     cycle.head, sealed = await sealer.seal(db, before, [entry for entry, _ in cycle.sealing], now)
@@ -128,14 +128,12 @@ def _decide_row(
         ValueError, KeyError, TypeError: the row cannot be read.
     """
     question, about = _question(row, body, registered, now)
-    decision = decide(question, client.facts, registered.policy)
-    if not about <= decision.permitted:
-        decision = Decision((), decision.refusals)
+    decision = all_or_nothing(decide(question, client.facts, registered.policy), about)
     grounds = explain(decision, client.facts.version)
     if doubt and decision.permits and grounds.items() <= doubt.explanation.items():
         cycle.leaving.append(Leaving(row, doubt.record))  # the same bytes with the same id go again
         return
-    id = uuid4()
+    id, whole = uuid4(), grounds | asked(question, about)
     told = _record(row, body, decision, client.facts.version, id, now) if decision.permits else None
     if told is not None and len(orjson.dumps(told)) > MAX_RECORD - PROOF_ROOM:
         raise ValueError("too large for the recipient's topic")
@@ -145,14 +143,19 @@ def _decide_row(
     if told is not None:
         leaving = Leaving(row)
         cycle.leaving.append(leaving)
-        cycle.sealing.append((_entry("disclosure", id, row, client, now, grounds, told), leaving))
+        cycle.sealing.append((_entry("disclosure", id, row, client, now, whole, told), leaving))
         return
     cycle.refused.append(row.id)
-    cycle.sealing.append((_entry("refusal", id, row, client, now, grounds, None), None))
+    cycle.sealing.append((_entry("refusal", id, row, client, now, whole, None), None))
     if doubt:
-        cycle.notices.append(_retract_doubt(row, doubt, client.facts.version, now))
+        cycle.notices.extend(_retract_doubt(row, doubt, client.facts.version, now))
     if row.requester:
         cycle.notices.append(_settled(row, "cancelled" if doubt else "denied", decision, now))
+
+
+def all_or_nothing(decision: Decision, about: Collection[Item]) -> Decision:
+    """A message leaves with all the items that it is about, or not at all."""
+    return decision if decision.permitted.issuperset(about) else Decision((), decision.refusals)
 
 
 async def finish_cycle(
@@ -184,6 +187,7 @@ async def finish_cycle(
     notices = [
         withdrawal_done(w.client_id, w.id, w.agency, w.event_id, by_withdrawal.get(w.id, []), now, w.traceparent)
         for w in done
+        if w.agency is not None  # what nobody published is not answered
     ]
     notices += [
         request_settled(
@@ -263,21 +267,18 @@ def _settled(row: Any, outcome: str, decision: Decision, now: datetime) -> queue
     )
 
 
-def _retract_doubt(row: Any, doubt: Doubt, version: int, now: datetime) -> queue.QueueRow:
-    """A record that may have arrived and is no longer permitted is taken back."""
-    consents = [p["consent"] for p in doubt.explanation["permitted"] if p["consent"] is not None]
+def _retract_doubt(row: Any, doubt: Doubt, version: int, now: datetime) -> list[queue.QueueRow]:
+    """A record that may have arrived and is no longer permitted is taken back, and what is left of it offered anew."""
+    let_out = doubt.explanation["permitted"]
+    consents = [p["consent"] for p in let_out if p["consent"] is not None]
+    categories = frozenset(Category(p["category"]) for p in let_out)
     purposes = [Purpose(row.purpose)]
-    taken_back = Retraction(uuid4(), row.reference, purposes, None, None, version, max(consents, default=None))
-    return queue.QueueRow(
-        queue.RETRACTION,
-        row.client_id,
-        row.recipient,
-        row.topic,
-        row.reference,
-        WITHDRAWN,
-        None,
-        taken_back.encode(now).decode(),
-        now,
-        traceparent=row.traceparent,
-        keyed_by=row.keyed_by,
-    )
+    taken_back = Retraction(uuid4(), row.reference, purposes, categories, None, version, max(consents, default=None))
+    same = row.client_id, row.recipient, row.topic, row.reference
+    known = {"due_at": now, "traceparent": row.traceparent, "keyed_by": row.keyed_by}
+    return [
+        queue.QueueRow(
+            queue.RETRACTION, *same, type=WITHDRAWN, purpose=None, body=taken_back.encode(now).decode(), **known
+        ),
+        queue.QueueRow(queue.RECORD, *same, type=SNAPSHOT, purpose=row.purpose, body="{}", **known),
+    ]

@@ -1,10 +1,10 @@
 """Who takes part and what was agreed: the part of the facts that does not belong to one client."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from consent.domain import Agency, Agreement, Policy, acts_for
+from consent.domain import Agency, Agreement, Policy, acts_for, in_force
 from consent.repository import parties
 from consent.repository.sql import Executor
 from contracts.vocabulary import AgencyKind, Category, Purpose
@@ -52,6 +52,17 @@ class Register:
                     for id in sorted(agreement.recipients - {source}):
                         if id in self.agencies and acts_for(self.agencies[id], purpose):
                             yield Subscription(self.agencies[id], purpose, terms.categories, agreement.starts)
+
+
+def state(version: Agreement, versions: Iterable[Agreement], at: datetime) -> str:
+    """What a version is at a time, among the `versions` of its agreement."""
+    if any(v.version > version.version and v.starts <= at for v in versions):
+        return "superseded"
+    if at < version.starts:
+        return "not-begun"
+    if at >= version.ends:
+        return "expired"
+    return "in-force" if in_force(version, at) is None else "suspended"
 
 
 async def load(db: Executor) -> Register:

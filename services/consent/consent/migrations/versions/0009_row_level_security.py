@@ -83,7 +83,7 @@ BOUND = {
 }
 """Tables that the role of one agency may read, and of which rows. It may read nothing that is not listed here or in
 `OPEN`, and write only decisions about what it may see."""
-OPEN = ("agency", "discloser_shard", "head", "signing_key")
+OPEN = ("agency", "agreement_follow_up", "discloser_shard", "head", "signing_key")
 
 GRANTS = {
     **dict.fromkeys((*BOUND, *OPEN), "SELECT"),

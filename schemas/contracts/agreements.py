@@ -1,0 +1,71 @@
+"""Information-sharing agreements as agencies write and sign them (C1), and the minimum standard for all of them."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from contracts.vocabulary import AgencyId, Basis, Category, Purpose
+from servicekit.envelope import NO_NUL, Moment, StrictWire
+
+AgreementId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,60}$")]
+
+
+class AgreementTerms(StrictWire):
+    """What an agreement allows for one purpose."""
+
+    purpose: Purpose
+    basis: Basis
+    categories: Annotated[list[Category], Field(min_length=1, max_length=len(Category))]
+    subscription: bool = False
+    """Whether recipients get every change, and a snapshot when a permit begins, without asking."""
+    own_word: bool = False
+    """Whether a consent counts that the recipient itself recorded."""
+
+
+class AgreementText(StrictWire):
+    """All that a version of an agreement says. Its direction is from `sources` to `recipients`: an agency that tells
+    and is told stands in both. What is not named is not agreed."""
+
+    sources: Annotated[list[AgencyId], Field(min_length=1, max_length=500)]
+    recipients: Annotated[list[AgencyId], Field(min_length=1, max_length=500)]
+    terms: Annotated[list[AgreementTerms], Field(min_length=1, max_length=len(Purpose))]
+    enforces: Annotated[list[AgencyId], Field(max_length=500)] = []
+    """The parties that undertake to keep excluded practitioners away from a client's record."""
+    starts: Moment
+    review: Moment
+    ends: Moment
+
+    @model_validator(mode="after")
+    def _is_of_a_piece(self) -> "AgreementText":
+        if not self.starts < self.review <= self.ends:
+            raise ValueError("an agreement starts, is reviewed and ends, in this order")
+        if len({t.purpose for t in self.terms}) < len(self.terms):
+            raise ValueError("each purpose stands once")
+        if not set(self.enforces) <= {*self.sources, *self.recipients}:
+            raise ValueError("only a party can undertake to enforce exclusions")
+        return self
+
+
+class AgreementTemplate(StrictWire):
+    """A standard text. An agency that signs it becomes source and recipient among all who have."""
+
+    id: AgreementId
+    """The agreement that its signatories have between them."""
+    edition: Annotated[str, Field(pattern=NO_NUL)]
+    title: Annotated[str, Field(pattern=NO_NUL)]
+    terms: list[AgreementTerms]
+    undertakings: list[str]
+    """What a party promises, in words."""
+    enforces: bool
+    """Whether every signatory undertakes to keep excluded practitioners away."""
+    months: int
+    """For how long the agreement runs from its first signature."""
+    review_months: int
+
+
+@cache
+def minimum_standard() -> AgreementTemplate:
+    """The one template: schemas/contracts/minimum-standard.json."""
+    return AgreementTemplate.model_validate_json(files("contracts").joinpath("minimum-standard.json").read_bytes())
