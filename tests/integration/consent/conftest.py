@@ -2,8 +2,8 @@
 
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,36 @@ def door_system(start_system: Callable[..., System]) -> System:
 @pytest.fixture
 async def door(door_system: System) -> AsyncIterator[Door]:
     """The door, and an agreement: the prison tells hostel and mentors for referral, by consent, with a subscription."""
-    n = next(_sets)
+    async with a_door(door_system, next(_sets)) as made:
+        yield made
+
+
+LONE_SETS = 32
+
+
+@pytest.fixture(scope="module")
+def lone_system(start_system: Callable[..., System]) -> System:
+    """A running door for one file of tests, which may look at all of its ledger, or tamper with it."""
+    names = ("prison", "probation", "hostel", "mentors")
+    return start_system([f"{name}-{n}" for n in range(LONE_SETS) for name in names], ["consent"])
+
+
+@pytest.fixture(scope="module")
+def lone_sets() -> Iterator[int]:
+    """Numbers of agencies that no test of this file has used."""
+    return iter(range(LONE_SETS))
+
+
+@pytest.fixture
+async def lone_door(lone_system: System, lone_sets: Iterator[int]) -> AsyncIterator[Door]:
+    """As `door`, on a system of this file's own."""
+    async with a_door(lone_system, next(lone_sets)) as made:
+        yield made
+
+
+@asynccontextmanager
+async def a_door(door_system: System, n: int) -> AsyncIterator[Door]:
+    """The door with the agencies of one number, registered, agreed and connected."""
     operator = Operator(door_system)
     names = (f"prison-{n}", f"probation-{n}", f"hostel-{n}", f"mentors-{n}")
     await operator.register(

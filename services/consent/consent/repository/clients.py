@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from consent.domain import ClientFacts, SharingFact
 from consent.repository import links, queue, sharing
+from consent.repository.ledger import Entry
 from consent.repository.links import Found, Node
 from consent.repository.queue import QueueRow
 from consent.repository.sharing import Known, Said
@@ -86,6 +87,8 @@ class Changes:
     """(client, source) to the digest of the names and date of birth that this source recorded."""
     candidates: list[tuple[int, int, str | None]] = field(default_factory=list)
     """Two clients whose numbers stood in one event, and its publisher."""
+    entries: list[Entry] = field(default_factory=list)
+    """For the ledger, yet without the clients' keys; `service.ledger` enters them once all else is written."""
     queue: list[QueueRow] = field(default_factory=list)
 
 
@@ -313,9 +316,7 @@ _WITHDRAWALS = insert_of(
     "id, client_id, version, agency, event_id, because, traceparent, recorded_at",
     "uuid, bigint, int, text, text, text, text, timestamptz",
 )
-_RETRACTIONS = insert_of(
-    "retraction", "id, withdrawal_id, recipient, reference, body", "uuid, uuid, text, uuid, text"
-)
+_RETRACTIONS = insert_of("retraction", "id, withdrawal_id, recipient, reference, body", "uuid, uuid, text, uuid, text")
 _HOLDS = insert_of("hold", "id, client_id, reason, asserted_by", "uuid, bigint, text, text")
 _HELD = insert_of(
     "held_identifier",

@@ -262,11 +262,14 @@ _LIKENESSES = text(
 )
 
 
-async def propose(db: Executor, pairs: Collection[tuple[int, int]], because: str, found_by: str | None) -> None:
-    """Enter pairs that may be one person. A pair that is known already, decided or not, stays as it is."""
+async def propose(db: Executor, pairs: Collection[tuple[int, int, str | None]], because: str) -> None:
+    """Enter pairs that may be one person: (client, client, publisher of the event that named both).
+
+    A pair that is known already, decided or not, stays as it is.
+    """
     if pairs:
-        rows = [(min(pair), max(pair), because, found_by) for pair in pairs]
-        await arrays(db, _CANDIDATES, sorted(set(rows), key=lambda row: row[:2]))
+        first = {(min(one, other), max(one, other)): by for one, other, by in pairs}
+        await arrays(db, _CANDIDATES, [(*pair, because, by) for pair, by in sorted(first.items())])
 
 
 async def resemble(db: Executor, digests: Collection[tuple[int, str, bytes]]) -> None:
@@ -287,7 +290,19 @@ async def compare(db: Executor) -> None:
             " FROM news n JOIN likeness l ON l.digest = n.digest AND l.client_id <> n.client_id"
         )
     )
-    await propose(db, [(row.one, row.other) for row in rows], "same-details", None)
+    await propose(db, [(row.one, row.other, None) for row in rows], "same-details")
+
+
+async def told_apart(db: Executor, one: Collection[int], other: Collection[int]) -> bool:
+    """Whether it was decided that these are different people."""
+    result = await db.execute(
+        text(
+            "SELECT 1 FROM candidate WHERE decision = 'different' AND (one = ANY(:one) AND other = ANY(:other)"
+            " OR one = ANY(:other) AND other = ANY(:one)) LIMIT 1"
+        ),
+        {"one": list(one), "other": list(other)},
+    )
+    return result.first() is not None
 
 
 async def decide(db: Executor, pairs: Iterable[tuple[int, int]], decision: str, by: str, now: datetime) -> None:
@@ -354,13 +369,12 @@ async def sides(db: Executor, ids: Collection[int]) -> dict[int, Side]:
 
 async def open_candidates(db: Executor, id: UUID | None = None) -> Sequence[Any]:
     """Pairs that nobody has decided yet, oldest first; or the one with this id, decided or not."""
-    where = "decision IS NULL" if id is None else "id = :id"
     result = await db.execute(
         text(
-            "SELECT id, one, other, because, found_by, found_at, decision FROM candidate"
-            f" WHERE {where} ORDER BY found_at, id"  # noqa: S608 # one of two constants
+            "SELECT id, one, other, because, found_by, found_at FROM candidate"
+            " WHERE CASE WHEN CAST(:id AS uuid) IS NULL THEN decision IS NULL ELSE id = :id END ORDER BY found_at, id"
         ),
-        {} if id is None else {"id": id},
+        {"id": id},
     )
     return result.all()
 

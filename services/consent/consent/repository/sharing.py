@@ -114,7 +114,7 @@ async def known(db: Executor, ids: Collection[int]) -> dict[int, Known]:
             rows[row.id] = row
         near = {part for row in rows.values() for part in (row.merged_into, *row.parts) if part}
         wanted = near - rows.keys()
-    histories = await _histories(db, rows)
+    histories = await own_histories(db, rows)
     found: dict[int, Known] = {}
     for id in ids:
         root = id
@@ -133,15 +133,18 @@ def _known(root: int, rows: dict[int, Any], histories: dict[int, tuple[SharingFa
     def gather(id: int, since: tuple[SharingFact, ...]) -> None:
         members.append(id)
         said = histories.get(id, ()) + since
-        row = rows[id]
-        for part in row.parts:
+        for part in attached(id):
             gather(part, said)
-        if not row.parts:
+        if not attached(id):
             parts.append(ClientFacts(said, held, rows[root].version, conflicting))
+
+    def attached(id: int) -> list[int]:
+        """What is linked in it; no longer when that was undone."""
+        return [part for part in rows[id].parts if rows[part].merged_into == id]
 
     def family(id: int) -> Iterable[int]:
         yield id
-        for part in rows[id].parts:
+        for part in attached(id):
             yield from family(part)
 
     held = any(rows[id].held for id in family(root))
@@ -151,7 +154,8 @@ def _known(root: int, rows: dict[int, Any], histories: dict[int, tuple[SharingFa
     return Known(root, rows[root].key, facts, tuple(members))
 
 
-async def _histories(db: Executor, ids: Collection[int]) -> dict[int, tuple[SharingFact, ...]]:
+async def own_histories(db: Executor, ids: Collection[int]) -> dict[int, tuple[SharingFact, ...]]:
+    """What was said of these rows themselves, without that of parts; oldest first."""
     gathered: dict[int, list[SharingFact]] = {}
     for row in await db.execute(_HISTORIES, {"ids": sorted(ids)}):
         gathered.setdefault(row.client_id, []).append(_STORED[row.kind].validate_json(row.body))

@@ -5,24 +5,30 @@ waited), and only then read facts and time. Reading them together with the lock 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.domain import may_assert
+from consent.domain import RESPONSIBLE, Agency, may_assert
 from consent.events import ANSWER_PASSED_AS, PASSED_ON, STOPPING_TYPES, IntakeEvent
-from consent.repository import answers, clients, queue, sharing
+from consent.repository import answers, clients, ledger, links, queue, sharing
 from consent.repository.clients import Client, IdentifierKey
-from consent.service import reading, register, saying
+from consent.repository.links import Found
+from consent.service import erasing, identity, reading, register, saying
 from consent.service.desk import Desk
+from consent.service.ledger import enter
 from consent.service.reading import Arrival
 from contracts.intake import (
     ClientRecorded,
     ConsentGranted,
+    ErasureRequested,
     GatewayInvoked,
+    IdentityLinked,
+    IdentityUnlinked,
     OfferAnswered,
     ReferralAnswered,
     RetractionConfirmed,
@@ -80,6 +86,8 @@ class Case:
     keys: list[IdentifierKey] = field(default_factory=list)
     """Whom the event is about; for a stopping event that cannot be applied, whom it may mean."""
     client: int | None = None
+    rows: frozenset[int] = frozenset()
+    """The rows of the client that its identifiers belong to: some of the parts, where clients are linked."""
     is_first: bool = False
     """Whether its id was never taken in before, so that its answer is to be kept."""
     answer: bytes | None = None
@@ -98,7 +106,7 @@ class Case:
     @property
     def changes_sharing(self) -> bool:
         """Whether what was said about sharing, and what is recorded, of the client is needed."""
-        return self.stops or isinstance(self.event, saying.SAID)
+        return self.stops or isinstance(self.event, (*saying.SAID, ErasureRequested))
 
     @property
     def traceparent(self) -> str | None:
@@ -120,24 +128,77 @@ async def take_in(session: AsyncSession, arrivals: Sequence[Arrival], clock: Clo
     """
     cases = [_read(arrival, clock) for arrival in arrivals]
     try:
-        repeats = await _recognise(session, cases)
-        open_cases = [case for case in cases if case.answer is None and id(case) not in repeats]
+        return [answer for run in _runs(cases) for answer in await _take_run(session, run)]
+    finally:
+        for case in cases:
+            if case.step:
+                case.step.end()
+
+
+def _runs(cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
+    """The batch in order, cut around what links, unlinks and erases: the events behind it are about other clients."""
+    run: list[Case] = []
+    for case in cases:
+        if isinstance(case.event, IdentityLinked | IdentityUnlinked | ErasureRequested):
+            if run:
+                yield run
+            yield [case]
+            run = []
+        else:
+            run.append(case)
+    if run:
+        yield run
+
+
+async def _take_run(session: AsyncSession, cases: Sequence[Case]) -> list[bytes]:
+    repeats = await _recognise(session, cases)
+    open_cases = [case for case in cases if case.answer is None and id(case) not in repeats]
+    if open_cases and isinstance(open_cases[0].event, IdentityLinked | IdentityUnlinked):
+        await _identify(session, open_cases[0], open_cases[0].event)
+    else:
         desk = await _open_desk(session, open_cases)
         forms = await sharing.forms_seen(session, _forms(open_cases))
         for case in open_cases:
             _apply(case, desk, forms)
         if not await clients.write(session, desk.changes):
             raise TryAgain
+        if desk.changes.entries:
+            await enter(session, await ledger.with_keys(session, desk.changes.entries))
         await clients.acknowledge_retractions(session, _confirmed(open_cases, desk))
-        if not await answers.keep(session, [(*c.key, c.arrival.digest, c.answer) for c in cases if c.is_first]):
-            raise TryAgain
+        for pending in desk.erasures:
+            await erasing.carry_out(session, pending, desk)
         if desk.changes.queue:
             wake_after_commit(session, queue.CHANNEL)
-        return [_answer_of(case, repeats) for case in cases]
-    finally:
-        for case in cases:
-            if case.step:
-                case.step.end()
+    if not await answers.keep(session, [(*c.key, c.arrival.digest, c.answer) for c in cases if c.is_first]):
+        raise TryAgain
+    return [_answer_of(case, repeats) for case in cases]
+
+
+async def _identify(session: AsyncSession, case: Case, event: IdentityLinked | IdentityUnlinked) -> None:
+    """Give an event that links or unlinks its effect and its answer."""
+    agency = case.arrival.agency
+    linking = isinstance(event, IdentityLinked)
+    others = event.data.same_as if isinstance(event, IdentityLinked) else event.data.not_same_as
+    keys = case.keys, reading.keys_for(others, agency)
+    try:
+        if case.problem is not None:
+            raise case.problem
+        if problem := _may_not(case, (await register.load(session)).agencies.get(agency)):
+            raise problem
+        found = await clients.find(session, {*keys[0], *keys[1]})
+        one, other = ({found[key].own for key in some if key in found} for some in keys)
+        if len(found) < len({*keys[0], *keys[1]}):
+            raise UNKNOWN_CLIENT
+        act = identity.Act(agency, event.data.reason, agency, event.id, case.traceparent)
+        outcome = await (identity.link if linking else identity.unlink_between)(session, one, other, act)
+    except Problem as problem:
+        case.reject(problem)
+        case.answer = reading.rejected(case.arrival, case.event_id, problem, await clients.time_now(session))
+        return
+    told = {"client": str(outcome.client) if outcome.client else None}
+    if outcome.withdrawal:
+        told["withdrawal"] = str(outcome.withdrawal)
+    case.answer = reading.accepted(case.arrival, event, told, await clients.time_now(session))
 
 
 def _read(arrival: Arrival, clock: Clock) -> Case:
@@ -189,17 +250,25 @@ async def _open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
     """Find or make the clients of the batch, lock them, and read what the batch needs of them."""
     named = {id(case): _named(case) for case in cases}
     keys = set().union(*named.values())
-    known = await clients.resolve(session, keys)
+    known = await clients.find(session, keys)
     if keys - known.keys():
         # A withdrawal for a number that nobody has yet and the event that brings the number must see each other.
         await clients.lock_numbers(session, exclusive=any(case.changes_sharing for case in cases))
-    await clients.lock(session, set(known.values()))
-    if keys and await clients.resolve(session, keys) != known:
-        raise TryAgain  # a number changed hands while we waited for a lock
+    whom = {client for found in known.values() for client in {found.client} | found.instead}
+    await clients.lock(session, whom)
+    if keys and await clients.find(session, keys) != known:
+        raise TryAgain  # a number changed hands, or a link was made or undone, while we waited for a lock
     registered = await register.load(session)
     now = await clients.time_now(session)
-    suspected = {known[key] for case in cases if case.changes_sharing for key in named[id(case)] if key in known}
-    desk = Desk(await clients.load(session, set(known.values()), suspected), registered, now)
+    suspected = {
+        client
+        for case in cases
+        if case.changes_sharing
+        for key in named[id(case)]
+        if key in known
+        for client in known[key].may_mean
+    }
+    desk = Desk(await clients.load(session, whom, suspected), registered, now)
     await _settle_clients(session, cases, known, desk)
     return desk
 
@@ -212,55 +281,107 @@ def _named(case: Case) -> set[IdentifierKey]:
 
 
 async def _settle_clients(
-    session: AsyncSession, cases: Sequence[Case], known: dict[IdentifierKey, int], desk: Desk
+    session: AsyncSession, cases: Sequence[Case], known: dict[IdentifierKey, Found], desk: Desk
 ) -> None:
-    """Say for each event which client it is about; make clients and link identifiers for recorded facts."""
+    """Say for each event which client it is about; make clients and give them identifiers for recorded facts."""
+    numbers = await _numbers(session, cases, known, desk)
     newcomers: list[tuple[Case, int]] = []  # numbered downwards from -1 until the rows are made
     linked: list[tuple[IdentifierKey, int, str]] = []
     for case in cases:
         if case.problem is not None:
             continue
-        publisher = desk.register.agencies.get(case.arrival.agency)
-        if publisher is None:
-            case.reject(NOT_REGISTERED)
+        if problem := _may_not(case, desk.register.agencies.get(case.arrival.agency)):
+            case.reject(problem)
             continue
-        if case.event is not None and not may_assert(
-            case.event.type, publisher.kind, case.event.data.basis if isinstance(case.event, GatewayInvoked) else None
-        ):
-            case.reject(NOT_YOURS_TO_SAY)
-            continue
-        found = {known[key] for key in case.keys if key in known}
+        found = {known[key].client for key in case.keys if key in known}
+        rows = frozenset(known[key].own for key in case.keys if key in known)
+        undone = any(known[key].instead for key in case.keys if key in known)
         unknown = [key for key in case.keys if key not in known]
-        if len(found) > 1:
+        if len(found) > 1 or (undone and not isinstance(case.event, RetractionConfirmed)):
+            if not undone:
+                _propose(case, known, desk)
             case.reject(CONFLICT)
+        elif not isinstance(case.event, RetractionConfirmed) and any(desk.clients[id].erased for id in found):
+            case.reject(UNKNOWN_CLIENT)
         elif not isinstance(case.event, ClientRecorded):
             if found:
-                case.client = found.pop()
+                case.client, case.rows = found.pop(), rows
             else:
                 case.reject(UNKNOWN_CLIENT)
         elif any(type == "THROUGHGATE" for type, _, _ in unknown):
             case.reject(UNKNOWN_CLIENT)
         else:
-            case.client = found.pop() if found else -1 - len(newcomers)
-            if case.client < 0 and not any(number == case.client for _, number in newcomers):
-                newcomers.append((case, case.client))
+            client = found.pop() if found else -1 - len(newcomers)
+            had = numbers.setdefault(client, {})
+            if _contradicts(had, unknown):
+                case.reject(CONFLICT)
+                continue
+            if not rows:
+                newcomers.append((case, client))
+            # A number stays with the part through which it came, and so with one client when the link is undone.
+            row = next(iter(rows)) if len(rows) == 1 else client
+            case.client, case.rows = client, rows or frozenset({client})
             for key in unknown:
-                known[key] = case.client
-                linked.append((key, case.client, case.arrival.agency))
+                known[key] = Found(client, row)
+                linked.append((key, row, case.arrival.agency))
+                had[key[0]] = had.get(key[0], 0) + 1
     made = dict(zip((number for _, number in newcomers), await clients.make(session, len(newcomers)), strict=True))
     for number in made.values():
-        desk.clients[number] = Client(number, 0)
+        desk.clients[number] = Client(number, 0, members=(number,))
     for case in cases:
         if case.client is not None:
             case.client = made.get(case.client, case.client)
-    for key, number in known.items():
-        known[key] = made.get(number, number)
-    desk.known = known
+            case.rows = frozenset(made.get(row, row) for row in case.rows)
+    for key, found_one in known.items():
+        whom = made.get(found_one.client, found_one.client)
+        known[key] = found_one._replace(client=whom, own=made.get(found_one.own, found_one.own))
+    desk.known = {key: found_one.may_mean for key, found_one in known.items()}
     desk.changes.identifiers = [(key, made.get(number, number), agency) for key, number, agency in linked]
     held = await clients.held_identifiers(session, [key for key, _, _ in linked])
-    for key, number, agency in desk.changes.identifiers:
+    for key, _, agency in desk.changes.identifiers:
         if key in held:
-            desk.hold(desk.clients[number], agency, "named-by-an-earlier-withdrawal", "", None)
+            desk.hold(desk.clients[known[key].client], agency, "named-by-an-earlier-withdrawal", "", None)
+
+
+def _may_not(case: Case, publisher: Agency | None) -> Problem | None:
+    """Why its publisher may not say this, if so."""
+    if publisher is None:
+        return NOT_REGISTERED
+    basis = case.event.data.basis if isinstance(case.event, GatewayInvoked) else None
+    if case.event is not None and not may_assert(case.event.type, publisher.kind, basis):
+        return NOT_YOURS_TO_SAY
+    if isinstance(case.event, ErasureRequested) and case.event.data.scope == "everything":
+        return None if publisher.kind in RESPONSIBLE else NOT_YOURS_TO_SAY
+    return None
+
+
+async def _numbers(
+    session: AsyncSession, cases: Sequence[Case], known: Mapping[IdentifierKey, Found], desk: Desk
+) -> dict[int, dict[str, int]]:
+    """How many numbers of each kind those clients have who are about to get another; nothing to read for most."""
+    telling = [c for c in cases if isinstance(c.event, ClientRecorded) and any(key not in known for key in c.keys)]
+    if not any(key not in known and key[0] in links.UNIQUE for case in telling for key in case.keys):
+        return {}
+    growing = {known[key].client for case in telling for key in case.keys if key in known}
+    had = await links.numbers(session, [row for client in growing for row in desk.clients[client].members])
+    counted: dict[int, dict[str, int]] = {}
+    for client in growing:
+        counts = counted.setdefault(client, {})
+        for type, _ in (number for row in desk.clients[client].members for number in had[row]):
+            counts[type] = counts.get(type, 0) + 1
+    return counted
+
+
+def _contradicts(had: Mapping[str, int], unknown: Sequence[IdentifierKey]) -> bool:
+    """Whether a client would get a second number of a kind of which one person has one."""
+    types = [type for type, _, _ in unknown if type in links.UNIQUE]
+    return len(types) > len(set(types)) or any(had.get(type) for type in types)
+
+
+def _propose(case: Case, known: Mapping[IdentifierKey, Found], desk: Desk) -> None:
+    """The clients that one event named may be one person: somebody is to decide."""
+    named = {known[key].client: known[key].own for key in case.keys if key in known}
+    desk.changes.candidates += [(a, b, case.arrival.agency) for a, b in combinations(named.values(), 2)]
 
 
 def _forms(cases: Sequence[Case]) -> list[tuple[str, str]]:
@@ -277,7 +398,9 @@ def _apply(case: Case, desk: Desk, forms: set[tuple[str, str]]) -> None:
             _record(case, event, client, desk)
         elif isinstance(event, ReferralAnswered | OfferAnswered):
             _pass_on(case, event, client, desk)
-        elif not isinstance(event, RetractionConfirmed):
+        elif isinstance(event, ErasureRequested):
+            told["withdrawal"] = str(erasing.request(event, agency, client, desk, case.traceparent))
+        elif isinstance(event, saying.SAID):
             withdrawal = saying.say(event, agency, client, desk, forms, case.traceparent)
             if withdrawal is not None:
                 told["withdrawal"] = str(withdrawal)
@@ -310,7 +433,7 @@ def deny_for_all(
 ) -> None:
     """A stopping event that cannot be applied stops anyway, for every client that it may mean, and someone is told."""
     known = desk.known
-    for number in sorted({known[key] for key in keys if key in known}):
+    for number in sorted({number for key in keys for number in known.get(key, ())}):
         desk.hold(desk.clients[number], agency, reason, event_id or "", traceparent)
     for key in keys:
         if key not in known and key[0] != "THROUGHGATE":
@@ -321,13 +444,18 @@ def deny_for_all(
 def _record(case: Case, event: ClientRecorded, client: Client, desk: Desk) -> None:
     agency, version = case.arrival.agency, event.clientversion
     if version is not None:
-        latest = client.source_versions.get(agency)
+        had = [client.source_versions[row, agency] for row in case.rows if (row, agency) in client.source_versions]
+        latest = max(had, default=None)
         if latest is not None and version <= latest:
             return  # history: what this agency recorded later is known already
         if latest is not None and version > latest + 1:
             log.warning("a gap in the client versions of %s: %d events are missing", agency, version - latest - 1)
-        client.source_versions[agency] = desk.changes.source_versions[client.id, agency] = version
+        for row in case.rows:
+            client.source_versions[row, agency] = desk.changes.source_versions[row, agency] = version
     facts = event.data.facts.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if "identity" in facts and (digest := identity.likeness(facts["identity"])) is not None:
+        for row in case.rows:
+            desk.changes.likenesses[row, agency] = digest
     desk.record(client, agency, facts, event.time, case.traceparent)
 
 

@@ -31,7 +31,7 @@ async def take_requests(session: AsyncSession, asked: Sequence[Asked]) -> None:
     """Queue what the services ask for. It is decided when it leaves, and the service is told what became of it.
 
     Raises:
-        TryAgain: another transaction took in one of them meanwhile.
+        TryAgain: another transaction took in one of them, or linked one of the clients, meanwhile.
         ValidationError: a request does not fit its contract. Applied alone it is set aside.
     """
     read = [(a, REQUESTS.validate_json(a.value)) for a in asked]
@@ -42,6 +42,8 @@ async def take_requests(session: AsyncSession, asked: Sequence[Asked]) -> None:
     keys = {("THROUGHGATE", a.service, str(r.data.client)) for a, r in requests}
     known = await clients.resolve(session, keys)
     await clients.lock(session, set(known.values()))
+    if await clients.resolve(session, keys) != known:
+        raise TryAgain  # a link was made or undone while we waited for a lock
     registered = await register.load(session)
     loaded = await clients.load(session, set(known.values()), set(known.values()))
     desk = Desk(loaded, registered, await clients.time_now(session))

@@ -1,0 +1,251 @@
+"""The same person under several numbers: what a person is to decide, links, and undoing them.
+
+No name, number or address stands in a path, a query or an answer: a client is named by references, which are random.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.api.common import Db
+from consent.domain import may_assert
+from consent.repository import clients, links, parties
+from consent.repository.links import Side
+from consent.service import identity
+from consent.service.identity import Act
+from contracts.facts import Text
+from contracts.vocabulary import AgencyId, IdentifierType
+from servicekit.auth import Caller, require
+from servicekit.envelope import StrictWire, Wire
+from servicekit.problems import Problem
+
+router = APIRouter(tags=["identity"])
+
+Deciding = Annotated[Caller, Depends(require("identity"))]
+
+
+def _is_operator(caller: Caller) -> bool:
+    return "operator" in caller.scopes
+
+
+async def _may_decide(session: AsyncSession, caller: Caller) -> None:
+    """The operator decides, and agencies of the kinds that may publish a link."""
+    if _is_operator(caller):
+        return
+    agency = (await parties.agencies(session)).get(caller.agency)
+    if agency is None or not may_assert("throughgate.identity.linked.v1", agency.kind):
+        raise Problem(
+            "not-yours-to-say",
+            "An agency of your kind may not say this",
+            "docs/reference/who-may-say-what.md lists which kind of agency may say who is one person.",
+            403,
+        )
+
+
+class Known(Wire):
+    """By whom a client is known, and how that agency names it to the door."""
+
+    agency: AgencyId
+    client: UUID
+
+
+class ClientSide(Wire):
+    """One of two clients: which kinds of number it has and who knows it. An agency sees its own reference only."""
+
+    identifier_types: list[IdentifierType]
+    known_by: list[Known]
+
+
+def _told(side: Side, caller: Caller) -> ClientSide:
+    seen = [Known(agency=a, client=r) for a, r in side.known_by if _is_operator(caller) or a == caller.agency]
+    return ClientSide(identifier_types=[IdentifierType(t) for t in side.types], known_by=seen)
+
+
+def _sees(caller: Caller, *pair: Side) -> bool:
+    """An agency sees a pair when it knows both clients; who knows one only would learn that there is the other."""
+    return _is_operator(caller) or all(caller.agency in {a for a, _ in side.known_by} for side in pair)
+
+
+# --- candidates -------------------------------------------------------------------------------------------------------
+
+
+class Candidate(Wire):
+    """Two clients that may be one person: a person is to decide."""
+
+    candidate: UUID
+    because: Literal["identifier-conflict", "same-details"]
+    """One event named both; or family name, given name and date of birth are the same."""
+    found_at: datetime
+    clients: list[ClientSide]
+
+
+@router.get("/candidates", summary="Clients that may be one person")
+async def list_candidates(db: Db, caller: Deciding) -> list[Candidate]:
+    """Oldest first. Those that your agency both knows, or whose numbers one of its events named together."""
+
+    async def read(session: AsyncSession) -> list[Candidate]:
+        await _may_decide(session, caller)
+        await links.compare(session)
+        rows = await links.open_candidates(session)
+        pairs = await _pairs(session, rows, caller)
+        return [
+            Candidate(
+                candidate=row.id,
+                because=row.because,
+                found_at=row.found_at,
+                clients=[_told(side, caller) for side in pairs[row.id]],
+            )
+            for row in rows
+            if row.id in pairs
+        ]
+
+    return await db.run(read)
+
+
+async def _pairs(session: AsyncSession, rows: Sequence[Any], caller: Caller) -> dict[UUID, tuple[Side, Side]]:
+    """The two clients of each candidate as they are now, where they are still two and the caller may see them."""
+    found = await links.whom(session, {id for row in rows for id in (row.one, row.other)})
+    sides = await links.sides(session, {one.client for one in found.values()})
+    pairs = {}
+    for row in rows:
+        one, other = found[row.one], found[row.other]
+        if one.client != other.client and not one.instead and not other.instead:
+            pair = sides[one.client], sides[other.client]
+            if row.found_by == caller.agency or _sees(caller, *pair):
+                pairs[row.id] = pair
+    return pairs
+
+
+class CandidateDecision(StrictWire):
+    """What a person decided."""
+
+    decision: Literal["same", "different"]
+    reason: Text
+
+
+class LinkMade(Wire):
+    """A link, where one was made."""
+
+    link: UUID | None
+
+
+@router.post("/candidates/{candidate}/decision", summary="Decide whether two clients are one person")
+async def decide_candidate(candidate: UUID, body: CandidateDecision, db: Db, caller: Deciding) -> LinkMade:
+    """`same` links them: only what is permitted for both leaves. `different`: they are not proposed again."""
+
+    async def work(session: AsyncSession) -> LinkMade:
+        await _may_decide(session, caller)
+        rows = await links.open_candidates(session, candidate)
+        if not await _pairs(session, rows, caller):
+            raise Problem(
+                "no-such-candidate", "There is no such candidate", "List those that are open with GET /candidates.", 404
+            )
+        act = Act(caller.subject, body.reason)
+        outcome = await identity.decide_candidate(session, rows[0].one, rows[0].other, body.decision, act)
+        return LinkMade(link=outcome.link if outcome else None)
+
+    return await db.run(work)
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+class LinkSummary(Wire):
+    """Two clients that are known as one person; or were, until it was undone."""
+
+    link: UUID
+    linked_at: datetime
+    clients: list[ClientSide]
+    needs_decision: bool
+    """They have different numbers of the same kind, and nothing leaves until a person confirms or undoes the link."""
+    confirmed_at: datetime | None
+    unlinked_at: datetime | None
+
+
+@router.get("/links", summary="Clients that are known as one person")
+async def list_links(db: Db, caller: Deciding) -> list[LinkSummary]:
+    """Those that wait for a person first, then the newest. Links that were undone are history and among them."""
+
+    async def read(session: AsyncSession) -> list[LinkSummary]:
+        await _may_decide(session, caller)
+        rows = await links.every_link(session)
+        sides = await links.sides(session, {part for row in rows for part in row.parts})
+        return [
+            LinkSummary(
+                link=row.id,
+                linked_at=row.linked_at,
+                clients=[_told(sides[part], caller) for part in row.parts],
+                needs_decision=row.conflicting and row.confirmed_at is None and row.unlinked_at is None,
+                confirmed_at=row.confirmed_at,
+                unlinked_at=row.unlinked_at,
+            )
+            for row in rows
+            if _sees(caller, *(sides[part] for part in row.parts))
+        ]
+
+    return await db.run(read)
+
+
+class LinkBody(StrictWire):
+    """Two clients that are one person, by the references that the door gave; the operator may use anyone's."""
+
+    clients: Annotated[list[UUID], Field(min_length=2, max_length=2)]
+    reason: Text
+
+
+@router.post("/links", status_code=201, summary="Make one client of two")
+async def make_link(body: LinkBody, db: Db, caller: Deciding) -> LinkMade:
+    """Only what is permitted for both leaves from now on; recipients are told to erase what is not."""
+
+    async def work(session: AsyncSession) -> LinkMade:
+        await _may_decide(session, caller)
+        agency = None if _is_operator(caller) else caller.agency
+        found = await clients.of_references(session, body.clients, agency)
+        if len(found) < 2:
+            raise Problem(
+                "no-such-client",
+                "There is no such client",
+                "Use two references from answers to your events, or from GET /candidates.",
+                404,
+            )
+        one, other = (found[reference] for reference in body.clients)
+        outcome = await identity.link(session, [one], [other], Act(caller.subject, body.reason))
+        if outcome.link is None:
+            raise identity.ONE_CLIENT
+        return LinkMade(link=outcome.link)
+
+    return await db.run(work)
+
+
+async def _may_touch(session: AsyncSession, link: UUID, caller: Caller) -> None:
+    await _may_decide(session, caller)
+    known = await links.link(session, link)
+    if known is None or not _sees(caller, *(await links.sides(session, known.parts)).values()):
+        raise identity.NO_SUCH_LINK
+
+
+@router.delete("/links/{link}", status_code=204, summary="Undo a link")
+async def undo_link(link: UUID, db: Db, caller: Deciding) -> None:
+    """What was said while it held permits nothing for either client; what it stopped stays stopped for both."""
+
+    async def work(session: AsyncSession) -> None:
+        await _may_touch(session, link, caller)
+        await identity.unlink(session, link, Act(caller.subject, "undone by a person"))
+
+    await db.run(work)
+
+
+@router.put("/links/{link}/confirmation", status_code=204, summary="One person has two numbers of a kind")
+async def confirm_link(link: UUID, db: Db, caller: Deciding) -> None:
+    """Until this is said, nothing of two clients that have different numbers of the same kind leaves."""
+
+    async def work(session: AsyncSession) -> None:
+        await _may_touch(session, link, caller)
+        await identity.confirm(session, link, Act(caller.subject, "one person with two numbers"))
+
+    await db.run(work)

@@ -1,0 +1,538 @@
+"""The same person under several numbers: a link keeps the strictest consent and retracts, and can be undone."""
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from support.agency import Agency, consents, event, eventually_true, granted, read_all, withdrawn
+
+from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+
+Numbers = list[dict[str, str]]
+
+SNAPSHOT = "throughgate.client.snapshot.v1"
+FACTS = {
+    "identity": {"givenName": "Robin", "familyName": "Fictional"},
+    "needs.accommodation": {"level": "urgent", "summary": "no fixed abode"},
+}
+
+
+class Two:
+    """Two clients of one prison: A under a prison number, B under a probation number."""
+
+    def __init__(self, door: Any, connection: Any) -> None:
+        self.door, self.database = door, connection
+        self.a: Numbers = door.identifiers
+        self.b: Numbers = [{"type": "CRN", "value": f"X{random.randint(100000, 999999)}"}]
+        self.tag = uuid4().hex[:8]
+
+    async def say(self, kind: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """Publish as the prison; it must be accepted."""
+        reply: dict[str, Any] = await self.door.prison.answered(event(kind, self.door.prison.name, data, **more))
+        assert reply["type"].endswith("accepted.v1"), reply
+        return reply
+
+    async def record(self, who: Numbers, tag: str = "", facts: Any = None, **more: Any) -> dict[str, Any]:
+        """Facts of a client, in which `tag` can be found again."""
+        mine = facts or {**FACTS, "identity": {"givenName": "Robin", "familyName": tag or self.tag}}
+        return await self.say("client.recorded", {"identifiers": who, "facts": mine}, **more)
+
+    async def grant(self, who: Numbers, *recipients: Agency) -> dict[str, Any]:
+        """Consent to referral."""
+        names = [r.name for r in recipients]
+        return await self.say("consent.granted", granted(who, names, ["referral"], ["identity", "needs.accommodation"]))
+
+    async def withdraw(self, who: Numbers, **scope: Any) -> None:
+        """A withdrawal, and wait until it is done."""
+        taken_back = event("consent.withdrawn", self.door.prison.name, withdrawn(who, **scope))
+        await self.door.prison.answered(taken_back)
+        await self.door.prison.done(taken_back["id"])
+
+    async def link(self, one: Numbers | None = None, other: Numbers | None = None, **more: Any) -> dict[str, Any]:
+        """Say that they are one person, and wait until every retraction stands."""
+        data = {"identifiers": one or self.a, "sameAs": other or self.b, "reason": "fingerprints"}
+        said = event("identity.linked", self.door.prison.name, data, **more)
+        reply: dict[str, Any] = await self.door.prison.answered(said)
+        assert reply["type"].endswith("accepted.v1"), reply
+        if reply.get("withdrawal"):
+            await self.door.prison.done(said["id"])
+        return reply
+
+    async def unlink(self, one: Numbers | None = None, other: Numbers | None = None) -> None:
+        """Say that they are not, and wait until every retraction stands."""
+        data = {"identifiers": one or self.a, "notSameAs": other or self.b, "reason": "a clerk's mistake"}
+        said = event("identity.unlinked", self.door.prison.name, data)
+        reply = await self.door.prison.answered(said)
+        assert reply["type"].endswith("accepted.v1"), reply
+        await self.door.prison.done(said["id"])
+
+    async def quiet(self) -> None:
+        """Wait until all that was queued has left or was refused."""
+        names = [x.name for x in (self.door.prison, self.door.hostel, self.door.mentors)]
+
+        async def empty() -> bool:
+            return not await self.database.fetchval(
+                "SELECT count(*) FROM queue WHERE due_at <= clock_timestamp() AND (recipient = ANY($1) OR client_id IN"
+                " (SELECT client_id FROM reference WHERE recipient = ANY($1)))",
+                names,
+            )
+
+        await eventually_true(empty, "the queue to be empty", 60)
+
+    async def told(self, agency: Agency) -> list[Placed]:
+        """All that an agency got, when the queue is empty. What is committed can be read a moment later."""
+        await self.quiet()
+        found: list[Placed] = await agency.received()
+        while True:
+            await asyncio.sleep(0.3)
+            again: list[Placed] = await agency.received()
+            if len(again) == len(found):
+                return found
+            found = again
+
+    async def new(self, agency: Agency, before: list[Placed]) -> list[dict[str, Any]]:
+        """What it got since."""
+        places = {(r.partition, r.offset) for r in before}
+        return [r.event for r in await self.told(agency) if (r.partition, r.offset) not in places]
+
+    async def api(self, method: str, path: str, body: Any = None, agency: str = "operator") -> httpx.Response:
+        """A person asks the door: the operator's, or one of an agency."""
+        scopes = ["identity", "operator"] if agency == "operator" else ["identity"]
+        token = self.door.system.issuer.token("a-person", agency, scopes)
+        async with httpx.AsyncClient(base_url=self.door.system.urls["consent"], timeout=30) as http:
+            return await http.request(method, path, json=body, headers={"Authorization": f"Bearer {token}"})
+
+    async def candidates(self) -> list[dict[str, Any]]:
+        """Open candidates that the prison may see."""
+        return list((await self.api("GET", "/candidates", agency=self.door.prison.name)).json())
+
+    async def links(self) -> list[dict[str, Any]]:
+        """Links that the prison may see."""
+        return list((await self.api("GET", "/links", agency=self.door.prison.name)).json())
+
+
+@pytest.fixture
+async def two(door: Any) -> AsyncIterator[Two]:
+    """Two clients. Behind every test: nothing stands behind a retraction, in any topic."""
+    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
+    made = Two(door, connection)
+    try:
+        yield made
+        await made.quiet()
+        for agency in (door.hostel, door.mentors):
+            assert behind_retraction(await agency.received()) == []
+        user = {"sasl_plain_username": "referral", "sasl_plain_password": door.system.kafka.password("referral")}
+        cleared = await read_all(door.hostel.connection() | user, f"{door.system.namespace}cleared.referral")
+        # a service that is only told to whom it may say no more goes on itself
+        own = [r for r in cleared if r.event["data"].get("recipients") is None]
+        assert behind_retraction(own) == []
+    finally:
+        await connection.close()
+
+
+def disclosures(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [e for e in events if "receipt" in e["data"]]
+
+
+def names(events: list[dict[str, Any]]) -> set[str]:
+    sections = (s for e in disclosures(events) for s in e["data"]["sections"])
+    return {s["data"]["familyName"] for s in sections if s["category"] == "identity"}
+
+
+def subjects(events: list[dict[str, Any]], kind: str) -> set[str]:
+    return {e["subject"] for e in events if e["type"] == kind}
+
+
+async def test_a_link_keeps_the_strictest_consent_and_retracts_what_becomes_denied(two: Two) -> None:
+    hostel, mentors = two.door.hostel, two.door.mentors
+    await two.record(two.a, "Ash")
+    await two.record(two.b, "Birch")
+    await two.grant(two.a, hostel, mentors)
+    await two.grant(two.b, hostel, mentors)
+    await two.withdraw(two.b, recipients=[hostel.name])
+    at_hostel, at_mentors = await two.told(hostel), await two.told(mentors)
+    await two.link()
+    linked = await two.new(hostel, at_hostel)
+    assert subjects(linked, WITHDRAWN) == {r.event["subject"] for r in at_hostel}, "under every key that it had"
+    assert disclosures(linked) == [], "B withdrew, so A's consent no longer opens anything for the hostel"
+    merged = await two.new(mentors, at_mentors)
+    keys = {r.event["data"]["sections"][0]["data"]["familyName"]: r.event["subject"] for r in at_mentors}
+    assert subjects(merged, WITHDRAWN) == {keys["Birch"]}, "A's key goes on and loses nothing, B's ends"
+    assert subjects(merged, SNAPSHOT) == {keys["Ash"]}
+    before = await two.told(hostel)
+    await two.record(two.a, "Changed")
+    assert await two.new(hostel, before) == []
+    assert "Changed" in names(await two.new(mentors, at_mentors))
+    await two.grant(two.b, hostel)
+    again = await two.new(hostel, before)
+    assert subjects(again, SNAPSHOT) == {next(r.event["subject"] for r in at_hostel)}, "under the key that goes on"
+    assert names(again) == {"Changed"}
+
+
+async def test_where_one_was_never_asked_it_takes_a_new_consent(two: Two) -> None:
+    hostel = two.door.hostel
+    await two.record(two.a)
+    await two.grant(two.a, hostel)
+    await two.record(two.b)
+    before = await two.told(hostel)
+    linking: dict[str, Any] = {"id": uuid4().hex, "time": datetime.now(UTC).isoformat()}
+    first = await two.link(**linking)
+    events = await two.new(hostel, before)
+    assert subjects(events, WITHDRAWN) >= {before[0].event["subject"]}, "B was never asked"
+    assert disclosures(events) == []
+    before = await two.told(hostel)
+    assert await two.link(**linking) == first, "the same event again gets the same answer"
+    await two.link()  # and a new event that says the same changes nothing
+    assert await two.new(hostel, before) == []
+    await two.grant(two.b, hostel)
+    await two.record(two.a, "Open")
+    events = await two.new(hostel, before)
+    assert "Open" in names(events)
+    assert len({e["subject"] for e in events}) == 1
+    (link,) = await two.links()
+    assert not link["needsDecision"]
+    await two.withdraw(two.a)
+    before = await two.told(hostel)
+    assert before[-1].event["type"] == WITHDRAWN or WITHDRAWN in {r.event["type"] for r in before}
+    await two.record(two.b, "Closed")
+    assert await two.new(hostel, before) == [], "a withdrawal under either number stops for the linked client"
+    kinds = await two.database.fetch("SELECT kind FROM ledger WHERE kind = 'combination'")
+    assert kinds, "combining records is entered in the ledger"
+
+
+async def test_undoing_a_link_gives_back_the_earlier_consent_and_nothing_of_what_was_given_since(two: Two) -> None:
+    hostel, mentors = two.door.hostel, two.door.mentors
+    await two.record(two.a, "Ash")
+    await two.grant(two.a, hostel)
+    key = (await two.told(hostel))[0].event["subject"]
+    await two.record(two.b, "Birch")
+    await two.link()
+    await two.grant(two.b, hostel, mentors)
+    await two.record(two.a, "Together")
+    at_hostel, at_mentors = await two.told(hostel), await two.told(mentors)
+    assert "Together" in names([r.event for r in at_mentors])
+    await two.unlink()
+    apart = await two.new(hostel, at_hostel)
+    assert subjects(apart, WITHDRAWN) >= {key}
+    assert names(apart) == {"Ash"}, "A's own consent from before, and what was recorded of A before"
+    assert subjects(apart, SNAPSHOT) == {key}
+    gone = await two.new(mentors, at_mentors)
+    assert subjects(gone, WITHDRAWN) == {r.event["subject"] for r in at_mentors}
+    assert disclosures(gone) == [], "what was given while they were linked permits for neither"
+    at_mentors = await two.told(mentors)
+    at_hostel = await two.told(hostel)
+    await two.record(two.b, "Beech")
+    await two.record(two.a, "Alder")
+    assert await two.new(mentors, at_mentors) == []
+    assert names(await two.new(hostel, at_hostel)) == {"Alder"}
+    assert await two.candidates() == []
+    (link,) = await two.links()
+    assert link["unlinkedAt"], "the wrong link is history"
+
+
+async def test_what_was_stopped_while_linked_stays_stopped_for_both(two: Two) -> None:
+    hostel, mentors = two.door.hostel, two.door.mentors
+    await two.record(two.a, "Ash")
+    await two.record(two.b, "Birch")
+    await two.grant(two.a, hostel, mentors)
+    await two.grant(two.b, hostel, mentors)
+    await two.link()
+    await two.withdraw(two.a, recipients=[hostel.name])
+    await two.unlink()
+    at_hostel, at_mentors = await two.told(hostel), await two.told(mentors)
+    await two.record(two.a, "Alder")
+    await two.record(two.b, "Beech")
+    assert await two.new(hostel, at_hostel) == [], "the withdrawal reaches both: nobody knows whom it meant"
+    assert names(await two.new(mentors, at_mentors)) == {"Alder", "Beech"}
+    late = granted(two.a, [hostel.name], ["referral"], ["identity"]) | {"givenAt": "2026-01-01T00:00:00Z"}
+    await two.say("consent.granted", late)
+    assert await two.new(hostel, at_hostel) == [], "and cannot be lifted by a consent given before it"
+    await two.grant(two.a, hostel)
+    assert names(await two.new(hostel, at_hostel)) == {"Alder"}
+
+
+async def test_a_number_learnt_while_linked_stays_with_the_part_it_came_with(two: Two) -> None:
+    hostel = two.door.hostel
+    case = {"type": "CASE", "value": uuid4().hex}
+    both = {"type": "CASE", "value": uuid4().hex}
+    await two.record(two.a, "Ash", clientversion=7)
+    await two.record(two.b, "Birch", clientversion=3)
+    await two.grant(two.b, hostel)
+    await two.link()
+    await two.record([*two.b, case], "Together", clientversion=4)
+    await two.record([*two.a, *two.b, both], "Together", clientversion=8)
+    held = await two.database.fetchval("SELECT count(*) FROM source_version WHERE clientversion = 8")
+    assert held == 2, "the newest version of each of the two that the event named"
+    await two.unlink()
+    before = await two.told(hostel)
+    await two.record([case], "Beech", clientversion=9)
+    assert names(await two.new(hostel, before)) == {"Beech"}, "it came with B's number, so it is B's"
+    prison = two.door.prison
+    answer = await prison.answered(event("client.recorded", prison.name, {"identifiers": [both], "facts": FACTS}))
+    assert answer["code"] == "identifier-conflict", "it came with both, so nobody knows whose it is"
+    taken_back = event("consent.withdrawn", prison.name, withdrawn([both]))
+    assert (await prison.answered(taken_back))["code"] == "identifier-conflict"
+    before = await two.told(hostel)
+    assert before[-1].event["type"] == WITHDRAWN or WITHDRAWN in [r.event["type"] for r in before]
+    await two.record(two.b, "Denied", clientversion=10)
+    assert await two.new(hostel, before) == [], "a stop that may mean either stops both"
+
+
+async def test_contradicting_numbers_disclose_nothing_until_a_person_confirms(two: Two) -> None:
+    hostel = two.door.hostel
+    two.b = [{"type": "NOMS", "value": two.a[0]["value"][:5] + "XX"}]
+    await two.record(two.a, "Ash")
+    await two.record(two.b, "Birch")
+    await two.grant(two.a, hostel)
+    await two.grant(two.b, hostel)
+    prison = two.door.prison
+    third = [*two.a, {"type": "NOMS", "value": two.a[0]["value"][:5] + "ZZ"}]
+    answer = await prison.answered(event("client.recorded", prison.name, {"identifiers": third, "facts": FACTS}))
+    assert answer["code"] == "identifier-conflict", "no event gives a client a second prison number"
+    before = await two.told(hostel)
+    await two.link()
+    events = await two.new(hostel, before)
+    assert subjects(events, WITHDRAWN) == {r.event["subject"] for r in before}
+    await two.record(two.a, "Denied")
+    await two.grant(two.a, hostel)
+    assert disclosures(await two.new(hostel, before)) == []
+    (link,) = await two.links()
+    assert link["needsDecision"]
+    before = await two.told(hostel)
+    assert (await two.api("PUT", f"/links/{link['link']}/confirmation", agency=prison.name)).status_code == 204
+    assert (await two.api("PUT", f"/links/{link['link']}/confirmation")).json()["code"] == "nothing-to-confirm"
+    confirmed = await two.new(hostel, before)
+    assert names(confirmed) == {"Denied"}
+    assert consents(disclosures(confirmed)[0])
+
+
+async def test_a_link_of_links_and_undoing_it_in_order(two: Two) -> None:
+    hostel = two.door.hostel
+    c: Numbers = [{"type": "PNC", "value": f"2004/{random.randint(1000000, 9999999)}H"}]
+    for who, name in ((two.a, "Ash"), (two.b, "Birch"), (c, "Cedar")):
+        await two.record(who, name)
+        await two.grant(who, hostel)
+    first = {next(iter(names([r.event]))): r.event["subject"] for r in await two.told(hostel)}
+    await two.link(two.b, c)
+    await two.link(two.a, c)
+    before = await two.told(hostel)
+    await two.record(c, "All")
+    assert subjects(await two.new(hostel, before), "throughgate.client.changed.v1") == {first["Ash"]}
+    links = await two.links()
+    assert (await two.api("DELETE", f"/links/{links[-1]['link']}")).json()["code"] == "linked-further"
+    before = await two.told(hostel)
+    await two.unlink(two.a, two.b)
+    events = await two.new(hostel, before)
+    assert {e["subject"] for e in events if e["type"] == SNAPSHOT} == {first["Ash"], first["Birch"]}
+    assert names(events) == {"Ash", "Cedar"}, "of B and C the newest from before the second link"
+    assert (await two.api("DELETE", f"/links/{links[-1]['link']}", agency=two.door.prison.name)).status_code == 204
+    before = await two.told(hostel)
+    await two.withdraw(two.b)
+    await two.record(c, "Chestnut")
+    assert names(await two.new(hostel, before)) == {"Chestnut"}
+    again = {"identifiers": two.a, "sameAs": c, "reason": "a late copy"}
+    answer = await two.door.prison.answered(event("identity.linked", two.door.prison.name, again))
+    assert answer["code"] == "told-apart"
+
+
+async def test_numbers_of_two_clients_in_one_event_make_a_candidate(two: Two) -> None:
+    hostel, prison = two.door.hostel, two.door.prison
+    await two.record(two.a, "Ash")
+    await two.record(two.b, "Birch")
+    await two.grant(two.a, hostel)
+    before = await two.told(hostel)
+    data = {"identifiers": [*two.a, *two.b], "facts": {"identity": {"givenName": "R", "familyName": "Both"}}}
+    assert (await prison.answered(event("client.recorded", prison.name, data)))["code"] == "identifier-conflict"
+    assert await two.new(hostel, before) == []
+    (candidate,) = await two.candidates()
+    assert candidate["because"] == "identifier-conflict"
+    assert sorted(c["identifierTypes"] for c in candidate["clients"]) == [["CRN"], ["NOMS"]]
+    path = f"/candidates/{candidate['candidate']}/decision"
+    body = {"decision": "same", "reason": "the photographs match"}
+    assert (await two.api("POST", path, body, agency=hostel.name)).json()["code"] == "not-yours-to-say"
+    assert (await two.api("POST", path, body, agency=two.door.probation.name)).json()["code"] == "no-such-candidate"
+    made = (await two.api("POST", path, body, agency=prison.name)).json()["link"]
+    assert subjects(await two.new(hostel, before), WITHDRAWN) >= {before[0].event["subject"]}
+    assert await two.candidates() == []
+    assert (await two.api("DELETE", f"/links/{made}", agency=two.door.probation.name)).json()["code"] == "no-such-link"
+    assert (await two.api("DELETE", f"/links/{made}", agency=prison.name)).status_code == 204
+    await prison.answered(event("client.recorded", prison.name, data))
+    assert await two.candidates() == [], "a pair that was told apart is not proposed again"
+
+
+async def test_the_same_name_and_date_of_birth_make_a_candidate(two: Two) -> None:
+    prison, probation = two.door.prison, two.door.probation
+    born = {"dateOfBirth": "1990-02-03"}
+    name = "".join(random.choices("bcdfghklmnpqrst", k=12))
+    one = await two.record(two.a, facts={"identity": {"givenName": "Zoë", "familyName": f"O'{name}"} | born})
+    other = await two.record(two.b, facts={"identity": {"givenName": "ZOE", "familyName": f"O {name.title()}"} | born})
+    (candidate,) = await two.candidates()
+    assert candidate["because"] == "same-details"
+    seen = {k["client"] for c in candidate["clients"] for k in c["knownBy"]}
+    assert seen == {one["client"], other["client"]}
+    assert (await two.api("GET", "/candidates", agency=probation.name)).json() == []
+    body = {"decision": "different", "reason": "two brothers"}
+    path = f"/candidates/{candidate['candidate']}/decision"
+    assert (await two.api("POST", path, body, agency=prison.name)).json() == {"link": None}
+    await two.record(two.b, facts={"identity": {"givenName": "Zoe", "familyName": f"O{name}"} | born})
+    assert await two.candidates() == []
+    pair = {"clients": [one["client"], other["client"]], "reason": "it was one after all"}
+    assert (await two.api("POST", "/links", pair, agency=probation.name)).json()["code"] == "no-such-client"
+    assert (await two.api("POST", "/links", pair)).status_code == 201
+    assert (await two.api("POST", "/links", pair)).status_code == 201, "again: the same link"
+    assert len(await two.links()) == 1
+    who = event("client.recorded", prison.name, {"identifiers": two.b, "facts": FACTS})
+    assert (await prison.answered(who))["client"] == one["client"], "one client, one reference"
+
+
+async def waiting(two: Two, count: int) -> None:
+    """Wait until so many transactions wait for a lock."""
+
+    async def as_many() -> bool:
+        await two.database.execute("SELECT pg_stat_clear_snapshot()")
+        found = await two.database.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(found >= count)
+
+    await eventually_true(as_many, f"{count} transactions to wait for a lock")
+
+
+async def over_http(door: Any, body: dict[str, Any]) -> httpx.Response:
+    async with door.prison.http() as http:
+        response: httpx.Response = await http.post("/events", json=body)
+        return response
+
+
+async def test_who_waited_for_the_lock_sees_the_link(two: Two) -> None:
+    door = two.door
+    await two.record(two.a, facts={"risk": {"harm": "low"}})
+    await two.record(two.b, "Birch")
+    await two.grant(two.a, door.mentors)
+    await two.grant(two.b, door.mentors)
+    before = await two.told(door.mentors)
+    linking = event("identity.linked", door.prison.name, {"identifiers": two.a, "sameAs": two.b, "reason": "x"})
+    taken_back = event("consent.withdrawn", door.prison.name, withdrawn(two.a))
+    async with two.database.transaction():
+        await two.database.execute(
+            "SELECT 1 FROM client WHERE id = (SELECT client_id FROM identifier WHERE value = $1) FOR UPDATE",
+            two.a[0]["value"],
+        )
+        link = asyncio.create_task(over_http(door, linking))
+        await waiting(two, 1)
+        withdrawal = asyncio.create_task(over_http(door, taken_back))
+        await waiting(two, 2)
+    assert [(await link).status_code, (await withdrawal).status_code] == [202, 202]
+    await door.prison.done(taken_back["id"])
+    events = await two.new(door.mentors, before)
+    assert subjects(events, WITHDRAWN) == {r.event["subject"] for r in before}, "A's number means the linked client"
+    before = await two.told(door.mentors)
+    await two.record(two.b, "Denied")
+    assert await two.new(door.mentors, before) == []
+
+
+async def test_two_links_of_one_client_at_once_become_one_client(two: Two) -> None:
+    door = two.door
+    c: Numbers = [{"type": "PNC", "value": f"2004/{random.randint(1000000, 9999999)}H"}]
+    for who in (two.a, two.b, c):
+        await two.record(who)
+    said = [
+        event("identity.linked", door.prison.name, {"identifiers": two.a, "sameAs": other, "reason": "x"})
+        for other in (two.b, c)
+    ]
+    async with two.database.transaction():
+        await two.database.execute(
+            "SELECT 1 FROM client WHERE id = (SELECT client_id FROM identifier WHERE value = $1) FOR UPDATE",
+            two.a[0]["value"],
+        )
+        tasks = []
+        for n, one in enumerate(said):
+            tasks.append(asyncio.create_task(over_http(door, one)))
+            await waiting(two, n + 1)
+    assert [(await task).status_code for task in tasks] == [202, 202]
+    assert len({(await two.record(who))["client"] for who in (two.a, two.b, c)}) == 1
+
+
+async def test_links_withdrawals_and_facts_at_once(two: Two) -> None:
+    door, hostel = two.door, two.door.hostel
+    pairs: list[tuple[Numbers, Numbers]] = [
+        (
+            [{"type": "CRO", "value": f"{random.randint(1, 999999)}/{n:02}A"}],
+            [{"type": "PNC", "value": f"{2000 + n}/{random.randint(1000000, 9999999)}H"}],
+        )
+        for n in range(8)
+    ]
+    for pair in pairs:
+        for who in pair:
+            await two.record(who, "Before")
+            await two.grant(who, hostel)
+
+    def recorded(who: Numbers) -> dict[str, Any]:
+        facts = {"identity": {"givenName": "Robin", "familyName": "During"}}
+        return event("client.recorded", door.prison.name, {"identifiers": who, "facts": facts})
+
+    said: list[dict[str, Any]] = []
+    for n, (one, other) in enumerate(pairs):
+        data = {"identifiers": one, "sameAs": other, "reason": "x"}
+        said += [recorded(who) for who in (one, other, one, other)]
+        said.append(event("identity.linked", door.prison.name, data))
+        if n % 2:
+            said.append(event("consent.withdrawn", door.prison.name, withdrawn(other)))
+    random.shuffle(said)
+    over_kafka, by_http = said[::2], said[1::2]
+    answers, responses = await asyncio.gather(
+        asyncio.gather(*(door.prison.answered(one, key=one["id"]) for one in over_kafka)),
+        asyncio.gather(*(over_http(door, one) for one in by_http)),
+    )
+    assert [a for a in answers if not a["type"].endswith("accepted.v1")] == []
+    assert [r.text for r in responses if r.status_code != 202] == []
+    before = await two.told(hostel)
+    for n, (one, other) in enumerate(pairs):
+        assert (await two.record(one, f"After-{n}"))["client"] == (await two.record(other, f"After-{n}"))["client"]
+    assert names(await two.new(hostel, before)) == {f"After-{n}" for n in range(0, 8, 2)}, "those nobody withdrew"
+
+
+async def test_a_record_that_was_decided_before_the_link_stands_before_the_retraction(two: Two) -> None:
+    door, hostel = two.door, two.door.hostel
+    await two.record(two.a, "Before")
+    await two.record(two.b, "Other")
+    await two.grant(two.a, hostel)
+    before = await two.told(hostel)
+    system, name = door.system, "consent.discloser"
+    system.stop_process(name)
+    await two.record(two.a, "Decided")  # it waits in the queue
+    system.start_process(name, {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"})
+
+    async def stopped() -> bool:
+        status = Path(f"/proc/{system.pid(name)}/status").read_text()
+        return "State:\tT" in status
+
+    await eventually_true(stopped, "the discloser to have decided, and stopped before it sends")
+    data = {"identifiers": two.a, "sameAs": two.b, "reason": "x"}
+    linking = event("identity.linked", door.prison.name, data)
+    assert (await over_http(door, linking)).status_code == 202
+    assert await hostel.received() == before
+    system.kill(name, signal.SIGCONT)
+    await door.prison.done(linking["id"])
+    events = await two.new(hostel, before)
+    key = before[0].event["subject"]
+    assert [e["type"].split(".")[2] for e in events if e["subject"] == key] == ["changed", "withdrawn"]
+    assert names(events) == {"Decided"}
+
+
+async def test_who_may_say_who_is_one_person(two: Two) -> None:
+    hostel, prison = two.door.hostel, two.door.prison
+    await two.record(two.a)
+    data = {"identifiers": two.a, "sameAs": two.b, "reason": "so they say"}
+    assert (await hostel.answered(event("identity.linked", hostel.name, data)))["code"] == "not-yours-to-say"
+    assert (await prison.answered(event("identity.linked", prison.name, data)))["code"] == "unknown-client"
+    data = {"identifiers": two.a, "notSameAs": two.a, "reason": "nonsense"}
+    assert (await prison.answered(event("identity.unlinked", prison.name, data)))["code"] == "no-such-link"
