@@ -6,7 +6,7 @@ and nothing can be found out from it.
 
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -124,6 +124,15 @@ async def enter(
         sequence=head.sequence if head else None,
         first=first if head else None,
     )
+
+
+async def with_keys(db: Executor, entries: Sequence[Entry]) -> list[Entry]:
+    """The same entries with their clients' keys."""
+    rows = await db.execute(
+        text("SELECT id, key FROM client WHERE id = ANY(:ids)"), {"ids": sorted({e.client_id for e in entries})}
+    )
+    keys = {row.id: row.key for row in rows}
+    return [replace(e, key=keys[e.client_id]) for e in entries]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ async def client_of(db: Executor, reference: UUID, recipient: str) -> int | None
 
 
 async def disclosures(
-    db: Executor, clients: Sequence[int], agency: str | None, limit: int, before: int | None
+    db: Executor, clients: Sequence[int], agency: str | None, limit: int | None, before: int | None
 ) -> Sequence[Any]:
     """The ledger of a client, all its `clients` rows, newest first, with what is known of each entry's leaving.
 
-    With `agency`, only what was told, or refused, to that agency or of what that agency recorded.
+    With `agency`, only what was told, or refused, to that agency or of what that agency recorded. No `limit`: all.
     """
     result = await db.execute(
         text(
@@ -41,6 +41,11 @@ async def disclosures(
         {"clients": list(clients), "agency": agency, "limit": limit, "before": before},
     )
     return result.all()
+
+
+async def names(db: Executor) -> dict[str, str]:
+    """The name of each party by its id."""
+    return {row.id: row.name for row in await db.execute(text("SELECT id, name FROM agency"))}
 
 
 async def withdrawal(db: Executor, id: UUID, agency: str) -> tuple[Any, Sequence[Any]] | None:
@@ -61,12 +66,3 @@ async def withdrawal(db: Executor, id: UUID, agency: str) -> tuple[Any, Sequence
         {"id": id},
     )
     return found, rows.all()
-
-
-async def holds(db: Executor) -> Sequence[Any]:
-    """Holds that nobody has lifted yet, oldest first."""
-    return (
-        await db.execute(
-            text("SELECT id, reason, asserted_by, since FROM hold WHERE lifted_at IS NULL ORDER BY since, id")
-        )
-    ).all()

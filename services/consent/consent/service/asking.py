@@ -1,11 +1,13 @@
 """Answers over HTTP: may I share, what may be seen, who was told. Each decision is in the ledger before it is given."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+from cryptography.exceptions import InvalidTag
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Agency, Decision, Item, Question, decide
@@ -16,9 +18,9 @@ from consent.service import register
 from consent.service.ledger import enter
 from consent.service.register import Register
 from consent.service.sections import cut, spent_convictions
-from consent.service.telling import as_told, explain, receipt
+from consent.service.telling import as_told, asked, explain, receipt
 from contracts.vocabulary import AgencyKind, Category, Purpose
-from servicekit.db import wake_after_commit
+from servicekit.db import TryAgain, wake_after_commit
 from servicekit.problems import Problem
 
 UNKNOWN_RECIPIENT = Problem(
@@ -69,10 +71,11 @@ async def may_share(
             continue
         client = known[found[reference]]
         items = tuple(Item(asker, category) for category in sorted(categories))
-        decision = decide(Question(to, purpose, items, now, service), client.facts, registered.policy)
+        question = Question(to, purpose, items, now, service)
+        decision = decide(question, client.facts, registered.policy)
         answer = Answer(reference, uuid4(), explain(decision, client.facts.version))
         answers.append(answer)
-        entries.append(_entry("consultation", answer, client, to, purpose, [asker], now, asker))
+        entries.append(_entry("consultation", answer, client, question, [asker], asker))
     await _enter(session, entries)
     return answers, now
 
@@ -92,10 +95,12 @@ async def view(
 
     Raises:
         Problem: 422, there is no such viewer.
+        TryAgain: a client was linked meanwhile.
     """
     found = await _find(session, asker, references)
     await clients.lock(session, set(found.values()), shared=True)
-    found = await _find(session, asker, references)  # a link may have changed while we waited
+    if await _find(session, asker, references) != found:
+        raise TryAgain  # a link was made or undone while we waited
     registered = await register.load(session)
     to = _recipient(registered, viewer)
     known = await sharing.known(session, set(found.values()))
@@ -109,22 +114,22 @@ async def view(
             answers.append(Answer(reference))
             continue
         client = known[found[reference]]
-        asked = [
+        seen = [
             s for s in sections[found[reference]] if s["source"] != viewer and Category(s["category"]) in categories
         ]
-        items = tuple(Item(s["source"], Category(s["category"])) for s in asked)
-        question = Question(to, purpose, items, now, practitioner=practitioner, spent=spent_convictions(asked))
+        items = tuple(Item(s["source"], Category(s["category"])) for s in seen)
+        question = Question(to, purpose, items, now, practitioner=practitioner, spent=spent_convictions(seen))
         decision = decide(question, client.facts, registered.policy)
         id = uuid4()
         told = {
             "client": str(reference),
             "purpose": purpose.value,
-            "sections": cut(asked, decision),
+            "sections": cut(seen, decision),
             "receipt": receipt(decision, client.facts.version, purpose.value, id, now),
         }
         answer = Answer(reference, id, explain(decision, client.facts.version), told)
         answers.append(answer)
-        entries.append(_entry("view", answer, client, to, purpose, _sources(decision), now, practitioner))
+        entries.append(_entry("view", answer, client, question, _sources(decision), practitioner))
         if decision.permits:
             told_of.update(client.members)
     await clients.was_told(session, told_of, viewer)
@@ -132,12 +137,24 @@ async def view(
     return answers
 
 
-async def who_was_told(
-    session: AsyncSession, asker: str, reference: UUID, whole: bool, limit: int, before: int | None
-) -> list[tuple[Any, dict[str, Any] | None]]:
-    """The ledger of one client, newest first: each row with its explanation, as far as the asker may know it.
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One entry of a client's ledger as the asker may know it."""
 
-    The explanation is None where the client's key was destroyed. `whole`: all of it, for a subject access request.
+    row: Any
+    """Of `repository.views.disclosures`."""
+    told: dict[str, Any]
+    """Its explanation; empty where nobody can read it."""
+    details: dict[str, Any]
+    """What else it says, for the client's own answer and for who caused it: of an override, say, whom it reaches."""
+
+
+async def who_was_told(
+    session: AsyncSession, asker: str, reference: UUID, whole: bool, limit: int | None, before: int | None
+) -> tuple[list[Line], dict[str, str]]:
+    """The ledger of one client, newest first, as far as the asker may know it; and the agencies' names by their ids.
+
+    `whole`: all of it, for a subject access request.
 
     Raises:
         Problem: 404, the asker knows no such client.
@@ -147,15 +164,26 @@ async def who_was_told(
         raise NO_SUCH_CLIENT
     client = (await sharing.known(session, found.values()))[found[reference]]
     rows = await views.disclosures(session, client.members, None if whole else asker, limit, before)
-    told = []
-    for row in rows:
-        explanation = None
-        if row.key is not None and row.body is not None:
-            explanation = ledger.decrypt(row.key, row.decision, row.body).explanation
-            if not whole:
-                explanation = as_told(explanation, asker, row.recipient)
-        told.append((row, explanation))
-    return told
+    return [_line(row, asker, whole) for row in rows], await views.names(session)
+
+
+_SHOWN_ELSEWHERE = frozenset(
+    [
+        *("kind", "decision", "decidedAt", "decidedOn", "recipient", "purpose", "type", "client"),
+        *("permitted", "withheld", "asked"),
+    ]
+)
+
+
+def _line(row: Any, asker: str, whole: bool) -> Line:
+    told: dict[str, Any] = {}
+    if row.key is not None and row.body is not None:
+        with suppress(InvalidTag):  # what was tampered with is said to be unreadable; `throughgate verify` finds it
+            told = ledger.decrypt(row.key, row.decision, row.body).explanation
+    details = {}
+    if whole or asker in (row.recipient, told.get("by")):
+        details = {name: value for name, value in told.items() if name not in _SHOWN_ELSEWHERE}
+    return Line(row, told if whole else as_told(told, asker, row.recipient), details)
 
 
 async def _find(session: AsyncSession, asker: str, references: Iterable[UUID]) -> dict[UUID, int]:
@@ -176,28 +204,23 @@ def _sources(decision: Decision) -> list[str]:
 
 
 def _entry(
-    kind: str,
-    answer: Answer,
-    client: Known,
-    to: Agency,
-    purpose: Purpose,
-    sources: Sequence[str],
-    now: datetime,
-    by: str | None,
+    kind: str, answer: Answer, client: Known, question: Question, sources: Sequence[str], by: str | None
 ) -> Entry:
     if answer.decision is None or answer.grounds is None:
         raise AssertionError("only what was decided is entered")
-    explanation: Mapping[str, Any] = {
+    recipient, purpose = question.recipient.id, question.purpose.value
+    explanation: dict[str, Any] = {
         "kind": kind,
         "decision": str(answer.decision),
-        "decidedAt": now.isoformat(),
-        "recipient": to.id,
-        "purpose": purpose.value,
+        "decidedAt": question.at.isoformat(),
+        "recipient": recipient,
+        "purpose": purpose,
         "client": str(answer.client),
         "by": by,
         **answer.grounds,
+        **asked(question),
     }
-    named = to.id, purpose.value, kind, now, list(sources), dict(explanation), answer.told
+    named = recipient, purpose, kind, question.at, list(sources), explanation, answer.told
     return Entry(kind, answer.decision, client.id, client.key, *named)
 
 

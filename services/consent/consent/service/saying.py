@@ -2,11 +2,12 @@
 
 import logging
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from consent import domain
 from consent.domain import Scope
 from consent.repository.clients import Client
+from consent.repository.ledger import Entry
 from consent.service.desk import Desk
 from contracts.intake import (
     ConsentGranted,
@@ -66,6 +67,8 @@ def say(
         case RestrictionImposed():
             return _restrict(event, agency, client, desk, traceparent)
         case GatewayInvoked() | OverrideAuthorised():
+            if isinstance(event, OverrideAuthorised):
+                _enter_override("authorised", event, agency, client, desk)
             _invoke(event, agency, client, desk, traceparent)
         case RestrictionLifted():
             ended = domain.Ended(0, agency, "restriction", event.data.restriction)
@@ -74,12 +77,33 @@ def say(
         case GatewayEnded():
             return end(desk, client, agency, "gateway", event.data.gateway, event.id, traceparent)
         case OverrideEnded():
+            _enter_override("ended", event, agency, client, desk)
             return end(desk, client, agency, "override", event.data.override, event.id, traceparent)
         case OverrideReviewed():
             details = event.data.model_dump(mode="json", exclude={"identifiers"})
             reviewed = domain.OverrideReviewed(0, agency, event.data.override)
             desk.say(client, reviewed, event.id, reviewed.id, details)
+            _enter_override("reviewed", event, agency, client, desk)
     return None
+
+
+def _enter_override(
+    what: str, event: OverrideAuthorised | OverrideEnded | OverrideReviewed, agency: str, client: Client, desk: Desk
+) -> None:
+    """Whatever becomes of an override stands in the ledger, so that the client can be told of it."""
+    id = uuid4()
+    explanation = {
+        "kind": "override",
+        "decision": str(id),
+        "decidedAt": desk.now.isoformat(),
+        "type": event.type,
+        "what": what,
+        "by": agency,
+        **event.data.model_dump(mode="json", by_alias=True, exclude={"identifiers"}),
+    }
+    desk.changes.entries.append(
+        Entry("override", id, client.id, None, None, None, event.type, desk.now, [agency], explanation)
+    )
 
 
 def _scope(data: Any) -> Scope:

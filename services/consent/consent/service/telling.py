@@ -1,10 +1,11 @@
 """How a decision is told: to the ledger in full, to a recipient as far as it may know."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from consent.domain import RULES, Decision, Permit
+from consent.domain import RULES, Decision, Item, Permit, Question
 
 NEVER_TOLD = frozenset(r.code for r in RULES if r.told == "never")
 QUIETLY_TOLD = frozenset(r.code for r in RULES if r.told == "quietly")
@@ -53,6 +54,23 @@ def explain(decision: Decision, version: int) -> dict[str, Any]:
         "withheld": withheld(decision),
         "obligations": obligations(decision),
     }
+
+
+def asked(question: Question, about: Collection[Item] = ()) -> dict[str, Any]:
+    """What a decision does not show of its question, for the ledger: replay asks it again. Empty for most.
+
+    That is the service that a referral is about, days from which convictions are spent, and the items without which a
+    message does not leave: where one of them is refused, the others are neither permitted nor withheld.
+    """
+    more: dict[str, Any] = {}
+    if question.service is not None:
+        more["service"] = question.service
+    if question.spent:
+        more["spent"] = {source: day.isoformat() for source, day in question.spent.items()}
+    if about:
+        more["about"] = sorted([i.source, i.category.value] for i in about)
+        more["items"] = [[i.source, i.category.value] for i in question.items]
+    return {"asked": more} if more else {}
 
 
 def permitted(permit: Permit) -> dict[str, Any]:

@@ -1,0 +1,103 @@
+"""What waits for a person: holds, numbers that are held, rows and events that were set aside."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from consent.repository.sql import Executor
+
+_HELD_NUMBERS = (
+    " FROM held_identifier h WHERE NOT EXISTS"
+    " (SELECT 1 FROM identifier i WHERE i.type = h.type AND i.issuer = h.issuer AND i.value = h.value)"
+)
+"""Numbers that were held and that no client has yet: once one has it, it is the client who is held."""
+
+
+async def holds(db: Executor) -> Sequence[Any]:
+    """Holds that nobody has lifted, of clients and of numbers that no client has, oldest first. Never the number."""
+    result = await db.execute(
+        text(
+            "SELECT id, 'client' AS held, reason, asserted_by, since, owner FROM hold WHERE lifted_at IS NULL"  # noqa: S608 # ours
+            f" UNION ALL SELECT id, 'number', reason, asserted_by, since, owner {_HELD_NUMBERS} ORDER BY since, id"
+        )
+    )
+    return result.all()
+
+
+async def set_owner(db: Executor, hold: UUID, owner: str) -> bool:
+    """Enter who looks at a hold. False: nobody's hold has this id."""
+    for statement in (
+        "UPDATE hold SET owner = :owner WHERE id = :id AND lifted_at IS NULL RETURNING 1",
+        "UPDATE held_identifier SET owner = :owner WHERE id = :id RETURNING 1",
+    ):
+        if await db.scalar(text(statement), {"id": hold, "owner": owner}):
+            return True
+    return False
+
+
+async def forget_held_number(db: Executor, id: UUID) -> bool:
+    """Forget that a number is held, the number with it. False: there is none with this id."""
+    return bool(await db.scalar(text("DELETE FROM held_identifier WHERE id = :id RETURNING 1"), {"id": id}))
+
+
+async def set_aside(db: Executor, limit: int) -> Sequence[Any]:
+    """Rows that cannot be sent (`leaving`) and events that could not be applied (`arrived`), oldest first."""
+    result = await db.execute(
+        text(
+            "(SELECT 'leaving' AS way, q.id, q.topic, q.type, q.set_aside AS reason, CAST(NULL AS int) AS partition,"
+            ' CAST(NULL AS bigint) AS "offset", q.due_at AS since, (SELECT count(*) FROM queue b'
+            " WHERE b.topic = q.topic AND b.reference = q.reference AND b.id > q.id AND b.kind <> 0) AS waiting"
+            " FROM queue q WHERE q.set_aside IS NOT NULL ORDER BY q.id LIMIT :n)"
+            " UNION ALL (SELECT 'arrived', s.id, s.topic, NULL, s.reason, s.partition, s.\"offset\", s.set_aside_at, 0"
+            " FROM set_aside s ORDER BY s.id LIMIT :n)"
+        ),
+        {"n": limit},
+    )
+    return result.all()
+
+
+async def retry_leaving(db: Executor, id: int) -> bool:
+    """Let a row be decided again, and those behind it. False: no row with this id is set aside."""
+    found = await db.scalar(
+        text("UPDATE queue SET set_aside = NULL WHERE id = :id AND set_aside IS NOT NULL RETURNING 1"), {"id": id}
+    )
+    return bool(found)
+
+
+async def discard_leaving(db: Executor, id: int) -> bool:
+    """Take a row off the queue, so that those behind it leave. False: no row with this id is set aside."""
+    return bool(
+        await db.scalar(text("DELETE FROM queue WHERE id = :id AND set_aside IS NOT NULL RETURNING 1"), {"id": id})
+    )
+
+
+async def take_arrived(db: Executor, id: int) -> Any | None:
+    """Take an event out of those that were set aside: where it stood, and its bytes unless they were erased."""
+    result = await db.execute(
+        text('DELETE FROM set_aside WHERE id = :id RETURNING topic, partition, "offset", value'), {"id": id}
+    )
+    return result.one_or_none()
+
+
+async def enter(db: Executor, by: str, action: str, about: str, reason: str | None = None) -> None:
+    """Keep what a person did: `hold-lifted`, `retried` or `discarded`."""
+    await db.execute(
+        text("INSERT INTO intervention (by, action, about, reason) VALUES (:by, :action, :about, :reason)"),
+        {"by": by, "action": action, "about": about, "reason": reason},
+    )
+
+
+async def counts(db: Executor) -> tuple[int, int]:
+    """How many holds nobody has lifted, and how many rows and events are set aside."""
+    row = (
+        await db.execute(
+            text(
+                "SELECT (SELECT count(*) FROM hold WHERE lifted_at IS NULL)"  # noqa: S608 # constants
+                f" + (SELECT count(*) {_HELD_NUMBERS}) AS holds,"
+                " (SELECT count(*) FROM queue WHERE set_aside IS NOT NULL) + (SELECT count(*) FROM set_aside) AS aside"
+            )
+        )
+    ).one()
+    return row.holds, row.aside

@@ -1,0 +1,132 @@
+"""What the clock makes due: ends of what was said about sharing, reminders of retractions, and what is overdue."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from consent.repository.sql import Executor
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+async def claim(db: Executor, limit: int) -> Sequence[Any]:
+    """Ends that have come, locked for this transaction: `id`, `client_id`, `version` and `kind` of what was said,
+    `asserted_by`, and under which `event_id` and `own_id` it was said. Others claim others.
+    """
+    result = await db.execute(
+        text(
+            "SELECT d.id, d.client_id, d.version, d.kind, f.asserted_by, f.event_id, f.own_id FROM due d"
+            " LEFT JOIN sharing_fact f ON f.client_id = d.client_id AND f.version = d.version"
+            " WHERE d.due_at <= clock_timestamp() ORDER BY d.due_at, d.id LIMIT :n FOR UPDATE OF d SKIP LOCKED"
+        ),
+        {"n": limit},
+    )
+    return result.all()
+
+
+async def remove(db: Executor, ids: Collection[int]) -> None:
+    """Forget ends that had their effect."""
+    await db.execute(text("DELETE FROM due WHERE id = ANY(:ids)"), {"ids": sorted(ids)})
+
+
+async def put_off(db: Executor, seconds: float) -> None:
+    """Let the others go before the end that is due first: it could not be told."""
+    await db.execute(
+        text(
+            "UPDATE due SET due_at = clock_timestamp() + make_interval(secs => :seconds) WHERE id = (SELECT id FROM due"
+            " WHERE due_at <= clock_timestamp() ORDER BY due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)"
+        ),
+        {"seconds": seconds},
+    )
+
+
+# --- retractions that nobody acknowledged -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """After how many hours a recipient is reminded of a retraction, again and again until it acknowledges it."""
+
+    partners: float
+    services: float
+
+
+_TO_REMIND = (
+    "SELECT r.id, w.client_id, r.recipient, r.topic, r.reference, r.body, f.client_id AS keyed_by, w.traceparent"
+    " FROM retraction r JOIN withdrawal w ON w.id = r.withdrawal_id JOIN reference f ON f.id = r.reference"
+    " JOIN agency a ON a.id = r.recipient"
+    " WHERE r.acknowledged_at IS NULL AND r.done_at IS NOT NULL AND r.body IS NOT NULL"
+    " AND coalesce(r.reminded_at, r.done_at) <= clock_timestamp()"
+    " - make_interval(secs => 3600 * CASE a.kind WHEN 'service' THEN CAST(:services AS float) ELSE :partners END)"
+    # one that waits for its topic is not queued again
+    " AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.kind = 0 AND q.request = r.id)"
+)
+
+
+async def to_remind(
+    db: Executor, patience: Patience, limit: int, only: Collection[UUID] | None = None
+) -> Sequence[Any]:
+    """Retractions of which the recipient is to be reminded, longest first, as what the queue needs of them.
+
+    With `only`, those of these that still are, locked: read so again behind the locks of their clients.
+    """
+    tail = " ORDER BY r.done_at, r.id LIMIT :n" if only is None else " AND r.id = ANY(:ids) FOR UPDATE OF r SKIP LOCKED"
+    more: dict[str, Any] = {"n": limit} if only is None else {"ids": list(only)}
+    values = {"partners": patience.partners, "services": patience.services, **more}
+    return (await db.execute(text(_TO_REMIND + tail), values)).all()
+
+
+async def reminded(db: Executor, ids: Collection[UUID]) -> None:
+    """Enter that their recipients are reminded once more."""
+    await db.execute(
+        text("UPDATE retraction SET reminders = reminders + 1, reminded_at = clock_timestamp() WHERE id = ANY(:ids)"),
+        {"ids": list(ids)},
+    )
+
+
+_OVERDUE = (
+    " FROM retraction r JOIN withdrawal w ON w.id = r.withdrawal_id WHERE r.acknowledged_at IS NULL"
+    " AND coalesce(r.done_at, w.recorded_at) <= clock_timestamp() - make_interval(secs => 3600 * :hours)"
+)
+
+
+async def overdue(db: Executor, hours: float, limit: int) -> Sequence[Any]:
+    """Retractions that nobody acknowledged for so long, or that could not even be sent (`done_at` is None)."""
+    result = await db.execute(
+        text(
+            "SELECT r.id, r.recipient, r.reference, r.withdrawal_id, w.because, w.agency, w.recorded_at, r.done_at,"
+            f" r.reminders, r.reminded_at {_OVERDUE} ORDER BY coalesce(r.done_at, w.recorded_at), r.id LIMIT :n"
+        ),
+        {"hours": hours, "n": limit},
+    )
+    return result.all()
+
+
+async def overdue_count(db: Executor, hours: float) -> int:
+    """How many `overdue` would list."""
+    return int(await db.scalar(text(f"SELECT count(*) {_OVERDUE}"), {"hours": hours}) or 0)  # constants
+
+
+# --- overrides that nobody reviewed -----------------------------------------------------------------------------------
+
+
+async def unreviewed(db: Executor) -> Sequence[Any]:
+    """Overrides whose time for a review has passed, oldest first, unless one was recorded of the same client's row.
+
+    A linked client's review may stand in another row of it: the caller looks there (`sharing.known`).
+    """
+    result = await db.execute(
+        text(
+            "SELECT o.client_id, o.version, o.asserted_by, o.own_id, o.recorded_at,"
+            " CAST(o.body ->> 'review_by' AS timestamptz) AS review_by FROM sharing_fact o"
+            " WHERE o.kind = 'override-authorised'"
+            " AND CAST(o.body ->> 'review_by' AS timestamptz) <= clock_timestamp()"
+            " AND NOT EXISTS (SELECT 1 FROM sharing_fact v WHERE v.client_id = o.client_id"
+            " AND v.kind = 'override-reviewed' AND v.asserted_by = o.asserted_by AND v.own_id = o.own_id"
+            " AND v.version > o.version) ORDER BY review_by, o.client_id, o.version"
+        )
+    )
+    return result.all()

@@ -1,0 +1,78 @@
+"""What was set aside, because it could be neither sent nor applied: a person tries it again or discards it."""
+
+from typing import Literal
+from uuid import uuid4
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.repository import aside, clients, queue
+from consent.repository.queue import NOTICE, QueueRow
+from consent.service.intake import take_in
+from consent.service.reading import Arrival
+from consent.service.requests import Asked, take_requests
+from servicekit.db import wake_after_commit
+from servicekit.problems import Problem
+
+Way = Literal["leaving", "arrived"]
+"""`leaving`: a row that could not be sent; `arrived`: an event that could not be applied."""
+
+NOT_SET_ASIDE = Problem("not-set-aside", "Nothing with this id is set aside", "List what is with GET /set-aside.", 404)
+ERASED = Problem(
+    "event-erased", "The event was erased", "Nothing is left of it to be applied: discard it instead.", 409
+)
+
+
+async def retry(session: AsyncSession, way: Way, id: int, by: str, namespace: str) -> str:
+    """Try again. Gives `queued` for a row, which is decided anew when it leaves; for an event `accepted`, or the code
+    with which it is rejected now.
+
+    What waited behind a row may leave after it. The publisher of an event gets the answer on its replies topic.
+
+    Raises:
+        Problem: 404, nothing with this id is set aside; 409, the event was erased.
+        Exception: it cannot be applied, still; then it stays set aside.
+    """
+    outcome = "queued"
+    if way == "leaving":
+        if not await aside.retry_leaving(session, id):
+            raise NOT_SET_ASIDE
+    else:
+        event = await aside.take_arrived(session, id)
+        if event is None:
+            raise NOT_SET_ASIDE
+        if event.value is None:
+            raise ERASED
+        topic = event.topic.removeprefix(namespace)
+        kind, who = topic.split(".", 1)
+        if kind == "requests":
+            await take_requests(session, [Asked(who, event.value)])
+            outcome = "accepted"
+        else:
+            arrival = Arrival(who, event.value, topic, event.partition, event.offset)
+            outcome = await _answer(session, arrival)
+    await aside.enter(session, by, "retried", f"{way}/{id}")
+    wake_after_commit(session, queue.CHANNEL)
+    return outcome
+
+
+async def _answer(session: AsyncSession, arrival: Arrival) -> str:
+    answer = (await take_in(session, [arrival]))[0]
+    reply = orjson.loads(answer)
+    topic, now = f"replies.{arrival.agency}", await clients.time_now(session)
+    notice = QueueRow(NOTICE, 0, arrival.agency, topic, uuid4(), reply["type"], None, answer.decode(), now)
+    await queue.add(session, [notice])
+    return str(reply["data"].get("code", "accepted"))
+
+
+async def discard(session: AsyncSession, way: Way, id: int, by: str, reason: str) -> None:
+    """Give up what was set aside, for a reason that is kept. What waited behind a row may leave.
+
+    Raises:
+        Problem: 404, nothing with this id is set aside.
+    """
+    found = await (aside.discard_leaving if way == "leaving" else aside.take_arrived)(session, id)
+    if not found:
+        raise NOT_SET_ASIDE
+    await aside.enter(session, by, "discarded", f"{way}/{id}", reason)
+    wake_after_commit(session, queue.CHANNEL)

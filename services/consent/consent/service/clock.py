@@ -1,0 +1,332 @@
+"""What the clock makes due. Nothing here denies: `decide` follows the time. It tells, takes back, and reminds.
+
+What a consent, a gateway or an override let out is taken back when it ends; what a restriction withheld may leave. To
+find out, the client's record is decided twice as of now: as it is, and as if what ended had no end.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.domain import (
+    Agency,
+    ClientFacts,
+    Expired,
+    GatewayInvoked,
+    Granted,
+    Item,
+    OverrideAuthorised,
+    OverrideReviewed,
+    Question,
+    Restricted,
+    SharingFact,
+    acts_for,
+    decide,
+)
+from consent.events import SOURCE
+from consent.repository import aside, clients, due, queue, sharing
+from consent.repository.clients import Client
+from consent.repository.due import Patience
+from consent.repository.queue import NOTICE, RETRACTION, QueueRow
+from consent.service import register
+from consent.service.desk import WITHDRAWN, Desk, Owed
+from consent.service.register import Register
+from consent.service.sections import spent_convictions
+from contracts.vocabulary import SERVICE_PURPOSES, AgencyKind, Category, Purpose
+from servicekit import faults
+from servicekit.db import wake_after_commit
+from servicekit.envelope import encode
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+LATER_SECONDS = 60.0
+
+Timed = Granted | Restricted | GatewayInvoked | OverrideAuthorised
+Differing = Mapping[tuple[str, Purpose], frozenset[Category]]
+"""Categories by recipient and purpose."""
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
+    """Give up to `limit` ends that have come their effect, each once. False: none is due.
+
+    The row that makes an end due goes in the transaction of its effect, so a worker that dies repeats nothing and
+    leaves nothing out. Several workers may do this at once.
+
+    Raises:
+        TryAgain: a link was made or undone meanwhile.
+    """
+    rows = await due.claim(session, limit)
+    if not rows:
+        return False
+    found = await clients.lock_whole(session, {row.client_id for row in rows})
+    # A client whose link was undone permits nothing, so nothing of it can end.
+    ids = {one.client for one in found.values() if not one.instead}
+    loaded = await clients.load(session, ids, ids)
+    histories = await sharing.own_histories(session, found)
+    desk = Desk(loaded, await register.load(session), await clients.time_now(session))
+    for row in rows:
+        client = loaded.get(found[row.client_id].client)
+        said = next((f for f in histories.get(row.client_id, ()) if f.version == row.version), None)
+        if client is not None and isinstance(said, Timed):
+            _end(said, row, client, desk)
+    await clients.write(session, desk.changes)
+    await due.remove(session, [row.id for row in rows])
+    faults.point("clock.ended")
+    wake_after_commit(session, queue.CHANNEL)
+    return True
+
+
+async def put_off(session: AsyncSession) -> None:
+    """Let others go first: the end that is due first could not be told. What ended denies all the same."""
+    await due.put_off(session, LATER_SECONDS)
+
+
+def _end(said: Timed, row: Any, client: Client, desk: Desk) -> None:
+    as_if = _instead(client.facts, said, _endless(said))
+    # An own version, so that the retraction reaches what was decided just before.
+    desk.say(client, Expired(0, said.asserted_by, said.version), row.event_id, row.own_id)
+    withdrawal = None
+    if isinstance(said, Restricted):
+        again = _more(client.facts, as_if, said, client, desk).keys()
+    else:
+        lost = _more(as_if, client.facts, said, client, desk)
+        owed = _owed(lost, client, desk.register)
+        if owed:
+            withdrawal = desk.retract(client, owed, said.asserted_by, row.event_id, None, because="expired")
+        again = lost.keys()  # what rests on something else comes again
+    _offer(frozenset(recipient for recipient, _ in again), client, desk)
+    desk.changes.queue.append(_expired(row, _end_of(said), client, desk, withdrawal))
+
+
+def _end_of(said: Timed) -> datetime:
+    match said:
+        case Granted():
+            return said.valid_until or NEVER
+        case Restricted():
+            return said.until or NEVER
+        case _:
+            return said.ends
+
+
+def _endless(said: Timed) -> Timed:
+    match said:
+        case Granted():
+            return replace(said, valid_until=None)
+        case Restricted():
+            return replace(said, until=None)
+        case _:
+            return replace(said, ends=NEVER)
+
+
+def _instead(facts: ClientFacts, said: SharingFact, other: SharingFact) -> ClientFacts:
+    """These facts with something else said, in every part."""
+    history = tuple(other if fact == said else fact for fact in facts.history)
+    return replace(facts, history=history, parts=tuple(_instead(part, said, other) for part in facts.parts))
+
+
+def _more(one: ClientFacts, other: ClientFacts, said: Timed, client: Client, desk: Desk) -> Differing:
+    """What `one` permits now and `other` does not, of what `said` reaches."""
+    if isinstance(said, Restricted):
+        purposes = said.scope.purposes or frozenset(Purpose)
+        categories = said.scope.categories or frozenset(Category)
+    else:
+        purposes, categories = said.purposes, said.categories
+    # Also of what was only asked about, such as a provider's answer: who knows the client may have said something.
+    sources = sorted({source for source, _ in client.sections} | client.references.keys())
+    spent = spent_convictions(client.sections.values())
+    found: dict[tuple[str, Purpose], frozenset[Category]] = {}
+    for recipient in _reached(said, desk.register):
+        items = tuple(Item(s, c) for s in sources if s != recipient.id for c in sorted(categories))
+        for purpose in (p for p in sorted(purposes) if acts_for(recipient, p)):
+            differing: set[Category] = set()
+            for service in _services(said, recipient):
+                question = Question(recipient, purpose, items, desk.now, service, spent=spent)
+                permitted = decide(question, one, desk.register.policy).permitted
+                if permitted:
+                    permitted -= decide(question, other, desk.register.policy).permitted
+                differing |= {item.category for item in permitted}
+            if differing:
+                found[recipient.id, purpose] = frozenset(differing)
+    return found
+
+
+def _reached(said: Timed, registered: Register) -> Iterable[Agency]:
+    """The recipients that it names, as the register has them now; our services act for whomever a consent names."""
+    for agency in registered.agencies.values():
+        match said:
+            case Granted():
+                named = (
+                    agency.kind is AgencyKind.SERVICE
+                    or agency.id in said.agencies
+                    or (agency.area is not None and (agency.kind, agency.area) in said.kinds)
+                    or any(agency.id == provider for provider, _ in said.services)
+                )
+            case Restricted():
+                named = said.scope.recipients is None or agency.id in said.scope.recipients
+            case _:
+                named = agency.id in said.recipients
+        if named:
+            yield agency
+
+
+def _services(said: Timed, recipient: Agency) -> list[str | None]:
+    """For which named services of the recipient to ask, besides for the agency as a whole (None)."""
+    named = said.services if isinstance(said, Granted) else ()
+    return [None, *sorted(service for provider, service in named if provider == recipient.id)]
+
+
+def _owed(lost: Differing, client: Client, registered: Register) -> list[Owed]:
+    """The retractions of what is no longer permitted, for everyone who was ever sent or queued anything of the client.
+
+    One of our services that may go on itself stops telling those who may not be told any more.
+    """
+    owed: list[Owed] = []
+    for reference in [*client.references.values(), *client.former]:
+        if not reference.queued:
+            continue
+        recipient = registered.agencies[reference.recipient]
+        by_categories: dict[frozenset[Category], list[Purpose]] = {}
+        for (id, purpose), categories in lost.items():
+            if id == recipient.id:
+                by_categories.setdefault(categories, []).append(purpose)
+        owed += [Owed(reference, sorted(purposes), categories) for categories, purposes in by_categories.items()]
+        if recipient.kind is AgencyKind.SERVICE:
+            purpose = SERVICE_PURPOSES[recipient.id]
+            own = lost.get((recipient.id, purpose), frozenset())
+            others = {id: c for (id, p), c in lost.items() if p is purpose and id != recipient.id and not c <= own}
+            if others:
+                categories = frozenset[Category]().union(*others.values())
+                owed.append(Owed(reference, [purpose], categories, frozenset(others)))
+    return owed
+
+
+def _offer(recipients: frozenset[str], client: Client, desk: Desk) -> None:
+    """Queue snapshots of what these recipients may see now, by subscription, gateway or override."""
+    if not recipients:
+        return
+    desk.offer_snapshots(client, desk.now, None, to=recipients)
+    for said in dict.fromkeys(client.facts.said):  # of linked clients each part says what was said since the link
+        if isinstance(said, GatewayInvoked | OverrideAuthorised) and said.recipients & recipients:
+            desk.disclose(client, said, desk.now, None)
+
+
+def _expired(row: Any, at: datetime, client: Client, desk: Desk, withdrawal: UUID | None) -> QueueRow:
+    """Tell the agency that said it that it has ended, and what is retracted by that."""
+    reference = desk.reference(client, row.asserted_by, queued=False)
+    data = {
+        "event": row.event_id,
+        "client": str(reference.id),
+        "expiredAt": at.isoformat(),
+        "withdrawal": None if withdrawal is None else str(withdrawal),
+    }
+    type = "throughgate.consent.expired.v1"
+    if row.kind != "consent":
+        type = "throughgate.sharing.expired.v1"
+        data |= {"kind": row.kind, "id": row.own_id}
+    return QueueRow(
+        NOTICE,
+        client.id,
+        row.asserted_by,
+        f"replies.{row.asserted_by}",
+        reference.id,
+        type,
+        None,
+        encode(type, SOURCE, data, time=desk.now).decode(),
+        desk.now,
+    )
+
+
+# --- reminders --------------------------------------------------------------------------------------------------------
+
+
+async def remind(session: AsyncSession, patience: Patience, limit: int) -> bool:
+    """Queue retractions again that nobody acknowledged in time: the same event, with its id. False: none is due."""
+    found = await due.to_remind(session, patience, limit)
+    if not found:
+        return False
+    await clients.lock(session, {row.client_id for row in found})  # whoever queues for a client does
+    rows = await due.to_remind(session, patience, limit, [row.id for row in found])
+    now = await clients.time_now(session)
+    await queue.add(
+        session,
+        [
+            QueueRow(
+                RETRACTION,
+                row.client_id,
+                row.recipient,
+                row.topic,
+                row.reference,
+                WITHDRAWN,
+                None,
+                row.body,
+                now,
+                traceparent=row.traceparent,
+                request=row.id,
+                keyed_by=row.keyed_by,
+            )
+            for row in rows
+        ],
+    )
+    await due.reminded(session, [row.id for row in rows])
+    faults.point("clock.reminded")
+    wake_after_commit(session, queue.CHANNEL)
+    return True
+
+
+# --- what waits for a person ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """An override that somebody must look at."""
+
+    override: str
+    agency: str
+    authorised_at: datetime
+    review_by: datetime
+
+
+async def overdue_reviews(session: AsyncSession) -> list[Review]:
+    """Overrides whose time for a review has passed and that nobody has reviewed since, oldest first."""
+    rows = await due.unreviewed(session)
+    known = await sharing.known(session, {row.client_id for row in rows}) if rows else {}
+    return [
+        Review(row.own_id, row.asserted_by, row.recorded_at, row.review_by)
+        for row in rows
+        if not _is_reviewed(row, known[row.client_id].facts)
+    ]
+
+
+def _is_reviewed(row: Any, facts: ClientFacts) -> bool:
+    """Whether a review follows the override in the history of the client, or of the part that it was said of."""
+    named = row.asserted_by, row.own_id
+    for history in (part.history for part in facts.parts or (facts,)):
+        follows = False
+        for fact in history:
+            if isinstance(fact, OverrideAuthorised) and (fact.asserted_by, fact.id) == named:
+                follows = follows or fact.version == row.version
+            elif follows and isinstance(fact, OverrideReviewed) and (fact.asserted_by, fact.id) == named:
+                return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How much waits for a person."""
+
+    retractions: int
+    reviews: int
+    holds: int
+    set_aside: int
+
+
+async def waiting(session: AsyncSession, overdue_hours: float) -> Waiting:
+    """Count it; a retraction does after so many hours without an acknowledgement."""
+    retractions = await due.overdue_count(session, overdue_hours)
+    return Waiting(retractions, len(await overdue_reviews(session)), *await aside.counts(session))

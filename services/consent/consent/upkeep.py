@@ -1,0 +1,108 @@
+"""What the worker does beside taking in: ends by the clock, reminders, and counts of what waits for a person."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from prometheus_client import Gauge
+from pydantic import PositiveFloat
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.repository.due import Patience
+from consent.service import clock
+from consent.service.clock import Waiting
+from servicekit.db import Database, is_transient
+from servicekit.settings import Settings
+
+log = logging.getLogger(__name__)
+
+OVERDUE = Gauge("throughgate_retractions_overdue", "Retractions that a recipient has not confirmed in time.")
+REVIEWS = Gauge("throughgate_override_reviews_overdue", "Overrides whose review is overdue.")
+HOLDS = Gauge("throughgate_holds", "Clients and numbers for whom everything is denied until a person has looked.")
+SET_ASIDE = Gauge("throughgate_set_aside_waiting", "Rows and events that are set aside until a person has looked.")
+
+BATCH = 50
+"""Ends or reminders of one transaction: it holds the locks of their clients."""
+
+
+class WorkerSettings(Settings):
+    """What the worker needs to know besides."""
+
+    upkeep_seconds: PositiveFloat = 1.0
+    """How often to look for what the clock makes due."""
+    count_seconds: PositiveFloat = 60.0
+    """How often to count what waits for a person."""
+    reminder_hours: PositiveFloat = 24.0
+    """After so many hours a partner is reminded of a retraction, and again each time. Less than its topic keeps."""
+    service_reminder_hours: PositiveFloat = 2.0
+    """The same for our own services, whose topics keep hours only."""
+    overdue_hours: PositiveFloat = 24.0
+    """From when on a retraction that nobody confirmed is counted as overdue."""
+
+    @property
+    def patience(self) -> Patience:
+        """When to remind whom."""
+        return Patience(self.reminder_hours, self.service_reminder_hours)
+
+
+async def keep_up(database: Database, settings: WorkerSettings) -> None:
+    """Tell what ends and remind, until cancelled. What fails is logged and put off: it holds up nothing else."""
+    while True:
+        await all_in_batches(database, clock.end_what_is_due, clock.put_off)
+        await all_in_batches(database, lambda session, limit: clock.remind(session, settings.patience, limit))
+        await asyncio.sleep(settings.upkeep_seconds)
+
+
+async def all_in_batches(
+    database: Database,
+    work: Callable[[AsyncSession, int], Awaitable[bool]],
+    put_off: Callable[[AsyncSession], Awaitable[None]] | None = None,
+) -> None:
+    """Work in batches while there is any; where one fails, one by one; what fails alone is put off."""
+    limit = BATCH
+    try:
+        while await database.run(lambda session: work(session, limit)):
+            pass
+        return
+    except Exception as error:
+        log.exception("upkeep goes on one by one after %s", type(error).__name__)
+        if is_transient(error):
+            return
+    for _ in range(BATCH):
+        try:
+            if not await database.run(lambda session: work(session, 1)):
+                return
+        except Exception as error:
+            log.exception("upkeep is put off after %s", type(error).__name__)
+            if put_off is None:
+                return
+            with suppress(Exception):
+                await database.run(put_off)
+
+
+async def count(database: Database, settings: WorkerSettings) -> None:
+    """Keep the gauges, and tell the owner of alerts in the log whenever more came to wait. Until cancelled."""
+    before = Waiting(0, 0, 0, 0)
+    while True:
+        try:
+            now = await database.run(lambda session: clock.waiting(session, settings.overdue_hours))
+        except Exception as error:
+            log.exception("what waits for a person could not be counted: %s", type(error).__name__)
+        else:
+            tell(settings.alert_owner, before, now)
+            before = now
+        await asyncio.sleep(settings.count_seconds)
+
+
+def tell(owner: str, before: Waiting, now: Waiting) -> None:
+    """Set the gauges; log counts, and nothing else, of what there is more of than before."""
+    for gauge, earlier, number, what in (
+        (OVERDUE, before.retractions, now.retractions, "retractions are not confirmed: GET /retractions/overdue"),
+        (REVIEWS, before.reviews, now.reviews, "overrides are not reviewed: GET /overrides/overdue"),
+        (HOLDS, before.holds, now.holds, "holds are not lifted: GET /holds"),
+        (SET_ASIDE, before.set_aside, now.set_aside, "rows or events are set aside: GET /set-aside"),
+    ):
+        gauge.set(number)
+        if number > earlier:
+            log.error("for %s to see to: %d %s", owner, number, what)

@@ -1,0 +1,313 @@
+"""What ends by the clock: it denies at once, then it is told and taken back, by any number of workers, once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from support import servers
+from support.agency import Agency, Operator, event, eventually, eventually_true, granted, read_all, terms
+
+from consent import upkeep
+from consent.service import clock
+from servicekit.db import Database
+from throughgate.system import System
+from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+
+SOON = timedelta(seconds=1.5)
+SNAPSHOT = "throughgate.client.snapshot.v1"
+
+
+def soon(after: timedelta = SOON) -> str:
+    return (datetime.now(UTC) + after).isoformat()
+
+
+def a_consent(door: Any, *recipients: dict[str, str], until: str | None, categories: Sequence[str] = ()) -> Any:
+    data = granted(
+        door.identifiers, [], ["referral"], list(categories) or ["identity", "needs.accommodation", "risk"]
+    ) | {"recipients": list(recipients)}
+    return event("consent.granted", door.prison.name, data | ({"validUntil": until} if until else {}))
+
+
+async def expired(agency: Agency, of: dict[str, Any]) -> dict[str, Any]:
+    """What the agency is told of the end of what it said with this event."""
+    reply = await eventually(
+        lambda: next((r for r in agency.replies if ".expired." in r["type"] and r["data"]["event"] == of["id"]), None),
+        "the end to be told",
+    )
+    return {"type": reply["type"], **reply["data"]}
+
+
+async def has(agency: Agency, type: str, count: int = 1) -> list[Placed]:
+    """Wait until this many records of a type stand on the agency's topic; gives all of that type."""
+    found: list[Placed] = []
+
+    async def there() -> bool:
+        found[:] = [r for r in await agency.received() if r.event["type"] == type]
+        return len(found) >= count
+
+    await eventually_true(there, f"{count} of {type} for {agency.name}")
+    return found
+
+
+async def stops_of_referral(door: Any, reference_of: str | None = None) -> list[dict[str, Any]]:
+    """The retractions on the cleared topic of the referral service, of clients that this prison recorded."""
+    user = door.hostel.connection() | {
+        "sasl_plain_username": "referral",
+        "sasl_plain_password": door.system.kafka.password("referral"),
+    }
+    records = [r.event for r in await read_all(user, f"{door.system.namespace}cleared.referral")]
+    own = {r["subject"] for r in records if any(s["source"] == door.prison.name for s in r["data"].get("sections", ()))}
+    return [r["data"] for r in records if r["type"] == WITHDRAWN and r["subject"] in own]
+
+
+async def rows(door: Any, statement: str, *values: Any) -> list[Any]:
+    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
+    try:
+        return list(await connection.fetch(statement, *values))
+    finally:
+        await connection.close()
+
+
+async def test_a_consent_that_ends_is_told_and_taken_back(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    consent = a_consent(door, {"agency": door.hostel.name}, until=soon())
+    accepted = await door.prison.answered(consent)
+    await has(door.hostel, SNAPSHOT)
+    told = await expired(door.prison, consent)
+    assert told["type"] == "throughgate.consent.expired.v1"
+    assert told["client"] == accepted["client"]
+    assert told["expiredAt"][:19] == consent["data"]["validUntil"][:19]
+    done = await door.prison.done(consent["id"])
+    assert done["withdrawal"] == told["withdrawal"]
+    assert [d["recipient"] for d in done["recipients"]] == [door.hostel.name, "referral"]
+    (retraction,) = await has(door.hostel, WITHDRAWN)
+    data = retraction.event["data"]
+    assert data["purposes"] == ["referral"]
+    assert data["categories"] == ["identity", "needs.accommodation"], "of risk no agreement let anything out"
+    assert (data["version"], data["consentVersion"]) == (2, None), "what was decided on the consent's version goes"
+    await door.prison.answered(door.recorded())
+    records = await door.hostel.received()
+    assert records[-1].event["type"] == WITHDRAWN
+    assert behind_retraction(records) == []
+    assert [s["recipients"] for s in await stops_of_referral(door)] == [None]
+    said = await rows(
+        door, "SELECT kind, version FROM sharing_fact WHERE event_id = $1 ORDER BY version", consent["id"]
+    )
+    assert [tuple(r) for r in said] == [("granted", 1), ("expired", 2)]
+
+
+async def test_what_a_newer_consent_covers_is_not_taken_back(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    first = a_consent(door, {"agency": door.hostel.name}, until=soon(timedelta(seconds=2.5)))
+    await door.prison.answered(first)
+    await has(door.hostel, SNAPSHOT)
+    await door.prison.answered(a_consent(door, {"agency": door.hostel.name}, until=None, categories=["identity"]))
+    await has(door.hostel, SNAPSHOT, 2)
+    await expired(door.prison, first)
+    await door.prison.done(first["id"])
+    (retraction,) = await has(door.hostel, WITHDRAWN)
+    assert retraction.event["data"]["categories"] == ["needs.accommodation"]
+    again = await has(door.hostel, SNAPSHOT, 3)
+    assert [s["category"] for s in again[-1].event["data"]["sections"]] == ["identity"]
+    assert behind_retraction(await door.hostel.received()) == []
+
+
+async def test_an_end_that_changes_nothing_takes_nothing_back(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    first = a_consent(door, {"agency": door.hostel.name}, until=soon(timedelta(seconds=2.5)))
+    await door.prison.answered(first)
+    await door.prison.answered(a_consent(door, {"agency": door.hostel.name}, until=None))
+    assert (await expired(door.prison, first))["withdrawal"] is None
+    withdrawn_before = a_consent(door, {"agency": door.hostel.name}, until=soon(timedelta(seconds=2.5)))
+    await door.prison.answered(withdrawn_before)
+    taken_back = door.withdrawal()
+    await door.prison.answered(taken_back)
+    await door.prison.done(taken_back["id"])
+    assert (await expired(door.prison, withdrawn_before))["withdrawal"] is None
+    await door.prison.answered(door.recorded())
+    assert len(await has(door.hostel, WITHDRAWN)) == 1, "of the withdrawal alone"
+
+
+async def test_a_kind_of_agency_is_those_who_are_of_it_now_and_services_stop_telling_them(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    everyone = a_consent(door, {"kind": "vcs", "area": "leeds"}, until=soon(timedelta(seconds=3)))
+    await door.prison.answered(everyone)
+    await has(door.mentors, SNAPSHOT)
+    await has(door.hostel, SNAPSHOT)
+    await door.prison.answered(a_consent(door, {"agency": door.hostel.name}, until=None))
+    await expired(door.prison, everyone)
+    done = await door.prison.done(everyone["id"])
+    assert [d["recipient"] for d in done["recipients"]] == [door.mentors.name, "referral"], (
+        "the hostel keeps what it has"
+    )
+    assert [s["recipients"] for s in await stops_of_referral(door)] == [[door.mentors.name]]
+    before = len(await door.hostel.received())
+    await door.prison.answered(door.recorded())
+
+    async def goes_on() -> bool:
+        return len(await door.hostel.received()) > before
+
+    await eventually_true(goes_on, "the hostel's next record")
+    assert (await door.mentors.received())[-1].event["type"] == WITHDRAWN
+
+
+@pytest.mark.parametrize("kind", ["gateway", "override"])
+async def test_a_gateway_and_an_override_that_end_take_back_what_they_let_out(door: Any, kind: str) -> None:
+    await door.prison.answered(door.recorded())
+    recipient = door.probation if kind == "gateway" else door.hostel
+    data = {
+        "identifiers": door.identifiers,
+        kind: f"{kind}-1",
+        "recipients": [recipient.name],
+        "purposes": ["public-protection"],
+        "categories": ["identity", "risk"],
+        "starts": soon(timedelta()),
+        "ends": soon(timedelta(seconds=2)),
+        "authorisedBy": "duty-governor",
+        "reason": "made up",
+    }
+    name = "gateway.invoked"
+    if kind == "gateway":
+        data["basis"] = "vital-interests"
+    else:
+        name = "override.authorised"
+        data |= {"approvedBy": "head-of-safety", "reviewBy": soon(timedelta(days=2))}
+    said = event(name, door.prison.name, data)
+    await door.prison.answered(said)
+    await has(recipient, SNAPSHOT)
+    told = await expired(door.prison, said)
+    assert (told["type"], told["kind"], told["id"]) == ("throughgate.sharing.expired.v1", kind, f"{kind}-1")
+    done = await door.prison.done(said["id"])
+    assert [d["recipient"] for d in done["recipients"]] == [recipient.name]
+    (retraction,) = await has(recipient, WITHDRAWN)
+    assert retraction.event["data"]["categories"] == ["identity", "risk"]
+    assert retraction.event["data"]["version"] == 2
+    assert behind_retraction(await recipient.received()) == []
+
+
+async def test_when_a_restriction_ends_what_it_withheld_may_leave(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel, door.mentors))
+    await has(door.hostel, SNAPSHOT)
+    restriction = event(
+        "restriction.imposed",
+        door.prison.name,
+        {
+            "identifiers": door.identifiers,
+            "restriction": "r-1",
+            "kind": "exclusion",
+            "recipients": [door.hostel.name],
+            "until": soon(timedelta(seconds=2)),
+            "reason": "made up",
+        },
+    )
+    reply = await door.prison.answered(restriction)
+    assert "accepted" in reply["type"], reply
+    await has(door.hostel, WITHDRAWN)
+    told = len(await door.mentors.received())
+    ended = await expired(door.prison, restriction)
+    assert (ended["kind"], ended["withdrawal"]) == ("restriction", None)
+    await has(door.hostel, SNAPSHOT, 2)
+    assert behind_retraction(await door.hostel.received()) == []
+    assert len(await door.mentors.received()) == told, "whom it did not reach hears nothing"
+
+
+async def test_a_worker_that_dies_on_the_way_tells_it_once(make_system: Callable[..., System]) -> None:
+    system = make_system(["prison", "hostel"], ["consent"])
+    operator = Operator(system)
+    await operator.register(prison="prison", hostel="vcs")
+    await operator.agree("referral", ["prison"], ["hostel"], [terms("referral", ["identity"])])
+    system.start_process("consent.worker", {"THROUGHGATE_FAULT": "clock.ended:kill:1"})
+    async with Agency(system, "prison") as prison, Agency(system, "hostel") as hostel:
+        identifiers = [{"type": "NOMS", "value": "A1234BC"}]
+        facts = {"identity": {"givenName": "Robin", "familyName": "Fictional"}}
+        await prison.answered(event("client.recorded", "prison", {"identifiers": identifiers, "facts": facts}))
+        data = granted(identifiers, ["hostel"], ["referral"], ["identity"])
+        consent = event("consent.granted", "prison", data | {"validUntil": soon()})
+        first = system.pid("consent.worker")
+        await prison.answered(consent)
+        await has(hostel, SNAPSHOT)
+        await expired(prison, consent)
+        assert system.pid("consent.worker") != first, "the worker was killed before it had committed"
+        await prison.done(consent["id"])
+        await asyncio.sleep(1.5)  # a second time would come by now
+        assert len(await has(hostel, WITHDRAWN)) == 1
+        assert sum(".expired." in r["type"] for r in prison.replies) == 1
+
+
+# --- the use case alone, on a database --------------------------------------------------------------------------------
+
+REGISTER = """
+INSERT INTO agency (id, kind, name) VALUES ('prison', 'prison', 'P'), ('hostel', 'vcs', 'H');
+INSERT INTO agreement (id, version, sources, recipients, terms, signatories, starts, review, ends) VALUES ('a', 1,
+    '{prison}', '{hostel}', '{"referral": {"basis": "consent", "categories": ["identity"], "subscription": true}}',
+    '{}', '2026-01-01', '2029-01-01', '2030-01-01');
+"""
+GRANT = """{"version": 1, "asserted_by": "prison", "agencies": ["hostel"], "kinds": [], "purposes": ["referral"],
+    "categories": ["identity"], "given_at": "2026-01-01T00:00:00Z", "valid_until": "2026-01-02T00:00:00Z"}"""
+
+
+@pytest.fixture
+async def database(database_of: Callable[..., Awaitable[Database]]) -> Database:
+    """An empty database of the door, reached with the worker's role."""
+    return await database_of("consent")
+
+
+@pytest.fixture
+async def admin(database: Database, address: Any) -> AsyncIterator[Any]:
+    """The same database, with a prison, a hostel and an agreement, for looking and preparing."""
+    connection = await asyncpg.connect(servers.RunningPostgres(address).url(str(database.engine.url.database)))
+    await connection.execute(REGISTER)
+    yield connection
+    await connection.close()
+
+
+async def clients_whose_consent_ended(admin: Any, count: int) -> list[int]:
+    made = []
+    for n in range(count):
+        client = await admin.fetchval("INSERT INTO client (version) VALUES (1) RETURNING id")
+        await admin.execute(
+            "INSERT INTO sharing_fact (client_id, version, kind, asserted_by, event_id, own_id, body, recorded_at)"
+            " VALUES ($1, 1, 'granted', 'prison', $2, $2, $3, now())",
+            client,
+            f"event-{n}",
+            GRANT,
+        )
+        await admin.execute("INSERT INTO reference VALUES ($1, $2, 'hostel', true)", uuid4(), client)
+        await admin.execute("INSERT INTO fact VALUES ($1, 'prison', 'identity', now(), '{}')", client)
+        await admin.execute(
+            "INSERT INTO due (client_id, version, kind, due_at) VALUES ($1, 1, 'consent', now())", client
+        )
+        made.append(client)
+    return made
+
+
+async def test_any_number_of_workers_tell_each_end_once(database: Database, admin: Any) -> None:
+    made = await clients_whose_consent_ended(admin, 60)
+
+    async def worker() -> int:
+        batches = 0
+        while await database.run(lambda session: clock.end_what_is_due(session, 7)):
+            batches += 1
+        return batches
+
+    batches = await asyncio.gather(worker(), worker(), worker(), worker())
+    assert sum(1 for n in batches if n) >= 2, "they shared the work"
+    assert await admin.fetchval("SELECT count(*) FROM due") == 0
+    for kind in ("SELECT client_id FROM sharing_fact WHERE kind = 'expired'", "SELECT client_id FROM withdrawal"):
+        assert sorted(r[0] for r in await admin.fetch(kind)) == made
+    assert await admin.fetchval("SELECT count(*) FROM queue WHERE type = 'throughgate.consent.expired.v1'") == 60
+
+
+async def test_an_end_that_cannot_be_told_holds_up_nobody_else(database: Database, admin: Any) -> None:
+    bad, *others = await clients_whose_consent_ended(admin, 5)
+    await admin.execute("UPDATE sharing_fact SET body = '{}' WHERE client_id = $1", bad)
+    await upkeep.all_in_batches(database, clock.end_what_is_due, clock.put_off)
+    left = await admin.fetch("SELECT client_id, due_at > clock_timestamp() AS later FROM due")
+    assert [tuple(r) for r in left] == [(bad, True)]
+    ended = await admin.fetch("SELECT client_id FROM sharing_fact WHERE kind = 'expired' ORDER BY client_id")
+    assert [r[0] for r in ended] == others

@@ -1,0 +1,365 @@
+"""What waits for a person: retractions that nobody confirmed, reviews, holds, what was set aside. No SQL is needed."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from aiokafka import AIOKafkaProducer
+from support.agency import event, eventually, eventually_true
+
+from consent import upkeep
+from consent.service.clock import Waiting
+from contracts import make
+from contracts.topics import read_topics
+from throughgate.verify import WITHDRAWN, Placed, behind_retraction, without_repeats
+
+
+@pytest.fixture
+async def admin(door: Any) -> AsyncIterator[Any]:
+    """The door's database, to let time pass in it and to put things aside."""
+    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
+    yield connection
+    await connection.close()
+
+
+async def withdrawn_for_the_hostel(door: Any) -> dict[str, Any]:
+    """A client who consented and withdrew; gives what the prison was told when it was done."""
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+    taken_back = door.withdrawal()
+    await door.prison.answered(taken_back)
+    return dict(await door.prison.done(taken_back["id"]))
+
+
+async def hours_pass(admin: Any, withdrawal: str, hours: float) -> None:
+    await admin.execute(
+        "UPDATE retraction SET done_at = done_at - make_interval(secs => 3600 * $2),"
+        " reminded_at = reminded_at - make_interval(secs => 3600 * $2) WHERE withdrawal_id = $1",
+        withdrawal,
+        hours,
+    )
+
+
+async def overdue(door: Any, withdrawal: str, hours: float = 24) -> dict[str, dict[str, Any]]:
+    """The overdue retractions of one withdrawal, by recipient."""
+    listed = await door.operator.call("GET", f"/retractions/overdue?hours={hours}&limit=1000")
+    return {r["recipient"]: r for r in listed if r["withdrawal"] == withdrawal}
+
+
+async def retractions(door: Any, count: int) -> list[Placed]:
+    found: list[Placed] = []
+
+    async def there() -> bool:
+        found[:] = [r for r in await door.hostel.received() if r.event["type"] == WITHDRAWN]
+        return len(found) >= count
+
+    await eventually_true(there, f"{count} retractions")
+    return found
+
+
+def confirmed(agency: Any, retraction: Placed, reference: str | None = None) -> dict[str, Any]:
+    known = [{"type": "THROUGHGATE", "value": reference or retraction.event["subject"]}]
+    data = {"identifiers": known, "retraction": retraction.event["data"]["retraction"]}
+    return event("retraction.confirmed", agency.name, data)
+
+
+async def test_who_does_not_confirm_is_listed_and_reminded_with_the_same_event(door: Any, admin: Any) -> None:
+    withdrawal = (await withdrawn_for_the_hostel(door))["withdrawal"]
+    assert await overdue(door, withdrawal) == {}
+    assert {door.hostel.name, "referral"} <= set(await overdue(door, withdrawal, hours=0))
+    await hours_pass(admin, withdrawal, 25)
+    first, reminder = await retractions(door, 2)
+    assert reminder.event == first.event
+    assert without_repeats(await door.hostel.received())[-1].offset < reminder.offset, "a partner drops it by its id"
+    listed = (await overdue(door, withdrawal))[door.hostel.name]
+    assert listed["reminders"] == 1
+    assert listed["owner"] == "operations"
+    assert (listed["because"], listed["assertedBy"]) == ("withdrawn", door.prison.name)
+    assert listed["client"] == first.event["subject"]
+    # consent given again: records stand before and behind the next reminder, and neither is a violation
+    await door.prison.answered(door.consent(door.hostel))
+    await door.prison.answered(door.recorded())
+    await hours_pass(admin, withdrawal, 25)
+    await retractions(door, 3)
+    before = len(await door.hostel.received())
+    await door.prison.answered(door.recorded())
+
+    async def goes_on() -> bool:
+        return len(await door.hostel.received()) > before
+
+    await eventually_true(goes_on, "a record behind the reminder")
+    assert behind_retraction(await door.hostel.received()) == []
+    assert len([r for r in door.prison.replies if "withdrawal.done" in r["type"]]) == 1, "it is done once"
+
+
+async def test_a_reminder_is_sent_once_each_time_and_not_before(door: Any, admin: Any) -> None:
+    withdrawal = (await withdrawn_for_the_hostel(door))["withdrawal"]
+    await hours_pass(admin, withdrawal, 3)
+
+    async def service_reminded() -> bool:
+        return bool((await overdue(door, withdrawal, hours=1))["referral"]["reminders"] == 1)
+
+    await eventually_true(service_reminded, "the service's reminder, whose topic keeps hours only")
+    await hours_pass(admin, withdrawal, 0.5)
+    await admin.execute("SELECT pg_sleep(2.5)")
+    listed = await overdue(door, withdrawal, hours=1)
+    assert [listed[name]["reminders"] for name in (door.hostel.name, "referral")] == [0, 1]
+
+
+def test_reminders_come_well_before_a_topic_forgets() -> None:
+    kept = {topic.kind: topic.retention_ms / 3_600_000 for topic in read_topics(make.SCHEMAS / "topics")}
+    fields = upkeep.WorkerSettings.model_fields
+    assert fields["reminder_hours"].default <= kept["partner"] / 2
+    assert fields["service_reminder_hours"].default <= kept["cleared"] / 2
+
+
+async def test_only_the_recipient_confirms_its_own_retraction(door: Any, admin: Any) -> None:
+    withdrawal = (await withdrawn_for_the_hostel(door))["withdrawal"]
+    (retraction,) = await retractions(door, 1)
+    await door.mentors.answered(confirmed(door.mentors, retraction))
+    known = await door.mentors.answered(
+        event(
+            "client.recorded", door.mentors.name, {"identifiers": door.identifiers, "facts": {"risk": {"harm": "low"}}}
+        )
+    )
+    await door.mentors.answered(confirmed(door.mentors, retraction, known["client"]))
+    await door.prison.answered(
+        event(
+            "retraction.confirmed",
+            door.prison.name,
+            {"identifiers": door.identifiers, "retraction": retraction.event["data"]["retraction"]},
+        )
+    )
+    assert door.hostel.name in await overdue(door, withdrawal, hours=0)
+    await door.hostel.answered(confirmed(door.hostel, retraction))
+    assert door.hostel.name not in await overdue(door, withdrawal, hours=0)
+    await hours_pass(admin, withdrawal, 100)
+
+    async def service_reminded() -> bool:
+        return bool((await overdue(door, withdrawal, hours=0))["referral"]["reminders"] > 0)
+
+    await eventually_true(service_reminded, "the reminders of that hour")
+    assert len(await retractions(door, 1)) == 1, "who confirmed is not reminded"
+
+
+async def test_a_partner_without_kafka_confirms_over_http(door: Any) -> None:
+    withdrawal = (await withdrawn_for_the_hostel(door))["withdrawal"]
+    (retraction,) = await retractions(door, 1)
+    async with door.hostel.http() as http:
+        answer = await http.post("/events", json=confirmed(door.hostel, retraction))
+    assert answer.status_code == 202, answer.text
+    assert door.hostel.name not in await overdue(door, withdrawal, hours=0)
+
+
+async def test_a_service_acknowledges_on_its_requests_topic(door: Any) -> None:
+    withdrawal = (await withdrawn_for_the_hostel(door))["withdrawal"]
+    listed = (await overdue(door, withdrawal, hours=0))["referral"]
+    user = door.hostel.connection() | {
+        "sasl_plain_username": "referral",
+        "sasl_plain_password": door.system.kafka.password("referral"),
+    }
+    body = event("retraction.acknowledged", "", {"client": listed["client"], "retraction": listed["retraction"]})
+    body["source"] = "/services/referral"
+    producer = AIOKafkaProducer(**user)
+    await producer.start()
+    try:
+        topic = f"{door.system.namespace}requests.referral"
+        await producer.send_and_wait(topic, json.dumps(body).encode(), key=listed["client"].encode())
+    finally:
+        await producer.stop()
+
+    async def acknowledged() -> bool:
+        return "referral" not in await overdue(door, withdrawal, hours=0)
+
+    await eventually_true(acknowledged, "the acknowledgement")
+
+
+async def test_an_override_is_listed_until_somebody_reviews_it(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    now = datetime.now(UTC)
+    data = {
+        "identifiers": door.identifiers,
+        "override": "ovr-1",
+        "recipients": [door.hostel.name],
+        "purposes": ["public-protection"],
+        "categories": ["risk"],
+        "starts": (now - timedelta(days=2)).isoformat(),
+        "ends": (now + timedelta(days=2)).isoformat(),
+        "reviewBy": (now + timedelta(seconds=2)).isoformat(),
+        "authorisedBy": "duty-governor",
+        "approvedBy": "head-of-safety",
+        "reason": "made up",
+    }
+    await door.prison.answered(event("override.authorised", door.prison.name, data))
+
+    async def listed() -> Any:
+        found = await door.operator.call("GET", "/overrides/overdue")
+        return [o for o in found if o["agency"] == door.prison.name]
+
+    assert await listed() == [], "its time has not come"
+    await eventually_true(listed, "the review to be overdue")
+    assert [o["override"] for o in await listed()] == ["ovr-1"]
+    review = {"identifiers": door.identifiers, "override": "ovr-1", "reviewedBy": "staff-1", "outcome": "justified"}
+    reply = await door.prison.answered(event("override.reviewed", door.prison.name, review))
+    assert "accepted" in reply["type"], reply
+    assert await listed() == []
+
+
+async def test_a_number_that_no_client_has_is_held_and_let_go_without_being_named(door: Any, admin: Any) -> None:
+    await door.prison.answered(door.withdrawal())
+    held = await door.operator.call("GET", "/holds")
+    (hold,) = [h for h in held if h["assertedBy"] == door.prison.name]
+    assert (hold["held"], hold["reason"], hold["owner"]) == ("number", "unknown-client", None)
+    assert "no client had" in hold["meaning"]
+    assert door.number not in json.dumps(held)
+    await door.operator.call("PUT", f"/holds/{hold['hold']}/owner", {"owner": "duty desk"})
+    (hold,) = [h for h in await door.operator.call("GET", "/holds") if h["hold"] == hold["hold"]]
+    assert hold["owner"] == "duty desk"
+    await door.operator.call("DELETE", f"/holds/{hold['hold']}")
+    assert await admin.fetchval("SELECT count(*) FROM held_identifier WHERE value = $1", door.number) == 0
+    done = await admin.fetchrow("SELECT by, action, about FROM intervention WHERE about = $1", hold["hold"])
+    assert tuple(done) == ("operations", "hold-lifted", hold["hold"])
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def arrived() -> bool:
+        return bool(await door.hostel.received())
+
+    await eventually_true(arrived, "what the client consented to")
+
+
+async def test_a_held_number_becomes_a_held_client_with_an_owner(door: Any) -> None:
+    await door.prison.answered(door.withdrawal())
+    await door.prison.answered(door.recorded())
+    (hold,) = [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name]
+    assert (hold["held"], hold["reason"]) == ("client", "named-by-an-earlier-withdrawal")
+    await door.operator.call("PUT", f"/holds/{hold['hold']}/owner", {"owner": "A. Caseworker"})
+    (again,) = [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name]
+    assert again["owner"] == "A. Caseworker"
+    await door.operator.call("DELETE", f"/holds/{hold['hold']}")
+    assert [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name] == []
+    with pytest.raises(AssertionError, match="no-such-hold"):
+        await door.operator.call("PUT", f"/holds/{hold['hold']}/owner", {"owner": "A. Caseworker"})
+
+
+BAD_ROW = (
+    "INSERT INTO queue (kind, client_id, recipient, topic, reference, type, purpose, body, due_at, keyed_by)"
+    " SELECT 2, client_id, recipient, 'partner.' || recipient, id, 'throughgate.client.changed.v1', 'referral',"
+    " 'no json', clock_timestamp(), client_id FROM reference WHERE recipient = $1 RETURNING queue.id"
+)
+
+
+async def aside(door: Any, way: str, id: int) -> dict[str, Any] | None:
+    listed = await door.operator.call("GET", "/set-aside")
+    return next((s for s in listed if (s["way"], s["id"]) == (way, id)), None)
+
+
+async def test_a_row_that_was_set_aside_is_tried_again_or_discarded(door: Any, admin: Any) -> None:
+    await door.prison.answered(door.recorded())
+    bad = await admin.fetchval(BAD_ROW, door.hostel.name)
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def listed() -> bool:
+        found = await aside(door, "leaving", bad)
+        return found is not None and found["waiting"] > 0
+
+    await eventually_true(listed, "the row, with what waits behind it")
+    found = await aside(door, "leaving", bad)
+    assert found is not None
+    assert (found["reason"], found["type"]) == ("JSONDecodeError", "throughgate.client.changed.v1")
+    assert await door.hostel.received() == []
+    assert await door.operator.call("POST", f"/set-aside/leaving/{bad}/retry") == {"outcome": "queued"}
+    await eventually_true(listed, "the row to be set aside again")
+    await door.operator.call("POST", f"/set-aside/leaving/{bad}/discard", {"reason": "cannot be read"})
+
+    async def left() -> bool:
+        return bool(await door.hostel.received())
+
+    await eventually_true(left, "what waited behind it")
+    done = await admin.fetch("SELECT action, reason FROM intervention WHERE about = $1 ORDER BY id", f"leaving/{bad}")
+    assert [tuple(d) for d in done] == [("retried", None), ("discarded", "cannot be read")]
+    with pytest.raises(AssertionError, match="not-set-aside"):
+        await door.operator.call("POST", f"/set-aside/leaving/{bad}/retry")
+
+
+async def put_aside(admin: Any, topic: str, value: bytes) -> int:
+    return int(
+        await admin.fetchval(
+            'INSERT INTO set_aside (topic, partition, "offset", reason, value) VALUES ($1, 0, $2, $3, $4) RETURNING id',
+            topic,
+            uuid4().int % 2**62,
+            "KeyError",
+            value,
+        )
+    )
+
+
+async def test_an_event_that_was_set_aside_has_its_effect_when_it_is_tried_again(door: Any, admin: Any) -> None:
+    body = door.recorded()
+    id = await put_aside(admin, f"{door.system.namespace}intake.{door.prison.name}", json.dumps(body).encode())
+    assert (await aside(door, "arrived", id) or {})["reason"] == "KeyError"
+    assert await door.operator.call("POST", f"/set-aside/arrived/{id}/retry") == {"outcome": "accepted"}
+    assert await aside(door, "arrived", id) is None
+
+    def told() -> dict[str, Any] | None:
+        return next((r for r in door.prison.replies if r["data"]["event"] == body["id"]), None)
+
+    reply = await eventually(told, "the answer to its publisher")
+    assert reply["type"] == "throughgate.event.accepted.v1"
+    again = await door.prison.answered(door.recorded())
+    assert again["client"] == reply["data"]["client"]
+
+
+async def test_an_event_that_fails_again_stays_until_it_is_discarded(door: Any, admin: Any) -> None:
+    id = await put_aside(admin, f"{door.system.namespace}requests.referral", b"no json")
+    with pytest.raises(AssertionError, match=r"retry-failed.*ValidationError"):
+        await door.operator.call("POST", f"/set-aside/arrived/{id}/retry")
+    assert await aside(door, "arrived", id) is not None
+    await admin.execute("UPDATE set_aside SET value = NULL WHERE id = $1", id)
+    with pytest.raises(AssertionError, match="event-erased"):
+        await door.operator.call("POST", f"/set-aside/arrived/{id}/retry")
+    await door.operator.call("POST", f"/set-aside/arrived/{id}/discard", {"reason": "nobody sent it"})
+    assert await aside(door, "arrived", id) is None
+
+
+ROUTES = [
+    ("GET", "/retractions/overdue"),
+    ("GET", "/overrides/overdue"),
+    ("GET", "/holds"),
+    ("PUT", f"/holds/{uuid4()}/owner"),
+    ("DELETE", f"/holds/{uuid4()}"),
+    ("GET", "/set-aside"),
+    ("POST", "/set-aside/leaving/1/retry"),
+    ("POST", "/set-aside/arrived/1/discard"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_only_the_operator_sees_and_does_it(door: Any, method: str, path: str) -> None:
+    async with door.prison.http() as http:
+        answer: httpx.Response = await http.request(method, path, json={"owner": "x", "reason": "xxx"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope-missing")
+
+
+async def test_what_waits_is_counted_in_metrics(door: Any) -> None:
+    async with httpx.AsyncClient() as http:
+        told = (await http.get(f"{door.system.process_url('consent.worker')}/metrics")).text
+    for name in ("retractions_overdue", "override_reviews_overdue", "holds", "set_aside_waiting"):
+        assert f"\nthroughgate_{name} " in told
+
+
+def test_an_alert_has_an_owner_and_counts_and_comes_when_there_is_more(caplog: pytest.LogCaptureFixture) -> None:
+    upkeep.tell("the duty desk", Waiting(0, 0, 0, 0), Waiting(3, 0, 1, 0))
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [
+        "for the duty desk to see to: 3 retractions are not confirmed: GET /retractions/overdue",
+        "for the duty desk to see to: 1 holds are not lifted: GET /holds",
+    ]
+    caplog.clear()
+    upkeep.tell("the duty desk", Waiting(3, 0, 1, 0), Waiting(3, 0, 0, 0))
+    assert caplog.records == []
+    assert upkeep.OVERDUE._value.get() == 3
