@@ -51,7 +51,8 @@ class Cycle:
     claimed: int = 0
     leaving: list[Leaving] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
-    notices: list[queue.QueueRow] = field(default_factory=list)
+    changes: clients.Changes = field(default_factory=clients.Changes)
+    """What else the cycle writes: notices to requesters, and what takes back what may have arrived."""
     unsendable: dict[int, str] = field(default_factory=dict)
     """Rows that cannot be read or would be too large, and why: set aside for a person to look at."""
     head: Head | None = None
@@ -99,15 +100,15 @@ async def decide_cycle(
             cycle.unsendable[row.id] = type(error).__name__
             waiting.add((row.topic, row.reference))
             if doubt:
-                cycle.notices.extend(_retract_doubt(row, doubt, client.facts.version, now))
+                _retract_doubt(row, doubt, client.facts.version, now, cycle.changes)
             if row.requester:
-                cycle.notices.append(_settled(row, "denied", Decision(), now))
+                cycle.changes.queue.append(_settled(row, "denied", Decision(), now))
     cycle.head, sealed = await sealer.seal(db, before, [entry for entry, _ in cycle.sealing], now)
     for (_, leaving), value in zip(cycle.sealing, sealed, strict=True):
         if leaving is not None:
             leaving.value = value or b""
     await queue.remove(db, cycle.refused)
-    await queue.add(db, cycle.notices)
+    await clients.write(db, cycle.changes)
     for id, reason in cycle.unsendable.items():
         await queue.set_aside(db, id, reason)
     return cycle
@@ -148,9 +149,9 @@ def _decide_row(
     cycle.refused.append(row.id)
     cycle.sealing.append((_entry("refusal", id, row, client, now, whole, None), None))
     if doubt:
-        cycle.notices.extend(_retract_doubt(row, doubt, client.facts.version, now))
+        _retract_doubt(row, doubt, client.facts.version, now, cycle.changes)
     if row.requester:
-        cycle.notices.append(_settled(row, "cancelled" if doubt else "denied", decision, now))
+        cycle.changes.queue.append(_settled(row, "cancelled" if doubt else "denied", decision, now))
 
 
 def all_or_nothing(decision: Decision, about: Collection[Item]) -> Decision:
@@ -267,18 +268,19 @@ def _settled(row: Any, outcome: str, decision: Decision, now: datetime) -> queue
     )
 
 
-def _retract_doubt(row: Any, doubt: Doubt, version: int, now: datetime) -> list[queue.QueueRow]:
+def _retract_doubt(row: Any, doubt: Doubt, version: int, now: datetime, changes: clients.Changes) -> None:
     """A record that may have arrived and is no longer permitted is taken back, and what is left of it offered anew."""
     let_out = doubt.explanation["permitted"]
     consents = [p["consent"] for p in let_out if p["consent"] is not None]
     categories = frozenset(Category(p["category"]) for p in let_out)
     purposes = [Purpose(row.purpose)]
-    taken_back = Retraction(uuid4(), row.reference, purposes, categories, None, version, max(consents, default=None))
+    withdrawal, id = uuid4(), uuid4()
+    body = Retraction(id, row.reference, purposes, categories, None, version, max(consents, default=None)).encode(now)
+    changes.withdrawals.append((withdrawal, row.client_id, version, None, None, "cancelled", row.traceparent, now))
+    changes.retractions.append((id, withdrawal, row.recipient, row.reference, body.decode()))
     same = row.client_id, row.recipient, row.topic, row.reference
     known = {"due_at": now, "traceparent": row.traceparent, "keyed_by": row.keyed_by}
-    return [
-        queue.QueueRow(
-            queue.RETRACTION, *same, type=WITHDRAWN, purpose=None, body=taken_back.encode(now).decode(), **known
-        ),
+    changes.queue += [
+        queue.QueueRow(queue.RETRACTION, *same, type=WITHDRAWN, purpose=None, body=body.decode(), request=id, **known),
         queue.QueueRow(queue.RECORD, *same, type=SNAPSHOT, purpose=row.purpose, body="{}", **known),
     ]
