@@ -88,7 +88,7 @@ def test_the_order_of_keys_does_not_matter_and_that_of_items_does() -> None:
         "\ud800",
         object(),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_spelled_differently_elsewhere_is_refused_at_any_depth(value: Any) -> None:
     for nested in (value, [value], {"a": value}, {"a": [SECRET, {"b": [[], {}, value]}]}):

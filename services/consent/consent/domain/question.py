@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from consent.domain.facts import Agency
 from consent.domain.table import REMEDIES
 from contracts.vocabulary import Basis, Category, Purpose
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One category as one agency recorded it: the unit that is permitted or withheld."""
 
     source: str
@@ -34,8 +33,7 @@ class Question:
     """By source: from which day the conviction in its offence section is spent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why one item is withheld, and what would make it possible."""
 
     item: Item
@@ -47,8 +45,7 @@ class Refusal:
         return REMEDIES[self.rule]
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(NamedTuple):
     """Why one item may leave: under an agreement, or by a gateway or an override invoked for this client."""
 
     item: Item
