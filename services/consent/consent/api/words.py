@@ -1,0 +1,112 @@
+"""The codes of the contracts in the words of the page that a client gets."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from contracts.leaving import Permitted
+from contracts.vocabulary import Basis, Category, Purpose
+
+PURPOSES = {
+    Purpose.REFERRAL: "to refer you to a service",
+    Purpose.MENTOR_MATCHING: "to find you a mentor",
+    Purpose.RELEASE_NOTIFICATION: "to prepare your release",
+    Purpose.PUBLIC_PROTECTION: "to protect you or others from harm",
+}
+
+CATEGORIES = {
+    Category.IDENTITY: "who you are: name, date of birth, gender",
+    Category.CONTACT: "how to reach you: address, phone, e-mail",
+    Category.CUSTODY_AND_RELEASE: "custody and release",
+    Category.NEEDS_ACCOMMODATION: "need: where to live",
+    Category.NEEDS_ETE: "need: education, training and work",
+    Category.NEEDS_HEALTH: "need: health",
+    Category.NEEDS_DRUGS_ALCOHOL: "need: drugs and alcohol",
+    Category.NEEDS_FINANCE: "need: money, benefits and debt",
+    Category.NEEDS_FAMILIES: "need: children and families",
+    Category.NEEDS_ATTITUDES: "need: attitudes, thinking and behaviour",
+    Category.NEEDS_ABUSE: "need: support after abuse",
+    Category.NEEDS_SEX_WORK: "need: support about sex work",
+    Category.RISK: "risk",
+    Category.OFFENCE: "offences",
+    Category.HEALTH: "health",
+    Category.FAMILY: "family",
+    Category.EQUALITY: "equality: such as ethnicity, religion, disability",
+}
+
+BASES = {
+    Basis.CONSENT: "your consent",
+    Basis.OMA_S14: "Offender Management Act 2007, section 14",
+    Basis.CDA_S115: "Crime and Disorder Act 1998, section 115",
+    Basis.CJA_S325: "Criminal Justice Act 2003, section 325",
+    Basis.VITAL_INTERESTS: "protection of life and safeguarding (UK GDPR articles 6(1)(d) and 9(2)(c))",
+    Basis.OVERRIDE: "a decision to share for public protection",
+}
+
+OUTCOMES = {
+    "sent": "Sent.",
+    "leaving": "Decided, and being sent.",
+    "cancelled, may have arrived": "Taken back while it was being sent: it may have arrived all the same.",
+    "refused": "Not sent.",
+    "view": "Shown on a screen.",
+    "consultation": "Asked beforehand; nothing was told by it.",
+    "override": "Entered.",
+    "combination": "Entered.",
+    "erasure": "Erased.",
+}
+
+_DETAILS = {
+    "by": "By (in the agency's own words)",
+    "what": "What",
+    "recipients": "Who may be told",
+    "purposes": "What for",
+    "categories": "What may be told",
+    "starts": "From",
+    "ends": "Until",
+    "reviewBy": "To be reviewed by",
+    "authorisedBy": "Authorised by",
+    "approvedBy": "Approved by",
+    "reviewedBy": "Reviewed by",
+    "outcome": "Outcome",
+    "reason": "Reason",
+    "because": "Because of",
+    "askedBy": "Asked for by",
+    "erased": "What was erased",
+    "obligations": "With the duty",
+    "override": "Their reference",
+    "link": "Our reference of the link",
+}
+_CODES: dict[str, str] = {
+    **{str(code): told for code, told in (*PURPOSES.items(), *CATEGORIES.items())},
+    "no-onward-sharing": "to pass it on to nobody",
+    "erase-on-retraction": "to erase it when it is taken back",
+    "keep-from-practitioner": "to keep it from a practitioner who must not see it",
+}
+
+
+def basis(permitted: Permitted) -> str:
+    """On what authority an item was told."""
+    told = BASES[permitted.basis]
+    if permitted.consent is not None:
+        told += f" (entry {permitted.consent} of what you and others said about sharing)"
+    if permitted.invoked is not None:
+        told += f" (relied on for you in entry {permitted.invoked})"
+    if permitted.agreement is not None:
+        told += f", under the agreement {permitted.agreement}, version {permitted.version}"
+    return told
+
+
+def details(told: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What else an entry says, as pairs of a label and a text."""
+    for key, value in told.items():
+        if value not in (None, [], ""):
+            yield _DETAILS.get(key, key), "; ".join(_text(one, names) for one in _list(value))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _text(value: Any, names: Mapping[str, str]) -> str:
+    if isinstance(value, dict):  # an item, or a duty
+        return ", ".join(_text(one, names) for one in value.values() if one is not None)
+    return names.get(str(value)) or _CODES.get(str(value), str(value))

@@ -1,0 +1,196 @@
+"""What a changed agreement or gateway would have let through or stopped: past questions, decided again by `decide`.
+
+Nothing is written. The facts are those of then: the client's history up to the version that was decided on, the
+register as it was known at that time. Whether a hold or contradicting numbers denied everything stands in the entry.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from pydantic import Field
+
+from consent.domain import GATEWAYS, Agency, Agreement, Decision, Gateway, Item, Policy, Question, Terms, decide
+from consent.repository import ledger, parties, past
+from consent.repository.sql import Executor
+from consent.service.disclosing import all_or_nothing
+from contracts.agreements import AgreementId, AgreementText
+from contracts.vocabulary import AgencyKind, Basis, Category, Purpose
+from servicekit.envelope import StrictWire
+
+CHUNK = 1000
+
+
+class ChangedAgreement(AgreementText):
+    """A version of an agreement to add, or to put in the place of the one with this id and version."""
+
+    id: AgreementId
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class ChangedGateway(StrictWire):
+    """What changes in a row of the table of gateways; what is not named stays."""
+
+    sources: frozenset[AgencyKind] | None = None
+    recipients: frozenset[AgencyKind] | None = None
+    purposes: frozenset[Purpose] | None = None
+    categories: frozenset[Category] | None = None
+    invoked_by: frozenset[AgencyKind] | None = None
+    own_only: bool | None = None
+
+
+class Change(StrictWire):
+    """What to try. Everything else stays as it was."""
+
+    agreements: list[ChangedAgreement] = []
+    gateways: dict[Basis, ChangedGateway] = {}
+
+
+@dataclass
+class Group:
+    """Decisions that would come out otherwise, for one recipient, category and reason."""
+
+    recipient: str
+    category: str
+    asked_only: bool
+    """Whether it was only asked beforehand, so that nothing left by it."""
+    rule: str | None
+    """By which rule it would newly be withheld."""
+    decisions: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Replayed:
+    """What came of it."""
+
+    decided: int = 0
+    """Decisions in the time, those below included."""
+    erased: int = 0
+    """Of them, those that nobody can read any more."""
+    unclear: list[str] = field(default_factory=list)
+    """Of them, those that do not come out as then even unchanged: something they were made on is not kept."""
+    newly_leaves: list[Group] = field(default_factory=list)
+    newly_withheld: list[Group] = field(default_factory=list)
+
+
+async def replay(db: Executor, change: Change, since: datetime) -> Replayed:
+    """Decide every question since `since` again. The caller's transaction reads one state, and only reads."""
+    agencies = await parties.agencies(db)
+    kinds = {agency.id: agency.kind for agency in agencies.values()}
+    register = await past.register(db)
+    gateways = _gateways(change)
+    told = Replayed()
+    leaves: dict[tuple[str, str, bool, str | None], Group] = {}
+    withheld: dict[tuple[str, str, bool, str | None], Group] = {}
+    after = 0
+    while rows := await past.decisions(db, since, after, CHUNK):
+        after = rows[-1].id
+        told.decided += len(rows)
+        histories = await past.histories(db, {row.client_id for row in rows})
+        for row in rows:
+            if row.key is None:
+                told.erased += 1
+                continue
+            agreements = register.at(row.decided_at)
+            then = Policy(agreements, kinds)
+            tried = Policy(_changed(agreements, change.agreements), kinds, gateways)
+            try:
+                said = ledger.decrypt(row.key, row.decision, row.body).explanation
+                before, now = (_again(row, said, agencies, histories, policy) for policy in (then, tried))
+            except (InvalidTag, KeyError, ValueError, TypeError):  # tampered with, or an agency that is gone
+                told.unclear.append(str(row.decision))
+                continue
+            if _outcome(before) != _recorded(said):
+                told.unclear.append(str(row.decision))
+                continue
+            asked_only = row.kind == "consultation"
+            rules = {refusal.item: refusal.rule for refusal in now.refusals}
+            for item in now.permitted - before.permitted:
+                _enter(leaves, said["recipient"], item, asked_only, None, row.decision)
+            for item in before.permitted - now.permitted:
+                _enter(withheld, said["recipient"], item, asked_only, rules.get(item), row.decision)
+    told.newly_leaves, told.newly_withheld = _sorted(leaves.values()), _sorted(withheld.values())
+    return told
+
+
+def _again(
+    row: Any, said: Mapping[str, Any], agencies: Mapping[str, Agency], histories: past.Histories, policy: Policy
+) -> Decision:
+    asked = said.get("asked", {})
+    items = asked.get("items") or [[x["source"], x["category"]] for x in (*said["permitted"], *said["withheld"])]
+    rules = {x["rule"] for x in said["withheld"]}
+    facts = histories.at(
+        row.client_id, said["decidedOn"], held="held" in rules, conflicting="conflicting-identity" in rules
+    )
+    question = Question(
+        agencies[said["recipient"]],
+        Purpose(said["purpose"]),
+        tuple(_item(pair) for pair in items),
+        row.decided_at,
+        asked.get("service"),
+        said["by"] if row.kind == "view" else None,
+        {source: date.fromisoformat(day) for source, day in asked.get("spent", {}).items()},
+    )
+    return all_or_nothing(decide(question, facts, policy), [_item(pair) for pair in asked.get("about", ())])
+
+
+def _item(pair: Sequence[str]) -> Item:
+    return Item(pair[0], Category(pair[1]))
+
+
+def _outcome(decision: Decision) -> tuple[frozenset[Item], dict[Item, str]]:
+    return decision.permitted, {refusal.item: refusal.rule for refusal in decision.refusals}
+
+
+def _recorded(said: Mapping[str, Any]) -> tuple[frozenset[Item], dict[Item, str]]:
+    permitted = frozenset(Item(x["source"], Category(x["category"])) for x in said["permitted"])
+    return permitted, {Item(x["source"], Category(x["category"])): x["rule"] for x in said["withheld"]}
+
+
+def _gateways(change: Change) -> dict[Basis, Gateway]:
+    rows = dict(GATEWAYS)
+    for basis, row in change.gateways.items():
+        if basis not in rows:
+            raise ValueError(f"{basis.value} is no gateway")
+        rows[basis] = replace(rows[basis], **row.model_dump(exclude_none=True))
+    return rows
+
+
+def _changed(agreements: Iterable[Agreement], changes: Iterable[ChangedAgreement]) -> list[Agreement]:
+    versions = {(a.id, a.version): a for a in agreements}
+    suspended = {a.id: a.suspended_from for a in versions.values()}
+    for c in changes:
+        terms = {t.purpose: Terms(t.basis, frozenset(t.categories), t.subscription, t.own_word) for t in c.terms}
+        versions[c.id, c.version] = Agreement(
+            c.id,
+            c.version,
+            frozenset(c.sources),
+            frozenset(c.recipients),
+            terms,
+            c.starts,
+            c.ends,
+            frozenset(c.enforces),
+            suspended.get(c.id),
+        )
+    return list(versions.values())
+
+
+def _enter(
+    groups: dict[tuple[str, str, bool, str | None], Group],
+    recipient: str,
+    item: Item,
+    asked_only: bool,
+    rule: str | None,
+    decision: UUID,
+) -> None:
+    key = recipient, item.category.value, asked_only, rule
+    group = groups.setdefault(key, Group(*key))
+    if str(decision) not in group.decisions[-1:]:  # the same category of two sources
+        group.decisions.append(str(decision))
+
+
+def _sorted(groups: Iterable[Group]) -> list[Group]:
+    return sorted(groups, key=lambda g: (g.recipient, g.category, g.asked_only, g.rule or ""))

@@ -1,0 +1,367 @@
+"""The ledger and its proof: a partner and an auditor find what was tampered with, and say where."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from support.agency import event, eventually_true
+from support.commands import Commands
+
+from contracts.heads import Head, sign_head
+
+
+@pytest.fixture
+def throughgate(lone_door: Any, tmp_path: Path) -> Commands:
+    return Commands(lone_door.system, tmp_path)
+
+
+@asynccontextmanager
+async def superuser(door: Any) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def tampered(door: Any) -> AsyncIterator[Any]:
+    """A connection of a superuser, who can change everything; afterwards all is as it was."""
+    async with superuser(door) as db:
+        await db.execute(
+            "CREATE TABLE kept_ledger AS SELECT * FROM ledger; CREATE TABLE kept_head AS SELECT * FROM head"
+        )
+        await db.execute("CREATE TABLE kept_client AS SELECT id, key FROM client")
+        try:
+            yield db
+        finally:
+            await db.execute(
+                "DELETE FROM ledger WHERE id <= (SELECT max(id) FROM kept_ledger) OR leaf = sha256('y');"
+                " INSERT INTO ledger OVERRIDING SYSTEM VALUE SELECT * FROM kept_ledger;"
+                " DELETE FROM head WHERE (shard, sequence) IN (SELECT shard, sequence FROM kept_head);"
+                " INSERT INTO head SELECT * FROM kept_head;"
+                " UPDATE client c SET key = k.key FROM kept_client k WHERE k.id = c.id;"
+                " DROP TABLE kept_ledger, kept_head, kept_client"
+            )
+
+
+async def told(door: Any, count: int = 1) -> None:
+    """The hostel was told something once more, and all of it is sealed and sent."""
+    await door.prison.answered(door.recorded())
+    if count == 1:
+        await door.prison.answered(door.consent(door.hostel))
+
+    async def arrived() -> bool:
+        return len(await door.hostel.received()) >= count
+
+    await eventually_true(arrived, "what the hostel is told")
+    await quiet(door)
+
+
+async def quiet(door: Any) -> None:
+    """Everything is sealed, and every head is on its topic."""
+    async with superuser(door) as db:
+
+        async def done() -> bool:
+            return not await db.fetchval(
+                "SELECT EXISTS (SELECT 1 FROM ledger WHERE sequence IS NULL) OR EXISTS (SELECT 1 FROM head"
+                " WHERE NOT sent) OR EXISTS (SELECT 1 FROM queue WHERE due_at <= now() AND set_aside IS NULL)"
+            )
+
+        await eventually_true(done, "the ledger to be sealed")
+
+
+# --- as a partner -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_partner_checks_its_topic_with_public_keys(lone_door: Any, throughgate: Commands) -> None:
+    await told(lone_door)
+    await lone_door.prison.answered(lone_door.withdrawal())
+    await quiet(lone_door)
+    code, said = await throughgate("verify", "--as", lone_door.hostel.name)
+    assert code == 0, said
+    assert "2 records, 0 of them repeats: 1 receipts recomputed up to their signed heads, 1 retractions" in said
+    assert "signed heads of shard 0, from 1 to" in said
+    assert "All of it holds." in said
+
+
+@pytest.fixture
+async def exported(lone_door: Any, throughgate: Commands, tmp_path: Path) -> dict[str, Path]:
+    """What a partner keeps: its topic, the heads, the keys. Nothing else is needed to check it."""
+    await told(lone_door)
+    await told(lone_door, 2)
+    await lone_door.prison.answered(lone_door.withdrawal())
+    await quiet(lone_door)
+    kept = {"records": tmp_path / "records", "heads": tmp_path / "heads", "keys": tmp_path / "keys"}
+    for name, topic in (("records", f"partner.{lone_door.hostel.name}"), ("heads", "heads")):
+        code, said = await throughgate("tail", topic, "--no-follow", "--as", lone_door.hostel.name)
+        assert code == 0
+        kept[name].write_text(said)
+    async with httpx.AsyncClient() as http:  # nobody needs a token for it
+        kept["keys"].write_bytes((await http.get(f"{lone_door.system.urls['consent']}/ledger-keys")).content)
+    return kept
+
+
+async def check(throughgate: Commands, kept: dict[str, Path]) -> tuple[int, str]:
+    files = [f"--{name}={path}" for name, path in kept.items()]
+    return await throughgate("verify", *files, env={"THROUGHGATE_CONSENT_URL": "http://127.0.0.1:9"})
+
+
+async def test_it_checks_files_with_nothing_running(exported: dict[str, Path], throughgate: Commands) -> None:
+    code, said = await check(throughgate, exported)
+    assert code == 0, said
+    assert "3 records" in said
+
+
+def _alter(path: Path, change: Any) -> None:
+    """Change the lines of a file, each read as JSON."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    change(lines)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+async def test_a_record_that_says_something_else_is_found(exported: dict[str, Path], throughgate: Commands) -> None:
+    def change(lines: list[Any]) -> None:
+        first = next(line for line in lines if "receipt" in line["event"]["data"])
+        first["event"]["data"]["receipt"]["permitted"][0]["basis"] = "vital-interests"
+
+    _alter(exported["records"], change)
+    code, said = await check(throughgate, exported)
+    assert code == 1
+    assert "the record or its data.receipt.proof is not what was sealed" in said
+
+
+async def test_a_record_behind_its_retraction_is_found(exported: dict[str, Path], throughgate: Commands) -> None:
+    def change(lines: list[Any]) -> None:
+        last = max(line["offset"] for line in lines)
+        lines.append(next(line for line in lines if "receipt" in line["event"]["data"]) | {"offset": last + 1})
+
+    _alter(exported["records"], change)
+    code, said = await check(throughgate, exported)
+    assert code == 1
+    assert "it stands behind the retraction at offset" in said
+
+
+async def test_a_head_that_is_missing_is_found(exported: dict[str, Path], throughgate: Commands) -> None:
+    _alter(exported["heads"], lambda lines: lines.pop(1))
+    code, said = await check(throughgate, exported)
+    assert code == 1
+    assert "follows 1: what is between them is missing" in said
+
+
+async def test_two_readings_of_one_record_are_refused(exported: dict[str, Path], throughgate: Commands) -> None:
+    text = exported["records"].read_text()
+    exported["records"].write_text(text.replace('"data":', '"data":{},"data":', 1))
+    code, said = await check(throughgate, exported)
+    assert code == 1
+    assert "has a name twice in one object" in said
+
+
+async def test_two_records_under_one_id_are_found(exported: dict[str, Path], throughgate: Commands) -> None:
+    def change(lines: list[Any]) -> None:
+        first, second = (line for line in lines if "receipt" in line["event"]["data"])
+        second["event"]["id"] = first["event"]["id"]
+
+    _alter(exported["records"], change)
+    code, said = await check(throughgate, exported)
+    assert code == 1
+    assert "its id stood before on a record that says otherwise" in said
+
+
+async def test_a_key_of_somebody_else_checks_nothing(
+    exported: dict[str, Path], throughgate: Commands, tmp_path: Path
+) -> None:
+    exported["keys"].write_text(json.dumps([{"publicKey": "A" * 43, "id": "x"}]))
+    code, said = await check(throughgate, exported)
+    assert code == 1
+    assert "which is not among those given" in said
+
+
+# --- as an auditor ----------------------------------------------------------------------------------------------------
+
+
+async def audit(throughgate: Commands, door: Any, *options: str) -> tuple[int, str]:
+    return await throughgate("verify", "--ledger", "--as", door.hostel.name, *options)
+
+
+async def test_the_ledger_is_as_it_was_sealed(lone_door: Any, throughgate: Commands) -> None:
+    await told(lone_door)
+    for options in ((), ("--open",)):
+        code, said = await audit(throughgate, lone_door, *options)
+        assert code == 0, said
+        assert "entries of the ledger recomputed in" in said
+
+
+_ONE = "(SELECT id FROM ledger WHERE kind = 'disclosure' AND recipient LIKE 'hostel%' ORDER BY id DESC LIMIT 1)"
+_BATCH = f"shard = 0 AND sequence = (SELECT sequence FROM ledger WHERE id = {_ONE})"
+
+_PUT_IN = (
+    "INSERT INTO ledger (kind, decision, client_id, recipient, purpose, type, decided_at, sources, leaf, shard,"
+    " sequence, position) SELECT kind, gen_random_uuid(), client_id, recipient, purpose, type, decided_at, sources,"
+    f" sha256('y'), shard, sequence, position FROM ledger WHERE id = {_ONE}"
+)
+TAMPERING = {
+    "leaf": (f"UPDATE ledger SET leaf = sha256('x') WHERE id = {_ONE}", "its leaf was altered"),
+    "taken out": (f"DELETE FROM ledger WHERE id = {_ONE}", "the entry is missing"),
+    "put in": (_PUT_IN, "an entry was put in after the batch was sealed"),
+}
+OPENED = {
+    "body": (f"UPDATE ledger SET body = set_byte(body, 40, get_byte(body, 40) # 1) WHERE id = {_ONE}", "not what was"),
+    "body gone": (f"UPDATE ledger SET body = NULL WHERE id = {_ONE}", "not what was sealed"),
+    "recipient": (f"UPDATE ledger SET recipient = 'mentors-0' WHERE id = {_ONE}", "not what was sealed"),
+    "time": (f"UPDATE ledger SET decided_at = decided_at + interval '1 s' WHERE id = {_ONE}", "not what was sealed"),
+    "sources": (f"UPDATE ledger SET sources = '{{}}' WHERE id = {_ONE}", "not what was sealed"),
+    "another client": (
+        f"UPDATE ledger SET client_id = (SELECT min(id) FROM client WHERE id <> client_id) WHERE id = {_ONE}",
+        "not what was sealed",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERING)
+async def test_one_entry_that_was_tampered_with_is_named(what: str, lone_door: Any, throughgate: Commands) -> None:
+    await told(lone_door)
+    statement, finding = TAMPERING[what]
+    async with superuser(lone_door) as db:
+        place = await db.fetchrow(f"SELECT shard, sequence, position FROM ledger WHERE id = {_ONE}")
+    async with tampered(lone_door) as db:
+        await db.execute(statement)
+        code, said = await audit(throughgate, lone_door)
+    assert code == 1, said
+    assert f"Shard {place[0]}, batch {place[1]}, position {place[2]}: {finding}" in said
+    assert said.count("Shard 0,") == 1, "the others are as they were"
+
+
+@pytest.mark.parametrize("what", OPENED)
+async def test_what_an_entry_holds_is_checked_when_it_is_opened(
+    what: str, lone_door: Any, throughgate: Commands
+) -> None:
+    await told(lone_door)
+    async with superuser(lone_door) as db:
+        place = await db.fetchrow(f"SELECT shard, sequence, position FROM ledger WHERE id = {_ONE}")
+    async with tampered(lone_door) as db:
+        await db.execute(OPENED[what][0])
+        assert (await audit(throughgate, lone_door))[0] == 0, "the leaves are as they were"
+        code, said = await audit(throughgate, lone_door, "--open")
+    assert code == 1, said
+    assert f"Shard {place[0]}, batch {place[1]}, position {place[2]}: what it holds" in said
+    assert said.count("Shard 0,") == 1, "the others are as they were"
+
+
+async def test_erasure_leaves_proof_and_is_no_fault(lone_door: Any, throughgate: Commands) -> None:
+    await told(lone_door)
+    async with tampered(lone_door) as db:
+        await db.execute(f"UPDATE client SET key = NULL WHERE id = (SELECT client_id FROM ledger WHERE id = {_ONE})")
+        code, said = await audit(throughgate, lone_door, "--open")
+    assert code == 0, said
+    assert " of them erased with their leaves standing" in said
+    assert "opened, 0 of them erased" not in said
+
+
+async def test_a_batch_that_is_gone_is_named(lone_door: Any, throughgate: Commands) -> None:
+    await told(lone_door)
+    async with tampered(lone_door) as db:
+        sequence = await db.fetchval("SELECT max(sequence) FROM head")
+        await db.execute("DELETE FROM ledger WHERE sequence = $1", sequence)
+        await db.execute("DELETE FROM head WHERE sequence = $1", sequence)
+        code, said = await audit(throughgate, lone_door)
+    assert code == 1
+    assert f"Ledger, shard 0, batch {sequence}: its head is missing, and was published." in said
+
+
+async def test_a_forged_head_is_named(lone_door: Any, throughgate: Commands) -> None:
+    await told(lone_door)
+    async with tampered(lone_door) as db:
+        sequence = await db.fetchval("SELECT max(sequence) FROM head")
+        await db.execute("UPDATE head SET head = jsonb_set(head, '{total}', '999999') WHERE sequence = $1", sequence)
+        code, said = await audit(throughgate, lone_door)
+    assert code == 1
+    assert f"Head {sequence} of shard 0 does not carry a good signature" in said
+
+
+async def test_a_fork_that_was_signed_with_the_doors_own_key_is_named(lone_door: Any, throughgate: Commands) -> None:
+    await told(lone_door)
+    async with tampered(lone_door) as db:
+        heads = [
+            Head.model_validate_json(row["head"])
+            for row in await db.fetch("SELECT head FROM head WHERE shard = 0 ORDER BY sequence DESC LIMIT 2")
+        ]
+        leaf = await db.fetchval("SELECT leaf FROM ledger WHERE shard = 0 AND sequence = $1 LIMIT 1", heads[0].sequence)
+        forged = sign_head(
+            lone_door.system.signing_key, heads[1], shard=0, root=leaf[::-1], size=heads[0].size, at=datetime.now(UTC)
+        )
+        value = forged.model_dump_json(by_alias=True)
+        await db.execute("UPDATE head SET head = $1::jsonb WHERE sequence = $2", value, forged.sequence)
+        code, said = await audit(throughgate, lone_door)
+    assert code == 1
+    assert f"batch {forged.sequence}: its head is not the one that was published." in said
+
+
+async def test_an_entry_where_no_batch_can_be_is_found(lone_door: Any, throughgate: Commands) -> None:
+    await told(lone_door)
+    async with tampered(lone_door) as db:
+        await db.execute(f"UPDATE ledger SET sequence = -1 WHERE id = {_ONE}")
+        code, said = await audit(throughgate, lone_door)
+    assert code == 1
+    assert "the entry is missing" in said
+    assert "1 entries have a shard or a batch that cannot be" in said
+
+
+async def test_only_an_auditor_may_ask(lone_door: Any) -> None:
+    async with lone_door.hostel.http() as http:
+        for path in ("/ledger", "/ledger/heads?shard=0", "/ledger/entries?shard=0"):
+            answer = await http.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (403, "scope-missing")
+
+
+async def test_what_an_auditor_gets_names_nobody(lone_door: Any) -> None:
+    await told(lone_door)
+    token = lone_door.system.issuer.token("auditor", "operator", ["audit"])
+    async with httpx.AsyncClient(
+        base_url=lone_door.system.urls["consent"], headers={"Authorization": f"Bearer {token}"}
+    ) as http:
+        found = (await http.get("/ledger/entries?shard=0&open=true")).text
+    for word in ("Robin", lone_door.number, "hostel", "prison", "risk"):
+        assert word not in found
+
+
+# --- overrides --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_override_is_entered_and_sealed(lone_door: Any, throughgate: Commands) -> None:
+    await told(lone_door)
+    now = datetime.now(UTC)
+    data = {
+        "identifiers": lone_door.identifiers,
+        "override": "o-1",
+        "recipients": [lone_door.mentors.name],
+        "purposes": ["public-protection"],
+        "categories": ["risk"],
+        "starts": now.isoformat(),
+        "ends": (now + timedelta(days=7)).isoformat(),
+        "reviewBy": (now + timedelta(days=3)).isoformat(),
+        "authorisedBy": "staff-1",
+        "approvedBy": "staff-2",
+        "reason": "a threat was made",
+    }
+    prison = lone_door.prison
+    answer = await prison.answered(event("override.authorised", prison.name, data))
+    assert answer["type"].endswith("accepted.v1"), answer
+    same = {"identifiers": lone_door.identifiers, "override": "o-1"}
+    reviewed = same | {"reviewedBy": "staff-3", "outcome": "not-justified"}
+    await prison.answered(event("override.reviewed", prison.name, reviewed))
+    await prison.answered(event("override.ended", prison.name, same))
+    await quiet(lone_door)
+    code, said = await throughgate("who-was-told", answer["client"], "--as", prison.name, "--json")
+    assert code == 0, said
+    entries = [e for e in json.loads(said)["entries"] if e["kind"] == "override"]
+    assert [e["details"]["what"] for e in entries] == ["ended", "reviewed", "authorised"]
+    assert entries[2]["details"]["reason"] == "a threat was made"
+    assert entries[2]["details"]["recipients"] == [lone_door.mentors.name]
+    assert (await audit(throughgate, lone_door, "--open"))[0] == 0

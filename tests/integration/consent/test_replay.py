@@ -1,0 +1,363 @@
+"""Replay: past questions against a changed policy. An unchanged one changes nothing, and nothing is ever written."""
+
+import asyncio
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import yaml
+from support.agency import event, eventually_true
+from support.commands import Commands
+
+from throughgate.provision.databases import with_database
+
+CATEGORIES = ["identity", "contact", "custody-and-release", "needs.accommodation", "risk", "offence"]
+FACTS = {
+    "identity": {"givenName": "Robin", "familyName": "Fictional"},
+    "contact": {"address": "1 Nowhere Street"},
+    "needs.accommodation": {"level": "urgent", "summary": "no fixed abode"},
+    "risk": {"harm": "low"},
+    "offence": {"mainOffence": "made up", "spentOn": "2020-01-01"},
+}
+
+
+@pytest.fixture
+def throughgate(lone_door: Any, tmp_path: Path) -> Commands:
+    return Commands(lone_door.system, tmp_path)
+
+
+async def superuser(door: Any) -> Any:
+    return await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
+
+
+async def settled(door: Any) -> None:
+    db = await superuser(door)
+    try:
+
+        async def done() -> bool:
+            return not await db.fetchval(
+                "SELECT EXISTS (SELECT 1 FROM queue WHERE due_at <= clock_timestamp() AND set_aside IS NULL)"
+                " OR EXISTS (SELECT 1 FROM ledger WHERE sequence IS NULL)"
+            )
+
+        await eventually_true(done, "everything to be decided")
+    finally:
+        await db.close()
+
+
+class History:
+    """Random things that are said, recorded, asked and shown of a few clients, through the real door."""
+
+    def __init__(self, door: Any, seed: int) -> None:
+        self.door = door
+        self.random = random.Random(seed)
+        self.clients = [[{"type": "CASE", "value": f"{seed}-{n}-{uuid4().hex[:6]}"}] for n in range(3)]
+        self.references: list[str] = []
+        self.own = 0
+
+    async def play(self, steps: int) -> None:
+        for who in self.clients:
+            reply = await self.publish("client.recorded", {"identifiers": who, "facts": FACTS})
+            self.references.append(reply["client"])
+        acts = [self.record, self.grant, self.grant, self.withdraw, self.restrict, self.gateway, self.override]
+        acts += [self.refuse, self.ask, self.end, self.look]
+        for _ in range(steps):
+            await self.random.choice(acts)()
+            if self.random.random() < 0.3:
+                await asyncio.sleep(0.05)  # sometimes the discloser comes in between
+
+    async def publish(self, kind: str, data: dict[str, Any]) -> dict[str, Any]:
+        prison = self.door.prison
+        reply: dict[str, Any] = await prison.answered(event(kind, prison.name, data))
+        assert reply["type"].endswith("accepted.v1"), reply
+        return reply
+
+    def who(self) -> dict[str, Any]:
+        return {"identifiers": self.random.choice(self.clients)}
+
+    def some(self, of: list[str]) -> list[str]:
+        return sorted(self.random.sample(of, self.random.randint(1, len(of))))
+
+    def parties(self) -> list[str]:
+        return self.some([self.door.hostel.name, self.door.mentors.name])
+
+    def named(self) -> str:
+        self.own += 1
+        return f"{self.own}-{uuid4().hex[:6]}"
+
+    async def record(self) -> None:
+        facts = {c: FACTS[c] for c in self.some(list(FACTS))}
+        await self.publish("client.recorded", self.who() | {"facts": facts})
+
+    async def grant(self) -> None:
+        now = datetime.now(UTC)
+        valid = {}
+        if self.random.random() < 0.3:
+            valid = {"validUntil": (now + timedelta(seconds=self.random.choice([0.2, 3600]))).isoformat()}
+        data = {
+            "form": uuid4().hex,
+            "recipients": [
+                {"agency": a, "service": "hot meals"} if self.random.random() < 0.4 else {"agency": a}
+                for a in self.parties()
+            ],
+            "purposes": self.some(["referral", "mentor-matching"]),
+            "categories": self.some(CATEGORIES),
+            "givenAt": now.isoformat(),
+            "how": {"formVersion": "2026-1", "witnessRole": "resettlement worker"},
+        }
+        await self.publish("consent.granted", self.who() | data | valid)
+
+    async def withdraw(self) -> None:
+        scope: dict[str, Any] = {"scope": "everything"}
+        if self.random.random() < 0.6:
+            scope = {"scope": "listed", "categories": self.some(CATEGORIES)}
+        await self.publish("consent.withdrawn", self.who() | scope | {"withdrawnAt": datetime.now(UTC).isoformat()})
+
+    async def refuse(self) -> None:
+        data = {"refusedAt": datetime.now(UTC).isoformat(), "recipients": self.parties(), "scope": "listed"}
+        await self.publish("consent.refused", self.who() | data)
+
+    async def restrict(self) -> None:
+        self.restriction = {"restriction": self.named()} | self.who()
+        data = {"kind": "exclusion", "recipients": self.parties(), "categories": self.some(CATEGORIES), "reason": "x"}
+        await self.publish("restriction.imposed", self.restriction | data)
+
+    async def end(self) -> None:
+        if hasattr(self, "restriction"):
+            await self.publish("restriction.lifted", self.restriction)
+
+    def _invoked(self) -> dict[str, Any]:
+        now = datetime.now(UTC)
+        return self.who() | {
+            "recipients": [*self.parties(), self.door.probation.name],
+            "purposes": ["public-protection"],
+            "categories": self.some(CATEGORIES),
+            "starts": now.isoformat(),
+            "ends": (now + timedelta(days=1)).isoformat(),
+            "authorisedBy": "s-1",
+            "reason": "made up",
+        }
+
+    async def gateway(self) -> None:
+        await self.publish("gateway.invoked", self._invoked() | {"gateway": self.named(), "basis": "cda-1998-s115"})
+
+    async def override(self) -> None:
+        review = (datetime.now(UTC) + timedelta(hours=20)).isoformat()
+        more = {"override": self.named(), "approvedBy": "s-2", "reviewBy": review}
+        await self.publish("override.authorised", self._invoked() | more)
+
+    async def ask(self) -> None:
+        body = {
+            "clients": self.references,
+            "recipient": self.random.choice([self.door.hostel.name, self.door.mentors.name, self.door.probation.name]),
+            "purpose": self.random.choice(["referral", "public-protection"]),
+            "categories": self.some(CATEGORIES),
+            "service": "hot meals",
+        }
+        async with self.door.prison.http() as http:
+            assert (await http.post("/decisions", json=body)).status_code == 200
+
+    async def look(self) -> None:
+        body = {"clients": self.references, "purpose": "referral", "categories": CATEGORIES}
+        async with self.door.prison.http() as http:
+            assert (await http.post("/views", json=body)).status_code == 200
+
+
+async def replayed(throughgate: Commands, since: datetime, policy: dict[str, Any]) -> dict[str, Any]:
+    file = throughgate.folder / "policy.yaml"
+    file.write_text(yaml.safe_dump(policy))
+    code, said = await throughgate("replay", "--policy", file, "--since", since.isoformat(), "--json")
+    assert code == 0, said
+    told: dict[str, Any] = json.loads(said)
+    return told
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_an_unchanged_policy_changes_nothing(seed: int, lone_door: Any, throughgate: Commands) -> None:
+    since = datetime.now(UTC)
+    await History(lone_door, seed).play(40)
+    await settled(lone_door)
+    told = await replayed(throughgate, since, {})
+    assert told["decided"] > 20
+    assert (told["unclear"], told["newly_leaves"], told["newly_withheld"], told["erased"]) == ([], [], [], 0)
+
+
+def agreement(door: Any, *categories: str, version: int = 1) -> dict[str, Any]:
+    """The agreement of the fixture, as a policy file has it, with other categories."""
+    services = ["referral"]
+    return {
+        "id": f"referral-{door.prison.name.rpartition('-')[2]}",
+        "version": version,
+        "sources": [door.prison.name],
+        "recipients": [door.hostel.name, door.mentors.name, *services],
+        "terms": [{"purpose": "referral", "basis": "consent", "categories": list(categories), "subscription": True}],
+        "starts": "2026-01-01T00:00:00Z",
+        "review": "2029-06-01T00:00:00Z",
+        "ends": "2030-01-01T00:00:00Z",
+    }
+
+
+async def test_it_says_what_would_newly_leave_and_newly_be_withheld(lone_door: Any, throughgate: Commands) -> None:
+    since = datetime.now(UTC)
+    await lone_door.prison.answered(lone_door.recorded())
+    await lone_door.prison.answered(lone_door.consent(lone_door.hostel))
+
+    async def arrived() -> bool:
+        return len(await lone_door.hostel.received()) >= 1
+
+    await eventually_true(arrived, "the snapshot")
+    await settled(lone_door)
+    decision = (await lone_door.hostel.received())[0].event["data"]["receipt"]["decision"]
+    for version in (1, 2):  # in the place of the version in force, or as one that begins before and takes its place
+        told = await replayed(
+            throughgate, since, {"agreements": [agreement(lone_door, "identity", "risk", version=version)]}
+        )
+        newly = [(g["recipient"], g["category"]) for g in told["newly_leaves"] if decision in g["decisions"]]
+        assert newly == [(lone_door.hostel.name, "risk")]
+        gone = [
+            (g["recipient"], g["category"], g["rule"]) for g in told["newly_withheld"] if decision in g["decisions"]
+        ]
+        assert gone == [(lone_door.hostel.name, "needs.accommodation", "agreement-category")]
+    code, said = await throughgate(
+        "replay", "--policy", throughgate.folder / "policy.yaml", "--since", since.isoformat()
+    )
+    assert code == 0
+    assert decision in said
+    assert "Would newly be withheld:" in said
+
+
+async def test_a_message_that_was_held_back_for_one_item_is_asked_again_whole(
+    lone_door: Any, throughgate: Commands
+) -> None:
+    """What a referral is about leaves whole or not at all: the entry keeps what was neither permitted nor withheld."""
+    await lone_door.prison.answered(lone_door.recorded())
+    await lone_door.prison.answered(lone_door.consent(lone_door.hostel))
+    await settled(lone_door)
+    since = datetime.now(UTC)
+    source = lone_door.prison.name
+    section = {"source": source, "recordedAt": since.isoformat()}
+    body = {
+        "sections": [section | {"category": c, "data": FACTS[c]} for c in ("identity", "risk")],
+        "about": [[source, "risk"]],
+        "message": {"referral": str(uuid4()), "service": "hot meals", "pathway": "needs.accommodation"},
+    }
+    db = await superuser(lone_door)
+    try:
+        await db.execute(
+            "INSERT INTO queue (kind, client_id, recipient, topic, reference, type, purpose, body, due_at, keyed_by)"
+            " SELECT 2, client_id, recipient, 'partner.' || recipient, id, 'throughgate.referral.sent.v1', 'referral',"
+            " $2, clock_timestamp(), client_id FROM reference WHERE recipient = $1",
+            lone_door.hostel.name,
+            json.dumps(body),
+        )
+        await db.execute("NOTIFY queue")
+    finally:
+        await db.close()
+    await settled(lone_door)
+    told = await replayed(throughgate, since, {})
+    assert (told["unclear"], told["newly_leaves"]) == ([], [])
+    told = await replayed(throughgate, since, {"agreements": [agreement(lone_door, "identity", "risk")]})
+    newly = [g["category"] for g in told["newly_leaves"] if g["recipient"] == lone_door.hostel.name]
+    assert newly == ["identity", "risk"]
+
+
+async def test_a_changed_gateway_is_tried(lone_door: Any, throughgate: Commands) -> None:
+    since = datetime.now(UTC)
+    prison, probation = lone_door.prison, lone_door.probation
+    await prison.answered(lone_door.recorded())
+    now = datetime.now(UTC)
+    data = {
+        "identifiers": lone_door.identifiers,
+        "gateway": uuid4().hex,
+        "basis": "cda-1998-s115",
+        "recipients": [probation.name],
+        "purposes": ["public-protection"],
+        "categories": ["risk"],
+        "starts": now.isoformat(),
+        "ends": (now + timedelta(days=1)).isoformat(),
+        "authorisedBy": "s-1",
+        "reason": "made up",
+    }
+    assert (await prison.answered(event("gateway.invoked", prison.name, data)))["type"].endswith("accepted.v1")
+
+    async def arrived() -> bool:
+        return len(await probation.received()) == 1
+
+    await eventually_true(arrived, "what the gateway let out")
+    await settled(lone_door)
+    told = await replayed(throughgate, since, {"gateways": {"cda-1998-s115": {"recipients": ["police"]}}})
+    assert [(g["recipient"], g["category"]) for g in told["newly_withheld"]] == [(probation.name, "risk")]
+    assert told["newly_leaves"] == []
+
+
+async def test_a_policy_that_does_not_fit_is_told_in_a_sentence(lone_door: Any, throughgate: Commands) -> None:
+    file = throughgate.folder / "policy.yaml"
+    for policy in ({"agreement": []}, {"gateways": {"consent": {"own_only": True}}}, {"agreements": [{"id": "x"}]}):
+        file.write_text(yaml.safe_dump(policy))
+        code, said = await throughgate("replay", "--policy", file, "--since", "2026-01-01")
+        assert code == 1
+        assert "The policy does not fit" in said
+
+
+async def test_it_needs_to_read_only_and_changes_nothing(lone_door: Any, throughgate: Commands) -> None:
+    since = datetime.now(UTC)
+    await History(lone_door, 7).play(10)
+    await settled(lone_door)
+    database = lone_door.system.databases["consent"].name
+    role, db = f"reader_{uuid4().hex[:8]}", await superuser(lone_door)
+    lone_door.system.stop_process("consent.discloser")
+    lone_door.system.stop_process("consent.worker")  # what they do by the clock would change something
+    try:
+        await db.execute(f"CREATE ROLE {role} LOGIN BYPASSRLS PASSWORD 'made-up'")
+        await db.execute(f"GRANT CONNECT ON DATABASE {database} TO {role}; GRANT USAGE ON SCHEMA public TO {role}")
+        await db.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+        tables = [r[0] for r in await db.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+
+        async def state() -> list[Any]:
+            return [
+                await db.fetchval(
+                    f'SELECT coalesce(sum(hashtextextended(xmin::text || t::text, 0)), 0) FROM "{table}" t'
+                )
+                for table in sorted(tables)
+            ]
+
+        before = await state()
+        url = lone_door.system.postgres.url(database, role, "made-up")
+        url = with_database(url, database).replace("postgresql://", "postgresql+asyncpg://", 1)
+        file = throughgate.folder / "policy.yaml"
+        file.write_text("agreements: []")
+        env = throughgate.environment() | {"THROUGHGATE_DATABASE_URL": url}
+        code, said = await throughgate("replay", "--policy", file, "--since", since.isoformat(), "--json", env=env)
+        assert code == 0, said
+        assert json.loads(said)["decided"] > 5
+        assert await state() == before
+    finally:
+        await db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await db.close()
+        lone_door.system.start_process("consent.discloser")
+        lone_door.system.start_process("consent.worker")
+        lone_door.system.wait_ready()
+
+
+async def test_the_transaction_cannot_write(lone_door: Any) -> None:
+    """Even with a role that may: PostgreSQL itself refuses."""
+    from sqlalchemy import text
+    from sqlalchemy.exc import DBAPIError
+
+    import consent.replay as program
+
+    async def writes(connection: Any, *_: Any) -> Any:
+        await connection.execute(text("UPDATE client SET version = version"))
+
+    kept, program.replay = program.replay, writes  # type: ignore[assignment]
+    try:
+        url = lone_door.system.environment("consent.worker")["THROUGHGATE_DATABASE_URL"]
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            await program.run(url, program.Change(), datetime.now(UTC))
+    finally:
+        program.replay = kept

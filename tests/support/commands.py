@@ -1,0 +1,45 @@
+"""Runs the `throughgate` command against a system under test, as an agency or its operator would."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from throughgate.cli import app
+from throughgate.story.tokens import StoredIssuer
+from throughgate.story.world import variable
+from throughgate.system import System
+
+
+@dataclass
+class Commands:
+    """The command with an environment that points to `system`; keys lie in `folder`."""
+
+    system: System
+    folder: Path
+
+    def environment(self) -> dict[str, str]:
+        """What a person would have set."""
+        key = self.folder / "issuer-key.json"
+        if not key.exists():
+            StoredIssuer.save(self.system.issuer, key)  # type: ignore[arg-type]
+        password = "THROUGHGATE_KAFKA_PASSWORD_"
+        return {
+            "THROUGHGATE_CONSENT_URL": self.system.urls["consent"],
+            "THROUGHGATE_ISSUER_KEY": str(key),
+            "THROUGHGATE_KAFKA_SERVERS": self.system.kafka.bootstrap,
+            "THROUGHGATE_NAMESPACE": self.system.namespace,
+            "THROUGHGATE_DATABASE_URL": self.system.environment("consent.worker")["THROUGHGATE_DATABASE_URL"],
+            **{variable(password, a): self.system.kafka.password(a) for a in self.system.agencies},
+        }
+
+    async def __call__(self, *arguments: Any, env: dict[str, str] | None = None) -> tuple[int, str]:
+        """Its exit code and all that it printed. `env` instead of the environment that points to the system."""
+        environment = self.environment() if env is None else env
+        words = [str(argument) for argument in arguments]
+        done = await asyncio.to_thread(lambda: CliRunner().invoke(app, words, env=environment))
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.output
