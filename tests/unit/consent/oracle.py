@@ -99,7 +99,7 @@ def _for_every_part(world: World, item: Item) -> Answer | str:
         return min(reasons, key=ORDER.index)
     permits = [a for a in answers if isinstance(a, Answer)]
     on_consent = [a for a in permits if a.consent is not None]
-    return min(on_consent, key=lambda a: a.consent or 0) if on_consent else permits[0]
+    return max(on_consent, key=lambda a: a.consent or 0) if on_consent else permits[0]
 
 
 # --- 1. what denies ---------------------------------------------------------------------------------------------------

@@ -324,3 +324,9 @@ def test_the_id_of_an_event_that_does_not_fit(raw: bytes, id: str | None) -> Non
 
 def test_an_id_that_cannot_be_stored_is_no_id() -> None:
     assert id_of(b'{"id": "a\\u0000b"}') is None
+
+
+def test_a_cut_off_event_stops_only_when_it_says_so() -> None:
+    cut_off = rb'{"type":"throughgate.client.recorded.v1","data":{"facts":{"identity":{"givenName":"Ren\u00e9'
+    assert not reading.is_stopping(cut_off), "an escape alone is no withdrawal"
+    assert reading.is_stopping(rb'{"type":"throughgate.consent.\u0077ithdrawn.v1","data":{"identifiers":[{"ty')

@@ -711,10 +711,10 @@ def test_of_several_agreements_and_consents_the_first_id_and_the_newest() -> Non
     assert decided(world).permits == (Permit(ITEM, Basis.CONSENT, "a", 4, consent=2),)
 
 
-def test_a_permit_of_linked_clients_names_the_oldest_consent() -> None:
+def test_a_permit_of_linked_clients_names_the_newest_consent() -> None:
     older, newer = (GRANT,), (Expired(0, "prison", 1), GRANT)
     for parts in ((older, newer), (newer, older)):
-        assert decided(linked(*parts)).consents == [1]
+        assert decided(linked(*parts)).consents == [2]
     assert decided(linked((OVERRIDE,), newer)).permits == (Permit(ITEM, Basis.CONSENT, "sharing", 4, consent=2),)
 
 

@@ -54,8 +54,8 @@ def decide(question: Question, facts: ClientFacts, policy: Policy) -> Decision:
 
 
 def _decide_linked(question: Question, facts: ClientFacts, policy: Policy) -> Decision:
-    """What every part permits. Of several reasons the first of the table, of several consents the oldest: whatever
-    takes back a newer one takes it back too.
+    """What every part permits. Of several reasons the first of the table, of several consents the newest: it is above
+    whatever was withdrawn under a part's key before the link, and below whatever is withdrawn since.
     """
     decisions = [
         decide(
@@ -73,7 +73,7 @@ def _decide_linked(question: Question, facts: ClientFacts, policy: Policy) -> De
             refused[refusal.item] = refusal
     for permit in (p for d in decisions for p in d.permits if p.item not in refused):
         first = permits.setdefault(permit.item, permit)
-        if permit.consent is not None and (first.consent is None or permit.consent < first.consent):
+        if permit.consent is not None and (first.consent is None or permit.consent > first.consent):
             permits[permit.item] = permit
     obligations = tuple(dict.fromkeys(o for d in decisions for o in d.obligations))
     return Decision(

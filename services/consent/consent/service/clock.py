@@ -100,7 +100,7 @@ def _end(said: Timed, row: Any, client: Client, desk: Desk) -> None:
         if owed:
             withdrawal = desk.retract(client, owed, said.asserted_by, row.event_id, None, because="expired")
         again = lost.keys()  # what rests on something else comes again
-    _offer(frozenset(recipient for recipient, _ in again), client, desk)
+    desk.offer_snapshots(client, desk.now, None, to={recipient for recipient, _ in again})
     desk.changes.queue.append(_expired(row, _end_of(said), client, desk, withdrawal))
 
 
@@ -204,16 +204,6 @@ def _owed(lost: Differing, client: Client, registered: Register) -> list[Owed]:
                 categories = frozenset[Category]().union(*others.values())
                 owed.append(Owed(reference, [purpose], categories, frozenset(others)))
     return owed
-
-
-def _offer(recipients: frozenset[str], client: Client, desk: Desk) -> None:
-    """Queue snapshots of what these recipients may see now, by subscription, gateway or override."""
-    if not recipients:
-        return
-    desk.offer_snapshots(client, desk.now, None, to=recipients)
-    for said in dict.fromkeys(client.facts.said):  # of linked clients each part says what was said since the link
-        if isinstance(said, GatewayInvoked | OverrideAuthorised) and said.recipients & recipients:
-            desk.disclose(client, said, desk.now, None)
 
 
 def _expired(row: Any, at: datetime, client: Client, desk: Desk, withdrawal: UUID | None) -> QueueRow:

@@ -286,21 +286,17 @@ class Desk:
         beyond: Policy | None = None,
         to: Collection[str] | None = None,
     ) -> None:
-        """Queue a snapshot for each subscriber to whom something is permitted at `at`; it is read when it leaves.
+        """Queue a snapshot for each recipient to whom something is permitted at `at`; it is read when it leaves.
 
         With `resting_on`, only for those whose permit rests on what was said at that version and so begins by it; with
         `beyond`, only for those to whom something is permitted that this policy did not permit; with `to`, only for
         these recipients.
         """
-        pairs = {
-            (s.recipient.id, s.purpose): s.recipient
-            for source, _ in client.sections
-            for s in self.register.subscriptions(source, self.now)
-            if to is None or s.recipient.id in to
-        }
         items = tuple(Item(source, Category(category)) for source, category in client.sections)
         spent = spent_convictions(client.sections.values())
-        for (_, purpose), recipient in sorted(pairs.items(), key=lambda pair: pair[0]):
+        for (id, purpose), recipient in sorted(self._may_be_told(client).items(), key=lambda pair: pair[0]):
+            if to is not None and id not in to:
+                continue
             others = tuple(i for i in items if i.source != recipient.id)
             question = Question(recipient, purpose, others, at, spent=spent)
             decision = decide(question, client.facts, self.register.policy)
@@ -312,21 +308,18 @@ class Desk:
                 due = max(at, self.now)
                 self.queue_record(client, recipient, purpose, SNAPSHOT, {}, traceparent, due_at=due)
 
-    def disclose(
-        self, client: Client, invoked: GatewayInvoked | OverrideAuthorised, at: datetime, traceparent: str | None
-    ) -> None:
-        """Queue a snapshot for each recipient that a gateway or an override names, if it permits something at `at`."""
-        items = tuple(Item(source, Category(category)) for source, category in client.sections)
-        spent = spent_convictions(client.sections.values())
-        for id in sorted(invoked.recipients & self.register.agencies.keys()):
-            recipient = self.register.agencies[id]
-            others = tuple(i for i in items if i.source != id)
-            for purpose in sorted(invoked.purposes):
-                decision = decide(
-                    Question(recipient, purpose, others, at, spent=spent), client.facts, self.register.policy
-                )
-                if any(p.invoked == invoked.version for p in decision.permits):
-                    self.queue_record(client, recipient, purpose, SNAPSHOT, {}, traceparent, due_at=at)
+    def _may_be_told(self, client: Client) -> dict[tuple[str, Purpose], Agency]:
+        """Who gets what is recorded without asking: by a subscription, or named by a gateway or an override."""
+        found = {
+            (s.recipient.id, s.purpose): s.recipient
+            for source, _ in client.sections
+            for s in self.register.subscriptions(source, self.now)
+        }
+        for said in client.facts.said:
+            if isinstance(said, GatewayInvoked | OverrideAuthorised):
+                for id in said.recipients & self.register.agencies.keys():
+                    found |= {(id, purpose): self.register.agencies[id] for purpose in said.purposes}
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,12 +125,7 @@ def id_of(value: bytes) -> str | None:
 
 def is_stopping(value: bytes) -> bool:
     """Whether unreadable bytes look like an event that was to stop sharing. When in doubt: yes."""
-    text = _text(value)
-    if "\\u" in text:
-        try:
-            text = orjson.dumps(orjson.loads(value)).decode()
-        except orjson.JSONDecodeError:
-            return True
+    text = _unescaped(_text(value))
     return any(type.rsplit(".", 1)[0] in text for type in STOPPING_TYPES)
 
 
@@ -152,7 +147,7 @@ def identifiers_in(value: bytes, agency: str) -> set[IdentifierKey]:
     try:
         parsed = orjson.loads(value)
     except orjson.JSONDecodeError:
-        text = _ESCAPE.sub(lambda m: chr(int(m[1], 16)), _text(value).replace("\\/", "/"))
+        text = _unescaped(_text(value))
         found |= _numbers_in(text, agency)
         if "CASE" in text:
             found |= {("CASE", agency, m.group(1)) for m in re.finditer(r'"value"\s*:\s*"([^"]{1,64})"', text)}
@@ -163,6 +158,10 @@ def identifiers_in(value: bytes, agency: str) -> set[IdentifierKey]:
             elif isinstance(node, dict) and node.get("type") == "CASE" and isinstance(node.get("value"), str):
                 found.add(("CASE", agency, node["value"]))
     return {key for key in found if key[0] != "CASE" or _CASE.fullmatch(key[2])}
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda m: chr(int(m[1], 16)), text.replace("\\/", "/"))
 
 
 def _text(value: bytes) -> str:

@@ -190,7 +190,7 @@ def _invoke(
     details = data.model_dump(mode="json", include={"authorised_by", "approved_by", "reason"})
     invoked = desk.say(client, invoked, event.id, own_id, details)
     desk.falls_due(client, invoked.version, kind, data.ends)
-    desk.disclose(client, invoked, max(desk.now, data.starts), traceparent)
+    desk.offer_snapshots(client, max(desk.now, data.starts), traceparent, resting_on=invoked.version)
 
 
 def end(
