@@ -328,5 +328,5 @@ def test_an_id_that_cannot_be_stored_is_no_id() -> None:
 
 def test_a_cut_off_event_stops_only_when_it_says_so() -> None:
     cut_off = rb'{"type":"throughgate.client.recorded.v1","data":{"facts":{"identity":{"givenName":"Ren\u00e9'
-    assert not reading.is_stopping(cut_off), "an escape alone is no withdrawal"
-    assert reading.is_stopping(rb'{"type":"throughgate.consent.\u0077ithdrawn.v1","data":{"identifiers":[{"ty')
+    assert not is_stopping(cut_off), "an escape alone is no withdrawal"
+    assert is_stopping(rb'{"type":"throughgate.consent.\u0077ithdrawn.v1","data":{"identifiers":[{"ty')
