@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from contracts.fields import FieldKind
 from contracts.heads import Count, Hash, Head, Salt, check_head, sign_head
-from contracts.merkle import ProofError, canonical, climb, grow, leaf_hash, read, spell
+from contracts.merkle import ProofError, canonical, climb, grow, leaf_hash, read, spell, write
 from servicekit.envelope import Wire
 
 SALT_BYTES = 16
@@ -77,19 +77,19 @@ def leaf_of(salt: bytes, told: Any, explanation: Any) -> Leaf:
         explanation: all that the entry says, with what is kept from the recipient.
 
     Raises:
-        ProofError: `value`: something that `canonical` refuses.
+        ProofError: `value`: something that is no JSON. That it is plain is the caller's part (`contracts.merkle.write`).
         ValueError: the salt is not 16 bytes long.
     """
     if len(salt) != SALT_BYTES:
         raise ValueError(f"a salt has {SALT_BYTES} bytes")
     derived = sha256(b"throughgate ledger salt 1\n" + salt).digest()
     part, kept = derived[:SALT_BYTES], derived[SALT_BYTES:]
-    untold = sha256(b"\x02" + kept + canonical(explanation)).digest()
-    return Leaf(_leaf(part, told, untold), spell(part), spell(untold))
+    untold = sha256(b"\x02" + kept + write(explanation)).digest()
+    return Leaf(_leaf(part, write(told), untold), spell(part), spell(untold))
 
 
-def _leaf(part: bytes, told: Any, untold: bytes) -> bytes:
-    return leaf_hash(part + sha256(canonical(told)).digest() + untold)
+def _leaf(part: bytes, told: bytes, untold: bytes) -> bytes:
+    return leaf_hash(part + sha256(told).digest() + untold)
 
 
 def seal(
@@ -139,7 +139,7 @@ def check_record(record: Mapping[str, Any], public_keys: Mapping[str, bytes]) ->
         raise ProofError("malformed", f"{place} is missing, or is not of the form that a proof has.") from None
     head = proof.head
     check_head(head, public_keys)
-    leaf = _leaf(read(proof.salt), told_of(record), read(proof.untold))
+    leaf = _leaf(read(proof.salt), canonical(told_of(record)), read(proof.untold))
     if spell(climb(leaf, proof.position, head.size, [read(part) for part in proof.path])) != head.root:
         raise ProofError(
             "root",

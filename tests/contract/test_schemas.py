@@ -164,3 +164,17 @@ def test_readers_of_what_leaves_meet_no_closed_object_or_enumeration() -> None:
             assert '"additionalProperties": false' not in text
             assert '"enum"' not in text
             assert "clientversion" not in text
+
+
+def test_no_event_holds_a_float() -> None:
+    """The door hashes its records as they are (`contracts.merkle.write`): a float is spelled otherwise elsewhere."""
+
+    def types(node: Any) -> set[str]:
+        if isinstance(node, dict):
+            own = node.get("type")
+            here = {own} if isinstance(own, str) else set()
+            return here.union(*(types(child) for child in node.values()))
+        return set().union(*(types(child) for child in node)) if isinstance(node, list) else set()
+
+    for name, event in make.event_types().items():
+        assert "number" not in types(make.event_schema(event)), name
