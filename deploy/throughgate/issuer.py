@@ -31,8 +31,18 @@ class Issuer:
         path.write_text(json.dumps(self.jwks()))
         return path
 
-    def token(self, subject: str, agency: str, scopes: Sequence[str], lifetime: float = 3600.0) -> str:
-        """A signed token that says who asks, for which agency, and what for; good for `lifetime` seconds."""
+    def token(
+        self,
+        subject: str,
+        agency: str,
+        scopes: Sequence[str],
+        lifetime: float = 3600.0,
+        practitioner: str | None = None,
+    ) -> str:
+        """A signed token that says who asks, for which agency, and what for; good for `lifetime` seconds.
+
+        `practitioner`: the agency's own id of the person who asks; a program's token has none.
+        """
         now = time.time()
         claims = {
             "iss": self.name,
@@ -44,4 +54,6 @@ class Issuer:
             "exp": int(now + lifetime),
             "jti": uuid.uuid4().hex,
         }
+        if practitioner is not None:
+            claims["practitioner"] = practitioner
         return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": self._key_id})

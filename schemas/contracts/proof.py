@@ -77,7 +77,7 @@ def leaf_of(salt: bytes, told: Any, explanation: Any) -> Leaf:
         explanation: all that the entry says, with what is kept from the recipient.
 
     Raises:
-        ProofError: `value`: something that is no JSON. That it is plain is the caller's part (`contracts.merkle.write`).
+        ProofError: `value`: something that is no JSON. That it is plain is the caller's part (`merkle.write`).
         ValueError: the salt is not 16 bytes long.
     """
     if len(salt) != SALT_BYTES:

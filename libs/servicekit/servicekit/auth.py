@@ -25,6 +25,8 @@ class Caller:
     agency: str
     scopes: frozenset[str]
     subject: str
+    practitioner: str | None = None
+    """The agency's own id of the person who asks. None: a program asks, and nobody knows who will read the answer."""
 
 
 class Verifier:
@@ -49,7 +51,11 @@ class Verifier:
                 issuer=self._settings.issuer,
                 options={"require": ["exp", "iss", "aud", "sub", "agency"]},
             )
-            return Caller(str(claims["agency"]), frozenset(str(claims.get("scope", "")).split()), str(claims["sub"]))
+            scopes = frozenset(str(claims.get("scope", "")).split())
+            practitioner = claims.get("practitioner")
+            if not (practitioner is None or (isinstance(practitioner, str) and practitioner)):
+                raise ValueError("the claim practitioner is no id")
+            return Caller(str(claims["agency"]), scopes, str(claims["sub"]), practitioner)
         except (jwt.PyJWTError, OSError, ValueError, KeyError) as error:
             raise _unauthorised() from error
 

@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 DISCLOSED = Counter("throughgate_disclosed", "Records, retractions and notices committed to their topics.")
 SET_ASIDE = Counter("throughgate_disclosures_set_aside", "Rows that cannot be sent; each needs a person.")
+DAMAGED = Counter(
+    "throughgate_damaged", "Clients held in a cycle, and records taken back, because what is kept cannot be read."
+)
 PAUSED = Gauge(
     "throughgate_topics_paused", "Topics that do not exist or may not be written, tried again every few seconds."
 )
@@ -45,6 +48,8 @@ PAUSED = Gauge(
 LOCK = 7_300
 """Advisory lock of shard 0; the next shard's is one higher."""
 PAUSE_SECONDS = 5.0
+HEADS = "heads"
+"""The topic of the signed heads. Where it cannot be written, its shard waits: what left could not be checked."""
 
 
 class DiscloserSettings(Settings):
@@ -131,27 +136,43 @@ class Discloser:
 
     async def cycle(self, only: Collection[int] | None = None) -> bool:
         """Enter what the last cycle sent, decide the next rows, send them. False when there was nothing to do."""
+        paused = await self._paused_topics()
+        if HEADS in paused:
+            await self._scalar("SELECT 1")  # keeps the session, and with it the lock
+            return False
         finished = bool(self._sent)
-        cycle = await self._decide(only)
+        cycle = await self._decide(paused, only)
         if not cycle.leaving and not self._unsent:
             return finished or cycle.claimed > 0
         faults.point("discloser.claimed")
+        if only is None or not cycle.leaving or await self._heads_left():
+            await self._try(cycle.leaving, only)
+        faults.point("discloser.sent")
+        return True
+
+    async def _heads_left(self) -> bool:
+        """In parts heads leave first and by themselves, so that no record is blamed for their topic."""
+        if self._unsent:
+            await self._try([], ())
+        return not self._unsent
+
+    async def _try(self, leaving: list[Leaving], only: Collection[int] | None) -> None:
+        """Send; when that fails, leave everything to a new producer and to other cycles."""
         try:
-            await self._send(cycle.leaving)
+            await self._send(leaving)
         except UNSENDABLE as error:
-            log.warning("a cycle of %d is tried again in parts after %s", len(cycle.leaving), type(error).__name__)
+            log.warning("a cycle of %d is tried again in parts after %s", len(leaving), type(error).__name__)
             await self._renew_producer()
-            await self._in_parts(cycle.leaving, error, only)
+            if not leaving and HEADS not in self._paused:
+                self._pause(HEADS)
+            await self._in_parts(leaving, error, only)
         except (TimeoutError, KafkaError, OSError) as error:
             if _is_fenced(error):
                 raise
             log.warning("a cycle is decided again after %s", type(error).__name__)
             await self._renew_producer()
-        faults.point("discloser.sent")
-        return True
 
-    async def _decide(self, only: Collection[int] | None) -> Cycle:
-        paused = await self._paused_topics()
+    async def _decide(self, paused: list[str], only: Collection[int] | None) -> Cycle:
         while True:
             try:
                 async with self._db.begin():
@@ -174,12 +195,17 @@ class Discloser:
                 for id, reason in cycle.unsendable.items():
                     log.error("queue row %d is set aside: %s", id, reason)
                     SET_ASIDE.inc()
+                for id in sorted(cycle.damaged):
+                    log.error("client row %d is treated as held: what is kept of it cannot be read", id)
+                for id in cycle.taken_back:
+                    log.error("queue row %d may have left and its ledger entry cannot be opened: it is taken back", id)
+                DAMAGED.inc(len(cycle.damaged) + len(cycle.taken_back))
                 self._sent, self._heads_sent = [], []
                 if cycle.head is not None:
                     self._head = cycle.head
                     self._unsent.append(cycle.head)
-                for leaving in cycle.leaving:
-                    self._doubts.pop(leaving.row.id, None)
+                for id in [leaving.row.id for leaving in cycle.leaving] + cycle.taken_back:
+                    self._doubts.pop(id, None)
                 return cycle
             except DBAPIError as error:
                 if sqlstate(error) not in RETRYABLE:
@@ -197,7 +223,7 @@ class Discloser:
                 Outgoing(prefix + item.row.topic, str(item.row.reference).encode(), item.value, header(told))
             )
         heads = list(self._unsent)
-        outgoing += [Outgoing(f"{prefix}heads", str(head.shard).encode(), head_event(head)) for head in heads]
+        outgoing += [Outgoing(prefix + HEADS, str(head.shard).encode(), head_event(head)) for head in heads]
         async with asyncio.timeout(self._settings.send_seconds):
             if await self._missing({o.topic for o in outgoing}):
                 raise UnknownTopicOrPartitionError
@@ -212,7 +238,8 @@ class Discloser:
             (item, (item.row.topic, place.partition, place.offset))
             for item, place in zip(leaving, places[: len(leaving)], strict=True)
         ]
-        self._heads_sent, self._unsent = heads, []
+        self._heads_sent += heads
+        self._unsent = []
 
     async def _missing(self, topics: set[str]) -> set[str]:
         """Topics that cannot be written to; they are paused, so that one of them does not hold up the others."""
@@ -248,6 +275,8 @@ class Discloser:
 
         A topic that is missing or may not be written waits as a whole, and a retraction is never set aside.
         """
+        if HEADS in self._paused:
+            return
         topics = sorted({item.row.topic for item in leaving} - self._paused.keys())
         if only is not None and len(topics) == 1:
             row = leaving[0].row
@@ -291,7 +320,8 @@ class Discloser:
         async with self._db.begin():
             self._doubts = await queue.doubts(self._db, self._settings.shard, self._settings.shards)
             self._head = await ledger.last_head(self._db, self._settings.shard)
-            self._unsent = await ledger.unsent_heads(self._db, self._settings.shard)
+            unsent = await ledger.unsent_heads(self._db, self._settings.shard, self._settings.shards)
+            self._unsent = [head for head in unsent if head not in self._heads_sent]
 
     async def _scalar(self, statement: str, **parameters: Any) -> Any:
         async with self._db.begin():

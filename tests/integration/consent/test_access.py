@@ -80,6 +80,7 @@ async def test_an_agency_sees_its_own_rows_and_no_others(door: Any) -> None:
         "DELETE FROM sharing_fact",
         "INSERT INTO sharing_fact (client_id, version, kind, body) VALUES (1, 999, 'granted', '{}')",
         "UPDATE hold SET lifted_at = now()",
+        "INSERT INTO reference SELECT gen_random_uuid(), min(client_id), asking(), true FROM reference",
         "INSERT INTO queue (kind, client_id, recipient, topic, type, body) VALUES (2, 1, 'x', 'x', 'x', '')",
         "SELECT value FROM identifier",
         "SELECT body FROM queue",
@@ -110,6 +111,59 @@ async def test_nobody_enters_a_decision_in_another_agencys_name(door: Any) -> No
         await connection.execute("ROLLBACK")
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize("kind", ["override", "disclosure", "erasure"])
+async def test_who_asks_enters_only_what_it_asked(door: Any, kind: str) -> None:
+    mine = await _told(door)
+    connection = await _as_agency(door, door.prison.name)
+    insert = (
+        "INSERT INTO ledger (kind, decision, client_id, recipient, purpose, type, decided_at, sources, leaf)"
+        " SELECT $2, gen_random_uuid(), client_id, $3, 'referral', 'x', now(), '{}', '' FROM reference"
+        " WHERE id = $1::uuid"
+    )
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(insert, mine["client"], kind, door.prison.name)
+    finally:
+        await connection.close()
+
+
+async def test_nobody_enters_anything_of_a_client_it_does_not_know(door: Any) -> None:
+    other = {"identifiers": [{"type": "CASE", "value": "X-2"}], "facts": {"risk": {"harm": "low"}}}
+    theirs = await door.probation.answered(event("client.recorded", door.probation.name, other))
+    known = await _as_agency(door, door.probation.name)
+    stranger = await _as_agency(door, door.prison.name)
+    insert = (
+        "INSERT INTO ledger (kind, decision, client_id, recipient, purpose, type, decided_at, sources, leaf)"
+        " VALUES ('view', gen_random_uuid(), $1, asking(), 'referral', 'x', now(), '{}', '')"
+    )
+    try:
+        client = await known.fetchval("SELECT client_id FROM reference WHERE id = $1::uuid", theirs["client"])
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await stranger.execute(insert, client)
+        await known.execute("BEGIN")
+        await known.execute(insert, client)
+        await known.execute("ROLLBACK")
+    finally:
+        await known.close()
+        await stranger.close()
+
+
+async def test_who_looks_waits_for_others_who_look(door: Any) -> None:
+    """So that a withdrawal has its turn: it would wait for all who look if these were let in together."""
+    await _told(door)
+    one, other = await _as_agency(door, door.prison.name), await _as_agency(door, door.hostel.name)
+    hold = "SELECT hold_still((SELECT array_agg(client_id) FROM reference WHERE recipient = asking()))"
+    try:
+        await one.execute("BEGIN")
+        await one.execute(hold)
+        await other.execute("SET lock_timeout = '300ms'")
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await other.execute(hold)
+    finally:
+        await one.close()
+        await other.close()
 
 
 async def test_row_level_security_is_forced_and_the_roles_own_nothing(door: Any) -> None:

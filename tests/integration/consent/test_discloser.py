@@ -1,11 +1,37 @@
-"""What must not stop the others: a row that cannot be read, a record too large, a topic that is missing."""
+"""What must not stop the others: a row, a client or an entry that cannot be read, a record too large, a topic that is
+missing. And what must wait, or be taken back.
+"""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
-from confluent_kafka.admin import NewTopic
-from support.agency import eventually_true
+import psutil
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from support.agency import eventually, eventually_true
+from support.commands import Commands
+
+from consent.repository import ledger, queue
+from consent.service.desk import SNAPSHOT, WITHDRAWN
+from servicekit.db import RETRYABLE, sqlstate
+from throughgate.verify import behind_retraction
 
 
 async def _admin(door: Any) -> Any:
@@ -93,3 +119,275 @@ async def test_a_record_too_large_for_the_topic_is_set_aside(door: Any) -> None:
         await connection.execute("DELETE FROM queue WHERE set_aside IS NOT NULL")
     finally:
         await connection.close()
+
+
+# --- the topic of the heads -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["missing", "forbidden"])
+async def test_where_heads_cannot_be_written_the_shard_waits(lone_door: Any, fault: str) -> None:
+    """No record, recipient or topic is blamed for it, and no producer is made anew without a pause."""
+    door, system = lone_door, lone_door.system
+    topic, admin = f"{system.namespace}heads", system.kafka.admin()
+    rule = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:consent-discloser", "*")
+    denied = (*rule, AclOperation.WRITE, AclPermissionType.DENY)
+    await door.prison.answered(door.recorded())
+    await _settled(door)
+    logged = system.log("consent.discloser").stat().st_size
+    if fault == "missing":
+        admin.delete_topics([topic])[topic].result()
+    else:
+        admin.create_acls([AclBinding(*denied)])[AclBinding(*denied)].result()
+    system.start_process("consent.discloser")  # which knows nothing of the topics yet
+    connection = await _admin(door)
+    try:
+        await _queue(connection, door, {"sections": []})  # refused: nothing leaves but a head
+        await _logged(door, logged, "topic heads does not exist or may not be written")
+        await door.prison.answered(door.consent(door.hostel))
+        await asyncio.sleep(8)  # in which it is tried once or twice more, with records
+        said = system.log("consent.discloser").read_text()[logged:]
+        assert said.count("tried again in parts") <= 6, "a hot loop"
+        assert "topic partner." not in said
+        assert "set aside" not in said
+        assert await connection.fetchval("SELECT count(*) FROM queue WHERE set_aside IS NOT NULL") == 0
+        assert await door.hostel.received() == []
+    finally:
+        await connection.close()
+        if fault == "missing":
+            system.provision_kafka()
+        else:
+            admin.delete_acls([AclBindingFilter(*denied)])[AclBindingFilter(*denied)].result()
+
+    async def left() -> bool:
+        return len(await door.hostel.received()) == 1
+
+    await eventually_true(left, "the record that waited", 40)
+    await _settled(door)
+
+
+async def test_heads_of_a_shard_that_is_gone_are_published(lone_door: Any, tmp_path: Path) -> None:
+    await lone_door.prison.answered(lone_door.recorded())
+    await lone_door.prison.answered(lone_door.consent(lone_door.hostel))
+    await _settled(lone_door)
+    connection = await _admin(lone_door)
+    try:
+        await connection.execute(
+            "INSERT INTO head (shard, sequence, head) SELECT 5, sequence, jsonb_set(head, '{shard}', '5') FROM head"
+            " ORDER BY sequence LIMIT 1"
+        )
+        lone_door.system.start_process("consent.discloser")
+
+        async def sent() -> bool:
+            return bool(await connection.fetchval("SELECT sent FROM head WHERE shard = 5"))
+
+        await eventually_true(sent, "the head of the shard that is gone")
+    finally:
+        await connection.close()
+    tail = Commands(lone_door.system, tmp_path)
+    _, said = await tail("tail", "heads", "--no-follow", "--as", lone_door.hostel.name)
+    assert [json.loads(line)["event"]["data"]["shard"] for line in said.splitlines()].count(5) == 1
+
+
+# --- what is kept and cannot be read ----------------------------------------------------------------------------------
+
+DAMAGES = [
+    """UPDATE sharing_fact SET body = '{"version": "no"}' WHERE client_id = $1""",
+    "UPDATE sharing_fact SET kind = 'granted', body = '[]' WHERE client_id = $1",
+    "UPDATE fact SET data = 'no json' WHERE client_id = $1 AND category = 'contact'",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["what was said", "its kind", "a fact"])
+async def test_a_client_of_whom_something_cannot_be_read_is_held_and_the_others_leave(
+    lone_door: Any, damage: str
+) -> None:
+    damaged, other = lone_door, replace(lone_door, number=f"B{lone_door.number[1:]}")
+    for door, count in ((damaged, 1), (other, 2)):
+        await door.prison.answered(door.recorded())
+        await door.prison.answered(door.consent(door.hostel))
+        await _received(door, count)
+    logged = damaged.system.log("consent.discloser").stat().st_size
+    connection = await _admin(damaged)
+    try:
+        client = await connection.fetchval("SELECT client_id FROM identifier WHERE value = $1", damaged.number)
+        await connection.execute(damage, client)
+        row = await _queue(connection, damaged, {}, SNAPSHOT)
+        await other.prison.answered(other.recorded({"needs.accommodation": {"level": "later"}}))
+        await _received(other, 3)
+        await _settled(damaged)
+        entry = await connection.fetchrow(
+            "SELECT l.*, key FROM ledger l JOIN client c ON c.id = l.client_id WHERE queue_id = $1", row
+        )
+        assert entry["kind"] == "refusal"
+        opened = ledger.decrypt(entry["key"], entry["decision"], entry["body"])
+        assert {w["rule"] for w in opened.explanation["withheld"]} == {"held"}
+        await _logged(damaged, logged, f"client row {client} is treated as held")
+    finally:
+        await connection.close()
+
+
+async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_again(lone_door: Any) -> None:
+    door = lone_door
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+    await _received(door, 1)
+    section = _ACCOMMODATION | {"source": door.prison.name}
+    connection = await _admin(door)
+    try:
+        async with _cut(door):
+            async with connection.transaction():
+                rows = [await _queue(connection, door, {"sections": [section]}) for _ in range(2)]
+            await _stands_still(door)
+            damaged = await connection.execute("UPDATE ledger SET body = '\\x00' WHERE queue_id = ANY($1)", rows)
+            assert damaged == "UPDATE 2"
+        await _settled(door)
+        found = "SELECT count(*) FROM ledger WHERE kind = 'cancelled' AND queue_id = ANY($1)"
+        assert await connection.fetchval(found, rows) == 2
+    finally:
+        await connection.close()
+    events = await _in_order(door)
+    types = [event["type"] for event in events]
+    one, two = (n for n, type in enumerate(types) if type == WITHDRAWN)
+    assert two == one + 1, "what leaves between the two would be lost"
+    for n in (one, two):
+        told = {name: events[n]["data"][name] for name in ("purposes", "categories", "consentVersion")}
+        assert told == {"purposes": ["referral"], "categories": None, "consentVersion": None}
+    anew = types[two + 1 :]
+    assert (anew.count("throughgate.client.changed.v1"), anew[-1]) == (2, SNAPSHOT)
+
+
+async def test_taking_back_what_may_have_left_does_not_say_that_a_consent_was_withdrawn(lone_door: Any) -> None:
+    """A message may not leave any more, for one of two categories; the other is still shared on the same consent."""
+    door = lone_door
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+    await _received(door, 1)
+    sections = [(await _in_order(door))[0]["data"]["sections"][0], _ACCOMMODATION | {"source": door.prison.name}]
+    about = [[door.prison.name, section["category"]] for section in sections]
+    assert about[0] == [door.prison.name, "identity"]
+    connection = await _admin(door)
+    try:
+        async with _cut(door):
+            await _queue(connection, door, {"sections": sections, "about": about})
+            await _stands_still(door)
+            await door.prison.answered(door.withdrawal(categories=["needs.accommodation"]))
+        await _settled(door)
+    finally:
+        await connection.close()
+    types = [event["type"] for event in await _in_order(door)]
+    assert types.count(WITHDRAWN) == 2, "of the withdrawal, and of what may have left"
+    assert types[-1] == SNAPSHOT, "what is left of it is offered anew"
+    assert behind_retraction(await door.hostel.received()) == []
+
+
+# --- two shards -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_withdrawal_whose_retractions_pass_two_disclosers_at_once_is_done(database_of: Any) -> None:
+    database = await database_of("consent")
+    withdrawal, ids = uuid4(), [uuid4(), uuid4()]
+    async with database.engine.begin() as db:
+        client = await db.scalar(text("INSERT INTO client (version) VALUES (0) RETURNING id"))
+        await db.execute(
+            text(
+                "INSERT INTO withdrawal (id, client_id, version, agency, event_id, recorded_at)"
+                " VALUES (:id, :client, 1, 'prison', 'e', clock_timestamp())"
+            ),
+            {"id": withdrawal, "client": client},
+        )
+        for id in ids:
+            await db.execute(
+                text(
+                    "INSERT INTO retraction (id, withdrawal_id, recipient, reference, body)"
+                    " VALUES (:id, :withdrawal, 'hostel', :id, '{}')"
+                ),
+                {"id": id, "withdrawal": withdrawal},
+            )
+    engine = database.engine.execution_options(isolation_level="REPEATABLE READ")
+    async with engine.connect() as one, engine.connect() as two:
+        for connection in (one, two):
+            await connection.scalar(text("SELECT count(*) FROM retraction"))  # from here on it sees nothing new
+        assert await queue.retractions_done(one, {ids[0]: ("partner.hostel", 0, 1)}) == []
+        await one.commit()
+        with pytest.raises(DBAPIError) as failed:
+            await queue.retractions_done(two, {ids[1]: ("partner.hostel", 1, 1)})
+        assert sqlstate(failed.value) in RETRYABLE
+        await two.rollback()
+        (done,) = await queue.retractions_done(two, {ids[1]: ("partner.hostel", 1, 1)})
+        await two.commit()
+    assert (done.id, done.done_at is not None) == (withdrawal, True)
+
+
+# --- what these tests share -------------------------------------------------------------------------------------------
+
+_ACCOMMODATION = {
+    "category": "needs.accommodation",
+    "recordedAt": "2026-01-01T00:00:00+00:00",
+    "data": {"level": "later"},
+}
+
+
+async def _queue(connection: Any, door: Any, body: Any, type: str = "throughgate.client.changed.v1") -> int:
+    """A record for the hostel; gives its row."""
+    id = await connection.fetchval(
+        "INSERT INTO queue (kind, client_id, recipient, topic, reference, type, purpose, body, due_at, keyed_by)"
+        " SELECT 2, i.client_id, $1, 'partner.' || $1, coalesce(r.id, gen_random_uuid()), $3, 'referral', $4,"
+        " clock_timestamp(), i.client_id FROM identifier i"
+        " LEFT JOIN reference r ON r.client_id = i.client_id AND r.recipient = $1 WHERE i.value = $2"
+        " RETURNING queue.id",
+        door.hostel.name,
+        door.number,
+        type,
+        json.dumps(body),
+    )
+    await connection.execute("NOTIFY queue")
+    return int(id)
+
+
+async def _received(door: Any, count: int) -> None:
+    async def arrived() -> bool:
+        return len(await door.hostel.received()) >= count
+
+    await eventually_true(arrived, f"{count} records", 40)
+
+
+async def _in_order(door: Any) -> list[dict[str, Any]]:
+    return [record.event for record in await door.hostel.received()]
+
+
+async def _settled(door: Any) -> None:
+    """Nothing waits in the queue, and every head is in its topic."""
+    connection = await _admin(door)
+    try:
+
+        async def nothing_waits() -> bool:
+            return not await connection.fetchval(
+                "SELECT EXISTS (SELECT 1 FROM queue WHERE set_aside IS NULL AND due_at <= now())"
+                " OR EXISTS (SELECT 1 FROM head WHERE NOT sent)"
+                " OR EXISTS (SELECT 1 FROM ledger WHERE sequence IS NULL)"
+            )
+
+        await eventually_true(nothing_waits, "the queue to be empty", 40)
+    finally:
+        await connection.close()
+
+
+async def _logged(door: Any, start: int, words: str) -> None:
+    async def said() -> bool:
+        return words in door.system.log("consent.discloser").read_text()[start:]
+
+    await eventually_true(said, f"the discloser to say: {words}", 40)
+
+
+@asynccontextmanager
+async def _cut(door: Any) -> AsyncIterator[None]:
+    """The discloser stands still behind the first commit of a decision; afterwards it is killed and starts again."""
+    await _settled(door)
+    door.system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"})
+    yield
+    door.system.kill("consent.discloser")
+
+
+async def _stands_still(door: Any) -> None:
+    process = psutil.Process(door.system.pid("consent.discloser"))
+    await eventually(lambda: process.status() == psutil.STATUS_STOPPED or None, "the fault to strike")

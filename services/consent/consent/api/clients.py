@@ -61,7 +61,10 @@ class Verdicts(Wire):
 async def decisions(
     body: MayIShare, db: AgencyDb, caller: Annotated[Caller, Depends(require("decisions:ask"))]
 ) -> Verdicts:
-    """Nothing leaves by it and nothing changes: it is entered in the ledger as a consultation, with who asked."""
+    """Nothing leaves by it and nothing changes: it is entered in the ledger as a consultation, with who asked.
+
+    Ask of others only: what your own agency may have, it sees by `POST /views`.
+    """
     answers, now = await db.run(
         lambda session: asking.may_share(
             session, caller.agency, body.clients, body.recipient, body.purpose, set(body.categories), body.service
@@ -106,8 +109,13 @@ class Views(Wire):
 
 @router.post("/views", summary="What may be seen of up to 200 clients")
 async def view(body: ViewRequest, db: AgencyDb, caller: Annotated[Caller, Depends(require("views:read"))]) -> Views:
-    """One decision a client, in the ledger before it is answered. Keep nothing of it: ask again to show again."""
-    viewer, practitioner = caller.agency, caller.subject
+    """One decision a client, in the ledger before it is answered. Keep nothing of it: ask again to show again.
+
+    Who looks is told by the claim `practitioner` of the token, your agency's own id of that person. Without it a
+    program looks, for nobody knows whom: of a client who excludes one of your practitioners it sees something only if
+    your agency undertook to enforce exclusions by an agreement (`exclusion-not-enforced`, told as `not-permitted`).
+    """
+    viewer, practitioner = caller.agency, caller.practitioner
     if caller.agency in SERVICE_PURPOSES:
         if body.viewer is None or body.practitioner is None:
             raise Problem("viewer-missing", "Nobody is named who looks", "Say viewer and practitioner.", 422)
@@ -139,6 +147,8 @@ class LedgerEntry(Wire):
     type: str
     permitted: list[Permitted]
     withheld: list[Withheld]
+    linked: bool
+    """Whether it was decided while the client was linked with another; that link was undone since."""
     details: dict[str, Any]
     """What else there is to say, such as who looked, or whom an override reaches and who authorised it."""
     erased: bool
@@ -209,8 +219,9 @@ def _entry(line: asking.Line) -> LedgerEntry:
         type=row.type,
         permitted=[Permitted.model_validate(p) for p in line.told.get("permitted", ())],
         withheld=[Withheld.model_validate(w) for w in line.told.get("withheld", ())],
+        linked=row.linked,
         details=line.details,
-        erased=row.key is None,
+        erased=row.key is None and not line.told,
         unreadable=row.key is not None and not line.told,
     )
 

@@ -55,7 +55,7 @@ OUTCOMES = {
 }
 
 _DETAILS = {
-    "by": "By (in the agency's own words)",
+    "by": "By",
     "what": "What",
     "recipients": "Who may be told",
     "purposes": "What for",
@@ -63,11 +63,7 @@ _DETAILS = {
     "starts": "From",
     "ends": "Until",
     "reviewBy": "To be reviewed by",
-    "authorisedBy": "Authorised by",
-    "approvedBy": "Approved by",
-    "reviewedBy": "Reviewed by",
     "outcome": "Outcome",
-    "reason": "Reason",
     "because": "Because of",
     "askedBy": "Asked for by",
     "erased": "What was erased",
@@ -75,6 +71,9 @@ _DETAILS = {
     "override": "Their reference",
     "link": "Our reference of the link",
 }
+LEFT_OFF = frozenset({"reason", "authorisedBy", "approvedBy", "reviewedBy"})
+"""Not on the page: an agency's own words, which may name a victim or say what a threat is, and who of its staff it was.
+They stand in the JSON, for the person who answers the client to tell what may be told."""
 _CODES: dict[str, str] = {
     **{str(code): told for code, told in (*PURPOSES.items(), *CATEGORIES.items())},
     "no-onward-sharing": "to pass it on to nobody",
@@ -98,7 +97,8 @@ def basis(permitted: Permitted) -> str:
 def details(told: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What else an entry says, as pairs of a label and a text."""
     for key, value in told.items():
-        if value not in (None, [], ""):
+        told_by_agency = key != "by" or value in names  # else it is a member of somebody's staff
+        if value not in (None, [], "") and key not in LEFT_OFF and told_by_agency:
             yield _DETAILS.get(key, key), "; ".join(_text(one, names) for one in _list(value))
 
 

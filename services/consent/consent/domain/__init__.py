@@ -18,7 +18,7 @@ from consent.domain.facts import (
     Withdrawn,
 )
 from consent.domain.question import Decision, Item, Obligation, Permit, Question, Refusal
-from consent.domain.rules import acts_for, decide, in_force, lifts
+from consent.domain.rules import acts_for, decide, in_force, lifts, standing_restrictions
 from consent.domain.standing import ANYONE, ASSERTS, GATEWAYS, RESPONSIBLE, Gateway, may_assert
 from consent.domain.table import DENIES, REMEDIES, RULES, Rule
 
@@ -58,4 +58,5 @@ __all__ = [
     "in_force",
     "lifts",
     "may_assert",
+    "standing_restrictions",
 ]

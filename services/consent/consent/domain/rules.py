@@ -369,6 +369,22 @@ def _invoked_for(said: GatewayInvoked | OverrideAuthorised, question: Question) 
     )
 
 
+def standing_restrictions(facts: ClientFacts, at: datetime) -> list[Restricted]:
+    """The restrictions of a client that were not lifted and have not ended, of whatever kind; of any part counts."""
+    if facts.parts:
+        return [found for part in facts.parts for found in standing_restrictions(part, at)]
+    lifted = {
+        (e.asserted_by, e.id): e.version for e in facts.history if isinstance(e, Ended) and e.what == "restriction"
+    }
+    return [
+        fact
+        for fact in facts.history
+        if isinstance(fact, Restricted)
+        and lifted.get((fact.asserted_by, fact.id), 0) < fact.version
+        and (fact.until is None or at < fact.until)
+    ]
+
+
 def lifts(
     given_at: datetime, history: Iterable[SharingFact], form_seen: bool
 ) -> Literal["consent-withdrawn", "form-used-before"] | None:

@@ -67,6 +67,11 @@ async def lock(db: Executor) -> None:
     await db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
 
 
+async def hold_still(db: Executor) -> None:
+    """Let nobody change the register until the commit, for who only reads it. It is read in later statements."""
+    await db.execute(text("SELECT pg_advisory_xact_lock_shared(:lock)"), {"lock": LOCK})
+
+
 # --- versions and drafts ----------------------------------------------------------------------------------------------
 
 _TEXT = "version, sources, recipients, terms::text AS terms, enforces, starts, review, ends"

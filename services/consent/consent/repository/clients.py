@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
 from sqlalchemy import text
@@ -106,7 +106,7 @@ async def find(db: Executor, keys: Collection[IdentifierKey]) -> dict[Identifier
                 own[type, issuer, value] = id
                 rows[id] = Node(*node)
     found = await links.found(db, rows)
-    return {key: found[id] for key, id in own.items()}
+    return {key: found[id] for key, id in own.items() if id in found}
 
 
 async def of_references(db: Executor, references: Collection[UUID], recipient: str | None) -> dict[UUID, int]:
@@ -138,14 +138,19 @@ _BY_REFERENCE = text(
 )
 
 
-async def lock(db: Executor, ids: Collection[int], *, shared: bool = False) -> None:
-    """Lock clients in the order of their ids. What the lock protects is read in later statements, never in this one.
+async def lock(db: Executor, ids: Collection[int]) -> None:
+    """Lock clients in the order of their ids. What the lock protects is read in later statements, never in this one."""
+    if ids:
+        await db.execute(text("SELECT 1 FROM client WHERE id = ANY(:ids) ORDER BY id FOR UPDATE"), {"ids": sorted(ids)})
 
-    `shared`: against those who change something, not against others who only look.
+
+async def hold_still(db: Executor, ids: Collection[int]) -> None:
+    """As `lock`, for who may only look and has no right to lock rows itself.
+
+    Who looks waits for others who look: were they let in together, a withdrawal could wait for as long as more come.
     """
     if ids:
-        exclusive = "SELECT 1 FROM client WHERE id = ANY(:ids) ORDER BY id FOR UPDATE"
-        await db.execute(text("SELECT hold_still(:ids)" if shared else exclusive), {"ids": sorted(ids)})
+        await db.execute(text("SELECT hold_still(:ids)"), {"ids": sorted(ids)})
 
 
 async def lock_whole(db: Executor, ids: Collection[int]) -> dict[int, Found]:
@@ -259,8 +264,16 @@ async def _references(db: Executor, ids: Collection[int]) -> list[Reference]:
     return [Reference(row.id, row.recipient, row.queued, row.client_id) for row in rows]
 
 
-async def sections(db: Executor, known: Mapping[int, Known]) -> dict[int, list[dict[str, Any]]]:
-    """All that was recorded of each client, as sections in a fixed order; of linked clients the newest of each kind."""
+async def sections(
+    db: Executor, known: Mapping[int, Known], damaged: set[int] | None = None
+) -> dict[int, list[dict[str, Any]]]:
+    """All that was recorded of each client, as sections in a fixed order; of linked clients the newest of each kind.
+
+    `damaged` takes the rows of whom a fact cannot be read: it is left out, and the caller must deny.
+
+    Raises:
+        ValueError: a fact cannot be read, and no `damaged` is given.
+    """
     members = {member for one in known.values() for member in one.members}
     rows: dict[int, list[Any]] = {}
     for row in await db.execute(
@@ -278,10 +291,14 @@ async def sections(db: Executor, known: Mapping[int, Known]) -> dict[int, list[d
             other = newest.get((row.source, row.category))
             if other is None or row.recorded_at > other.recorded_at:
                 newest[row.source, row.category] = row
-        found[id] = [
-            section(row.source, row.category, row.recorded_at, orjson.loads(row.data))
-            for _, row in sorted(newest.items())
-        ]
+        found[id] = []
+        for _, row in sorted(newest.items()):
+            try:
+                found[id].append(section(row.source, row.category, row.recorded_at, orjson.loads(row.data)))
+            except ValueError:
+                if damaged is None:
+                    raise
+                damaged.add(row.client_id)
     return found
 
 
@@ -371,16 +388,30 @@ async def acknowledge_retractions(db: Executor, acknowledged: Collection[tuple[U
     )
 
 
-async def was_told(db: Executor, ids: Collection[int], recipient: str) -> None:
-    """Enter that a recipient was told something of these clients, so that a retraction is owed to it."""
-    if ids:
+async def was_told(db: Executor, told: Collection[Known], recipient: str) -> None:
+    """Enter that a recipient was told something of these clients, so that a retraction is owed to it.
+
+    It gets a reference where it has none: the retraction comes under it. The caller holds the clients' locks.
+    """
+    if not told:
+        return
+    members = {member for client in told for member in client.members}
+    rows = await db.execute(
+        text("SELECT client_id, queued FROM reference WHERE client_id = ANY(:ids) AND recipient = :recipient"),
+        {"ids": sorted(members), "recipient": recipient},
+    )
+    queued = {row.client_id: row.queued for row in rows}
+    if not all(queued.values()):
         await db.execute(
             text(
                 "UPDATE reference SET queued = true WHERE client_id = ANY(:ids) AND recipient = :recipient"
                 " AND NOT queued"
             ),
-            {"ids": sorted(ids), "recipient": recipient},
+            {"ids": sorted(members), "recipient": recipient},
         )
+    new = {client.id for client in told if queued.keys().isdisjoint(client.members)}
+    if new:
+        await arrays(db, _REFERENCES, [(uuid4(), client, recipient, True) for client in sorted(new)])
 
 
 async def held_client(db: Executor, hold: UUID) -> int | None:

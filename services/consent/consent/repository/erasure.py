@@ -1,7 +1,7 @@
 """Erasing what is known of clients."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -25,25 +25,60 @@ async def overdue(db: Executor, periods: Mapping[Category, timedelta], limit: in
     return [row.client_id for row in rows]
 
 
-async def facts(db: Executor, clients: Collection[int], sections: Collection[tuple[str, str]]) -> None:
-    """Erase these (source, category) of what is recorded of clients, and what was derived from their identity."""
+async def kept(db: Executor, clients: Collection[int]) -> Sequence[Any]:
+    """What is recorded of these clients, row by row: of linked clients older copies too, which nobody sees any more."""
+    rows = await db.execute(
+        text("SELECT client_id, source, category, recorded_at FROM fact WHERE client_id = ANY(:clients)"),
+        {"clients": sorted(clients)},
+    )
+    return rows.all()
+
+
+async def facts(db: Executor, clients: Collection[int], sections: Mapping[tuple[str, str], datetime]) -> None:
+    """Erase what is recorded of clients under these (source, category), up to a time each, and what was derived from
+    their identity.
+    """
     if not sections:
         return
     ids = sorted(clients)
     await arrays(
         db,
         text(
-            "DELETE FROM fact USING unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[])) AS r(s, c)"
-            " WHERE client_id = ANY(:clients) AND source = s AND category = c"
+            "DELETE FROM fact USING unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]), CAST(:a2 AS timestamptz[]))"
+            " AS r(s, c, t) WHERE client_id = ANY(:clients) AND source = s AND category = c AND recorded_at <= t"
         ),
-        list(sections),
+        [(*key, until) for key, until in sections.items()],
         clients=ids,
     )
     named = [source for source, category in sections if category == Category.IDENTITY.value]
     await db.execute(
-        text("DELETE FROM likeness WHERE client_id = ANY(:clients) AND source = ANY(:sources)"),
-        {"clients": ids, "sources": named},
+        text(
+            "DELETE FROM likeness l WHERE client_id = ANY(:clients) AND source = ANY(:sources) AND NOT EXISTS"
+            " (SELECT 1 FROM fact f WHERE f.client_id = l.client_id AND f.source = l.source AND f.category = :identity)"
+        ),
+        {"clients": ids, "sources": named, "identity": Category.IDENTITY.value},
     )
+
+
+async def queued_records(db: Executor, clients: Collection[int]) -> dict[int, str]:
+    """What waits to leave of these clients, whenever it is due, set aside or not: the bodies by the rows' ids."""
+    rows = await db.execute(
+        text("SELECT id, body FROM queue WHERE client_id = ANY(:clients) AND kind = 2"), {"clients": sorted(clients)}
+    )
+    return {row.id: row.body for row in rows}
+
+
+async def rewrite_queued(db: Executor, bodies: Mapping[int, str]) -> None:
+    """Give these rows of the queue other bodies. A discloser that has read one meanwhile meets 40001 or left before."""
+    if bodies:
+        await arrays(
+            db,
+            text(
+                "UPDATE queue SET body = b FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS text[])) AS r(i, b)"
+                " WHERE id = i"
+            ),
+            list(bodies.items()),
+        )
 
 
 async def case_numbers(db: Executor, clients: Collection[int], agency: str) -> None:
@@ -62,7 +97,13 @@ async def numbers(db: Executor, clients: Collection[int]) -> Sequence[Any]:
     return rows.all()
 
 
+_KEEP_FORMS = (
+    "INSERT INTO used_form (asserted_by, form) SELECT DISTINCT asserted_by, sha256(convert_to(own_id, 'UTF8'))"
+    " FROM sharing_fact WHERE client_id = ANY(:clients) AND kind = 'granted' AND own_id IS NOT NULL"
+    " ON CONFLICT DO NOTHING"
+)
 EVERYTHING = (
+    _KEEP_FORMS,
     "DELETE FROM identifier WHERE client_id = ANY(:clients)",
     "DELETE FROM fact WHERE client_id = ANY(:clients)",
     "DELETE FROM source_version WHERE client_id = ANY(:clients)",
@@ -76,7 +117,8 @@ EVERYTHING = (
     "UPDATE ledger SET body = NULL WHERE client_id = ANY(:clients)",
     "UPDATE client SET key = NULL, conflicting = true WHERE id = ANY(:clients)",
 )
-"""What erases a client. References stay: they are random, recipients confirm by them, and nothing else is left."""
+"""What erases a client. References stay: they are random, recipients confirm by them. So do digests of the forms that
+the client signed, without the client: each opens a permit once."""
 
 
 async def everything(db: Executor, clients: Collection[int]) -> None:

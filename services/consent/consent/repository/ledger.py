@@ -21,6 +21,11 @@ from contracts.proof import SALT_BYTES, Leaf
 
 _NONCE_BYTES = 12
 
+OPEN_KEY = bytes(32)
+"""Not secret: for the entry that says that a client was erased. It names nobody, and has to be readable without the
+client's key, or nothing could lead to its leaf.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -31,7 +36,7 @@ class Entry:
     decision: UUID
     client_id: int
     key: bytes | None
-    """The client's key; None when it is destroyed, and then no body is kept."""
+    """The client's key, or `OPEN_KEY`; None when it is destroyed, and then no body is kept."""
     recipient: str | None
     purpose: str | None
     type: str
@@ -63,6 +68,13 @@ def encrypt(key: bytes, decision: UUID, salt: bytes, explanation: dict[str, Any]
     nonce = os.urandom(_NONCE_BYTES)
     plain = b"".join((salt, len(told).to_bytes(4, "big"), told, record or b""))
     return nonce + AESGCM(key).encrypt(nonce, plain, decision.bytes)
+
+
+def key_of(row: Any) -> bytes | None:
+    """What opens the body of a ledger row with its client's `key`; None when nobody can."""
+    if row.key is None and row.kind == "erasure" and row.body is not None:
+        return OPEN_KEY
+    return None if row.key is None else bytes(row.key)
 
 
 def decrypt(key: bytes, decision: UUID, body: bytes) -> Opened:
@@ -182,11 +194,16 @@ async def last_head(db: Executor, shard: int) -> Head | None:
     return None if found is None else Head.model_validate_json(found)
 
 
-async def unsent_heads(db: Executor, shard: int) -> list[Head]:
-    """Heads that are not known to be in their topic, in order."""
+async def unsent_heads(db: Executor, shard: int, shards: int) -> list[Head]:
+    """A shard's heads that are not known to be in their topic, in order; for shard 0 also those of shards that are gone
+    since there are only `shards`.
+    """
     rows = await db.execute(
-        text("SELECT head::text AS head FROM head WHERE shard = :shard AND NOT sent ORDER BY sequence"),
-        {"shard": shard},
+        text(
+            "SELECT head::text AS head FROM head WHERE NOT sent"
+            " AND (shard = :shard OR (:shard = 0 AND shard >= :shards)) ORDER BY shard, sequence"
+        ),
+        {"shard": shard, "shards": shards},
     )
     return [Head.model_validate_json(row.head) for row in rows]
 
@@ -194,9 +211,13 @@ async def unsent_heads(db: Executor, shard: int) -> list[Head]:
 async def heads_sent(db: Executor, heads: Collection[Head]) -> None:
     """Enter that these heads are in their topic."""
     if heads:
-        await db.execute(
-            text("UPDATE head SET sent = true WHERE shard = :shard AND sequence = ANY(:sequences)"),
-            {"shard": next(iter(heads)).shard, "sequences": [h.sequence for h in heads]},
+        await arrays(
+            db,
+            text(
+                "UPDATE head SET sent = true FROM unnest(CAST(:a0 AS int[]), CAST(:a1 AS bigint[])) AS r(s, n)"
+                " WHERE shard = s AND sequence = n"
+            ),
+            [(h.shard, h.sequence) for h in heads],
         )
 
 

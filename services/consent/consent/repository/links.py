@@ -1,14 +1,16 @@
 """Linked clients: which row means whom, entering and undoing links, and pairs for a person to decide."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import text
 
 from consent.repository.sql import Executor, arrays, insert_of
+
+T = TypeVar("T")
 
 UNIQUE = ("NOMS", "CRN", "PNC", "CRO", "NHS")
 """Types of which one person has one number: two of a type in linked clients contradict each other."""
@@ -43,18 +45,38 @@ class Node(NamedTuple):
 _NODES = text("SELECT id, merged_into, parts, conflicting FROM client WHERE id = ANY(:ids)")
 
 
-async def _complete(db: Executor, nodes: dict[int, Node], *, downwards: bool) -> None:
-    """Add the clients that these were linked into; `downwards`: and the parts. Nothing to read for most clients."""
+def _near(node: Node, *, downwards: bool) -> Iterable[int]:
+    if node.merged_into:
+        yield node.merged_into
+    if downwards or node.conflicting:
+        yield from node.parts
 
-    def near(node: Node) -> Iterable[int]:
-        if node.merged_into:
-            yield node.merged_into
-        if downwards or node.conflicting:
-            yield from node.parts
 
-    while missing := {id for node in nodes.values() for id in near(node)} - nodes.keys():
+async def _complete(db: Executor, nodes: dict[int, Node], *, downwards: bool) -> set[int]:
+    """Add the clients that these were linked into; `downwards`: and the parts. Nothing to read for most clients.
+
+    Gives the rows that stand in others and that this transaction may not see; none but for what one agency asks.
+    """
+    hidden: set[int] = set()
+    while missing := {id for node in nodes.values() for id in _near(node, downwards=downwards)} - nodes.keys() - hidden:
         for row in await db.execute(_NODES, {"ids": sorted(missing)}):
             nodes[row.id] = Node(row.merged_into, row.parts, row.conflicting)
+        hidden |= missing - nodes.keys()
+    return hidden
+
+
+def reaches(rows: Mapping[int, T], id: int, hidden: Collection[int], near: Callable[[T], Iterable[int]]) -> bool:
+    """Whether a row leads to one that is hidden."""
+    seen: set[int] = set()
+    coming = [id]
+    while coming:
+        one = coming.pop()
+        if one in hidden:
+            return True
+        if one not in seen:
+            seen.add(one)
+            coming += near(rows[one])
+    return False
 
 
 def _root(nodes: dict[int, Node], id: int) -> int:
@@ -73,9 +95,13 @@ def _instead(nodes: dict[int, Node], root: int) -> frozenset[int]:
 
 
 async def found(db: Executor, rows: dict[int, Node]) -> dict[int, Found]:
-    """Whom these rows mean now, by their id. `rows` are completed on the way."""
+    """Whom these rows mean now, by their id. `rows` are completed on the way.
+
+    A row that leads to one which the asker may not see means nobody: half of a person is nobody to decide about.
+    """
     asked = list(rows)
-    await _complete(db, rows, downwards=False)
+    if hidden := await _complete(db, rows, downwards=False):
+        asked = [id for id in asked if not reaches(rows, id, hidden, lambda node: _near(node, downwards=False))]
     return {id: Found(_root(rows, id), id, _instead(rows, _root(rows, id))) for id in asked}
 
 
@@ -247,6 +273,20 @@ async def link_of(db: Executor, client: int) -> Link | None:
     """The link that made a client."""
     row = (await db.execute(text(_LINKS + "client_id = :id"), {"id": client})).one_or_none()
     return None if row is None else _link(row)
+
+
+async def undone_of(db: Executor, rows: Collection[int]) -> list[int]:
+    """The clients that links made of these rows, and of what those made, and that were undone since."""
+    found = await db.execute(
+        text(
+            "WITH RECURSIVE undone AS ("
+            " SELECT client_id FROM link WHERE parts && CAST(:ids AS bigint[]) AND unlinked_at IS NOT NULL"
+            " UNION SELECT l.client_id FROM undone u JOIN link l ON u.client_id = ANY (l.parts)"
+            " WHERE l.unlinked_at IS NOT NULL) SELECT client_id FROM undone"
+        ),
+        {"ids": sorted(rows)},
+    )
+    return [row.client_id for row in found]
 
 
 # --- pairs for a person to decide -------------------------------------------------------------------------------------

@@ -109,3 +109,22 @@ async def agreements(db: Executor) -> list[Agreement]:
         )
     )
     return [agreement_of(row, row.suspended_from) for row in rows]
+
+
+async def undertakings(db: Executor) -> list[Agreement]:
+    """Of agreements that the asker may not see, who undertook to enforce exclusions and when; they permit nothing."""
+    rows = await db.execute(text("SELECT id, version, enforces, starts, ends, suspended_from FROM undertakings()"))
+    return [
+        Agreement(
+            row.id,
+            row.version,
+            frozenset(),
+            frozenset(),
+            {},
+            row.starts,
+            row.ends,
+            frozenset(row.enforces),
+            row.suspended_from,
+        )
+        for row in rows
+    ]

@@ -1,4 +1,4 @@
-"""The queue of what may have to leave, and the ledger of what was decided. The discloser lives on this file."""
+"""The queue of what may have to leave, and where retractions stand. The discloser lives on this file."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from cryptography.exceptions import InvalidTag
 from sqlalchemy import text
 
 from consent.repository import ledger
@@ -81,8 +82,9 @@ class Doubt:
     """A row that was decided but not known to be sent: what the ledger says would have left."""
 
     decision: UUID
-    explanation: dict[str, Any]
-    record: bytes
+    explanation: dict[str, Any] | None
+    """None when the ledger's entry cannot be opened: anything may have left."""
+    record: bytes = b""
 
 
 _OURS = "keyed_by % :shards = :shard AND set_aside IS NULL AND due_at <= clock_timestamp()"
@@ -94,10 +96,24 @@ _NOT_BEHIND = (
 )
 
 
+BESIDE_FIRST = 4
+"""Of a cycle's records this part leaves beside retractions and notices, so that those are there soon."""
+
+# Only constants are put into the texts.
+_CLAIM_FIRST = text(
+    f"SELECT * FROM queue q WHERE kind < 2 AND {_OURS} AND topic <> ALL(:paused) AND {_NOT_BEHIND}"  # noqa: S608
+    " ORDER BY kind, id LIMIT :n"
+)
+_CLAIM_RECORDS = text(
+    f"SELECT * FROM queue q WHERE kind = 2 AND {_OURS} AND topic <> ALL(:paused) AND {_NOT_BEHIND}"  # noqa: S608
+    " ORDER BY id LIMIT :n"
+)
+
+
 async def claim(
     db: Executor, shard: int, shards: int, limit: int, paused: Collection[str], only: Collection[int] | None
 ) -> Sequence[Any]:
-    """The rows to leave next, retractions first, then by id. One process a shard claims, so nothing is locked.
+    """The rows to leave next: retractions, notices, records, by id. One process a shard claims, so nothing is locked.
 
     `paused` topics wait. A row behind one that was set aside waits as well when it is for the same client and
     recipient, so that their order holds; a retraction never waits. `only` limits the claim to these ids.
@@ -109,16 +125,11 @@ async def claim(
             {"only": list(only), "shard": shard, "shards": shards},
         )
         return result.all()
-    result = await db.execute(
-        text(
-            # Only constants are put into the text.
-            f"(SELECT * FROM queue WHERE kind = 0 AND {_OURS} AND topic <> ALL(:paused) ORDER BY id LIMIT :n)"  # noqa: S608
-            f" UNION ALL (SELECT * FROM queue q WHERE kind <> 0 AND {_OURS} AND topic <> ALL(:paused) AND {_NOT_BEHIND}"
-            " ORDER BY id LIMIT :n)"
-        ),
-        {"shard": shard, "shards": shards, "n": limit, "paused": list(paused)},
-    )
-    return result.all()
+    bound = {"shard": shard, "shards": shards, "paused": list(paused)}
+    first = (await db.execute(_CLAIM_FIRST, {**bound, "n": limit})).all()
+    if first:
+        limit = max(1, limit // BESIDE_FIRST)
+    return [*first, *(await db.execute(_CLAIM_RECORDS, {**bound, "n": limit})).all()]
 
 
 async def doubts(db: Executor, shard: int, shards: int) -> dict[int, Doubt]:
@@ -137,8 +148,12 @@ async def doubts(db: Executor, shard: int, shards: int) -> dict[int, Doubt]:
     )
     found = {}
     for row in result:
-        opened = ledger.decrypt(row.key, row.decision, row.body)
-        found[row.id] = Doubt(row.decision, opened.explanation, opened.record or b"")
+        try:
+            opened = ledger.decrypt(row.key, row.decision, row.body)
+        except (InvalidTag, ValueError, TypeError):  # changed, cut short, gone: it must not stop the shard
+            found[row.id] = Doubt(row.decision, None)
+        else:
+            found[row.id] = Doubt(row.decision, opened.explanation, opened.record or b"")
     return found
 
 
@@ -154,7 +169,11 @@ async def set_aside(db: Executor, id: int, reason: str) -> None:
 
 
 async def retractions_done(db: Executor, places: Mapping[UUID, tuple[str, int, int]]) -> Sequence[Any]:
-    """Enter where retractions stand (topic, partition, offset); gives the withdrawals that are done by it."""
+    """Enter where retractions stand (topic, partition, offset); gives the withdrawals that are done by it.
+
+    The withdrawal's row is written even when it is not done yet. Its retractions may pass two disclosers at once, and
+    neither sees what the other enters: so the second one meets a changed row, fails with 40001, and looks again.
+    """
     if not places:
         return ()
     await arrays(
@@ -169,14 +188,14 @@ async def retractions_done(db: Executor, places: Mapping[UUID, tuple[str, int, i
     )
     result = await db.execute(
         text(
-            "UPDATE withdrawal w SET done_at = clock_timestamp() WHERE done_at IS NULL AND id IN"
-            " (SELECT withdrawal_id FROM retraction WHERE id = ANY(:ids)) AND NOT EXISTS"
-            " (SELECT 1 FROM retraction r WHERE r.withdrawal_id = w.id AND r.done_at IS NULL)"
-            " RETURNING id, client_id, agency, event_id, traceparent"
+            "UPDATE withdrawal w SET done_at = CASE WHEN NOT EXISTS (SELECT 1 FROM retraction r"
+            " WHERE r.withdrawal_id = w.id AND r.done_at IS NULL) THEN clock_timestamp() END"
+            " WHERE done_at IS NULL AND id IN (SELECT withdrawal_id FROM retraction WHERE id = ANY(:ids))"
+            " RETURNING id, client_id, agency, event_id, traceparent, done_at"
         ),
         {"ids": list(places)},
     )
-    return result.all()
+    return [row for row in result if row.done_at is not None]
 
 
 async def places_of(db: Executor, withdrawals: Collection[UUID]) -> Sequence[Any]:

@@ -20,6 +20,7 @@ from consent.domain import (
     SharingFact,
     Withdrawn,
 )
+from consent.repository import links
 from consent.repository.sql import Executor, arrays
 
 KINDS: dict[str, type[SharingFact]] = {
@@ -105,18 +106,26 @@ _HISTORIES = text(
 )
 
 
-async def known(db: Executor, ids: Collection[int]) -> dict[int, Known]:
-    """The facts of each client, by id. One that was linked has the facts of the client that it is linked in."""
+async def known(db: Executor, ids: Collection[int], damaged: set[int] | None = None) -> dict[int, Known]:
+    """The facts of each client by id. One that was linked has the facts of the client that it is linked in; one that is
+    not there is left out.
+
+    Without those of whom this transaction may not see every row: what a hidden row forbids would be missed.
+    `damaged`: see `own_histories`.
+    """
     rows: dict[int, Any] = {}
-    wanted = set(ids)
+    wanted, hidden = set(ids), set[int]()
     while wanted:  # once for clients that were never linked
         for row in await db.execute(_CLIENTS, {"ids": sorted(wanted)}):
             rows[row.id] = row
-        near = {part for row in rows.values() for part in (row.merged_into, *row.parts) if part}
-        wanted = near - rows.keys()
-    histories = await own_histories(db, rows)
+        hidden |= wanted - rows.keys()
+        wanted = {part for row in rows.values() for part in _near(row)} - rows.keys() - hidden
+    complete = rows.keys() & set(ids)
+    if hidden:
+        complete = {id for id in complete if not links.reaches(rows, id, hidden, _near)}
+    histories = await own_histories(db, rows, damaged)
     found: dict[int, Known] = {}
-    for id in ids:
+    for id in complete:
         root = id
         while rows[root].merged_into:
             root = rows[root].merged_into
@@ -124,6 +133,10 @@ async def known(db: Executor, ids: Collection[int]) -> dict[int, Known]:
             found[root] = _known(root, rows, histories)
         found[id] = found[root]
     return found
+
+
+def _near(row: Any) -> Iterable[int]:
+    return (row.merged_into, *row.parts) if row.merged_into else row.parts
 
 
 def _known(root: int, rows: dict[int, Any], histories: dict[int, tuple[SharingFact, ...]]) -> Known:
@@ -154,24 +167,38 @@ def _known(root: int, rows: dict[int, Any], histories: dict[int, tuple[SharingFa
     return Known(root, rows[root].key, facts, tuple(members))
 
 
-async def own_histories(db: Executor, ids: Collection[int]) -> dict[int, tuple[SharingFact, ...]]:
-    """What was said of these rows themselves, without that of parts; oldest first."""
+async def own_histories(
+    db: Executor, ids: Collection[int], damaged: set[int] | None = None
+) -> dict[int, tuple[SharingFact, ...]]:
+    """What was said of these rows themselves, without that of parts; oldest first.
+
+    `damaged` takes the rows of whom something cannot be read: it is left out, and the caller must deny.
+
+    Raises:
+        ValueError, KeyError: something cannot be read, and no `damaged` is given.
+    """
     gathered: dict[int, list[SharingFact]] = {}
     for row in await db.execute(_HISTORIES, {"ids": sorted(ids)}):
-        gathered.setdefault(row.client_id, []).append(_STORED[row.kind].validate_json(row.body))
+        try:
+            gathered.setdefault(row.client_id, []).append(_STORED[row.kind].validate_json(row.body))
+        except (ValueError, KeyError):
+            if damaged is None:
+                raise
+            damaged.add(row.client_id)
     return {id: tuple(facts) for id, facts in gathered.items()}
 
 
 async def forms_seen(db: Executor, forms: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Which (agency, form number) opened a permit, or tried to, before."""
+    """Which (agency, form number) opened a permit, or tried to, before; also for a client who was erased since."""
     if not forms:
         return set()
     result = await arrays(
         db,
         text(
-            "SELECT DISTINCT asserted_by, own_id FROM sharing_fact JOIN unnest(CAST(:a0 AS text[]),"
-            " CAST(:a1 AS text[])) AS r(a, f) ON asserted_by = a AND own_id = f WHERE kind = 'granted'"
+            "SELECT a, f FROM unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[])) AS r(a, f) WHERE EXISTS"
+            " (SELECT 1 FROM sharing_fact WHERE asserted_by = a AND own_id = f AND kind = 'granted') OR EXISTS"
+            " (SELECT 1 FROM used_form u WHERE u.asserted_by = a AND u.form = sha256(convert_to(f, 'UTF8')))"
         ),
         list(forms),
     )
-    return {(row.asserted_by, row.own_id) for row in result}
+    return {(row.a, row.f) for row in result}

@@ -1,6 +1,6 @@
 """What the API reads."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -21,24 +21,31 @@ async def client_of(db: Executor, reference: UUID, recipient: str) -> int | None
 
 
 async def disclosures(
-    db: Executor, clients: Sequence[int], agency: str | None, limit: int | None, before: int | None
+    db: Executor,
+    clients: Collection[int],
+    linked: Collection[int],
+    agency: str | None,
+    limit: int | None,
+    before: int | None,
 ) -> Sequence[Any]:
     """The ledger of a client, all its `clients` rows, newest first, with what is known of each entry's leaving.
 
-    With `agency`, only what was told, or refused, to that agency or of what that agency recorded. No `limit`: all.
+    `linked`: clients of undone links that it was part of; their entries are marked. With `agency`, only what was told,
+    or refused, to that agency or of what that agency recorded. No `limit`: all.
     """
     result = await db.execute(
         text(
             "SELECT l.id, l.kind, l.decision, l.recipient, l.purpose, l.type, l.decided_at, l.body, c.key,"
             " l.shard, l.sequence, l.position, EXISTS (SELECT 1 FROM queue q WHERE q.id = l.queue_id) AS leaving,"
             " EXISTS (SELECT 1 FROM ledger n WHERE n.queue_id = l.queue_id AND n.kind = 'cancelled'"
-            " AND n.decision = l.decision) AS cancelled"
-            " FROM ledger l JOIN client c ON c.id = l.client_id WHERE l.client_id = ANY(:clients)"
+            " AND n.decision = l.decision) AS cancelled, l.client_id = ANY(CAST(:linked AS bigint[])) AS linked"
+            " FROM ledger l JOIN client c ON c.id = l.client_id"
+            " WHERE l.client_id = ANY(CAST(:clients AS bigint[]) || CAST(:linked AS bigint[]))"
             " AND (CAST(:before AS bigint) IS NULL OR l.id < :before)"
             " AND (CAST(:agency AS text) IS NULL OR l.recipient = :agency OR :agency = ANY(l.sources))"
             " AND l.kind <> 'cancelled' ORDER BY l.id DESC LIMIT :limit"
         ),
-        {"clients": list(clients), "agency": agency, "limit": limit, "before": before},
+        {"clients": list(clients), "linked": list(linked), "agency": agency, "limit": limit, "before": before},
     )
     return result.all()
 

@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Agency, Decision, Item, Question, decide
-from consent.repository import clients, ledger, queue, sharing, views
+from consent.repository import agreements, clients, ledger, links, queue, sharing, views
 from consent.repository.ledger import Entry
 from consent.repository.sharing import Known
 from consent.service import register
@@ -27,6 +27,12 @@ UNKNOWN_RECIPIENT = Problem(
     "unknown-recipient",
     "There is no such recipient",
     "Use the id of an agency that is registered with the door.",
+    422,
+)
+ASK_FOR_OTHERS = Problem(
+    "ask-for-others",
+    "You ask whether you may tell yourself",
+    "Name another recipient. What your own agency may see, it sees with POST /views.",
     422,
 )
 NO_SUCH_CLIENT = Problem(
@@ -56,22 +62,26 @@ async def may_share(
     """Whether the asker may tell a recipient what it recorded itself of these clients. Nothing leaves by it.
 
     Raises:
-        Problem: 422, there is no such recipient.
+        Problem: 422, there is no such recipient, or it is the asker.
     """
-    registered = await register.load(session)
+    if recipient == asker:
+        raise ASK_FOR_OTHERS
+    registered = await register.load_bound(session)
     to = _recipient(registered, recipient)
     found = await _find(session, asker, references)
     known = await sharing.known(session, set(found.values()))
+    sections = await clients.sections(session, known) if Category.OFFENCE in categories else {}
     now = await clients.time_now(session)
     answers: list[Answer] = []
     entries: list[Entry] = []
     for reference in references:
-        if reference not in found:
+        client = known.get(found[reference]) if reference in found else None
+        if client is None:
             answers.append(Answer(reference))
             continue
-        client = known[found[reference]]
         items = tuple(Item(asker, category) for category in sorted(categories))
-        question = Question(to, purpose, items, now, service)
+        own = [s for s in sections.get(found[reference], ()) if s["source"] == asker]
+        question = Question(to, purpose, items, now, service, spent=spent_convictions(own))
         decision = decide(question, client.facts, registered.policy)
         answer = Answer(reference, uuid4(), explain(decision, client.facts.version))
         answers.append(answer)
@@ -91,29 +101,34 @@ async def view(
 ) -> list[Answer]:
     """What a viewer may see of clients now. Each answer's `told` holds sections and receipt.
 
-    The clients' rows are locked until the decisions are in the ledger, so a withdrawal comes wholly before or after.
+    The clients' rows and the register are locked until the decisions are in the ledger, so a withdrawal or a suspension
+    comes wholly before or after.
+
+    Args:
+        practitioner: who looks, by the viewer's own id; None when a program asks, for nobody knows whom.
 
     Raises:
         Problem: 422, there is no such viewer.
         TryAgain: a client was linked meanwhile.
     """
     found = await _find(session, asker, references)
-    await clients.lock(session, set(found.values()), shared=True)
+    await clients.hold_still(session, set(found.values()))
     if await _find(session, asker, references) != found:
         raise TryAgain  # a link was made or undone while we waited
-    registered = await register.load(session)
+    await agreements.hold_still(session)
+    registered = await register.load_bound(session)
     to = _recipient(registered, viewer)
     known = await sharing.known(session, set(found.values()))
     sections = await clients.sections(session, known)
     now = await clients.time_now(session)
     answers: list[Answer] = []
     entries: list[Entry] = []
-    told_of: set[int] = set()
+    told_of: list[Known] = []
     for reference in references:
-        if reference not in found:
+        client = known.get(found[reference]) if reference in found else None
+        if client is None:
             answers.append(Answer(reference))
             continue
-        client = known[found[reference]]
         seen = [
             s for s in sections[found[reference]] if s["source"] != viewer and Category(s["category"]) in categories
         ]
@@ -131,7 +146,7 @@ async def view(
         answers.append(answer)
         entries.append(_entry("view", answer, client, question, _sources(decision), practitioner))
         if decision.permits:
-            told_of.update(client.members)
+            told_of.append(client)
     await clients.was_told(session, told_of, viewer)
     await _enter(session, entries)
     return answers
@@ -154,16 +169,20 @@ async def who_was_told(
 ) -> tuple[list[Line], dict[str, str]]:
     """The ledger of one client, newest first, as far as the asker may know it; and the agencies' names by their ids.
 
+    What was told of the client while it was linked with another is among it when that link was undone.
+
     `whole`: all of it, for a subject access request.
 
     Raises:
         Problem: 404, the asker knows no such client.
     """
     found = await _find(session, asker, [reference])
-    if not found:
+    known = await sharing.known(session, found.values())
+    if not known:
         raise NO_SUCH_CLIENT
-    client = (await sharing.known(session, found.values()))[found[reference]]
-    rows = await views.disclosures(session, client.members, None if whole else asker, limit, before)
+    client = known[found[reference]]
+    linked = await links.undone_of(session, client.members)
+    rows = await views.disclosures(session, client.members, linked, None if whole else asker, limit, before)
     return [_line(row, asker, whole) for row in rows], await views.names(session)
 
 
@@ -177,9 +196,10 @@ _SHOWN_ELSEWHERE = frozenset(
 
 def _line(row: Any, asker: str, whole: bool) -> Line:
     told: dict[str, Any] = {}
-    if row.key is not None and row.body is not None:
+    key = ledger.key_of(row)
+    if key is not None and row.body is not None:
         with suppress(InvalidTag):  # what was tampered with is said to be unreadable; `throughgate verify` finds it
-            told = ledger.decrypt(row.key, row.decision, row.body).explanation
+            told = ledger.decrypt(key, row.decision, row.body).explanation
     details = {}
     if whole or asker in (row.recipient, told.get("by")):
         details = {name: value for name, value in told.items() if name not in _SHOWN_ELSEWHERE}

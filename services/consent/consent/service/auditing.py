@@ -28,10 +28,11 @@ class Content:
 
 def look_into(row: Any) -> Content:
     """Open the body of a row of `repository.audit.batches`."""
-    if row.key is None:
+    key = ledger.key_of(row)
+    if key is None:
         return Content(erased=True, leaf=None, agrees=True)
     try:
-        opened = ledger.decrypt(row.key, row.decision, row.body)
+        opened = ledger.decrypt(key, row.decision, row.body)
         record = None if opened.record is None else orjson.loads(opened.record)
         leaf = leaf_of(opened.salt, None if record is None else told_of(record), opened.explanation).hash
     except (InvalidTag, ProofError, ValueError, TypeError, AttributeError):  # whatever bytes somebody put there

@@ -4,7 +4,7 @@ The caller holds the lock of every client on the desk. Events are applied one af
 events before it in the same batch did.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -51,8 +51,8 @@ class Erasure:
     """What is to be erased of one client once everything else of its batch is written (`service.erasing`)."""
 
     client: Client
-    sections: frozenset[tuple[str, str]] | None
-    """(source, category) of what goes; None: all that is kept of the client."""
+    sections: Mapping[tuple[str, str], datetime] | None
+    """(source, category) to a time: what was recorded up to then goes. None: all that is kept of the client."""
     because: str
     asked_by: str | None = None
 

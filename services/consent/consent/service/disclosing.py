@@ -4,7 +4,7 @@ Everything is read in the transaction that claimed the rows, so a withdrawal is 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -32,8 +32,12 @@ MAX_RECORD = 1_000_000
 """Bytes of one record: what the partners' topics take."""
 PROOF_ROOM = 4_000
 """Bytes that a proof may take of them: it grows with the logarithm of a batch."""
+NOTHING: dict[str, Any] = {"permitted": [], "withheld": [], "obligations": []}
+"""The grounds of a decision of which nothing can be read."""
 UNKNOWN = Known(0, None, ClientFacts(), ())
 """A client that is not there: nothing permits anything."""
+UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
+"""What reading a damaged row may raise."""
 
 
 @dataclass(slots=True)
@@ -55,6 +59,10 @@ class Cycle:
     """What else the cycle writes: notices to requesters, and what takes back what may have arrived."""
     unsendable: dict[int, str] = field(default_factory=dict)
     """Rows that cannot be read or would be too large, and why: set aside for a person to look at."""
+    damaged: set[int] = field(default_factory=set)
+    """Rows of clients of whom something cannot be read: they are treated as held."""
+    taken_back: list[int] = field(default_factory=list)
+    """Rows of which nobody can read what may have left: decided in a later cycle, behind a retraction of everything."""
     head: Head | None = None
     """What seals the entries of this cycle, and those that others left."""
     sealing: list[tuple[Entry, Leaving | None]] = field(default_factory=list)
@@ -80,27 +88,32 @@ async def decide_cycle(
         cycle.head, _ = await sealer.seal(db, before, [], await clients.time_now(db))
         return cycle
     records = [row for row in rows if row.kind == queue.RECORD]
-    known, registered, now = await _facts(db, {row.client_id for row in records})
-    snapshots = {row.client_id for row in records if row.type == SNAPSHOT}
-    sections = await clients.sections(db, {id: known[id] for id in snapshots if id in known})
+    registered = await register.load(db)
+    known, sections = await _facts(db, records, cycle.damaged)
+    now = await clients.time_now(db)
     waiting: set[tuple[str, UUID]] = set()
     for row in rows:
         if row.kind != queue.RECORD:
             cycle.leaving.append(Leaving(row, row.body.encode()))
             continue
-        if (row.topic, row.reference) in waiting:
-            continue  # behind a row that was just set aside, for the same client and recipient
         doubt, client = doubts.get(row.id), known.get(row.client_id, UNKNOWN)
+        if doubt and doubt.explanation is None:
+            cycle.sealing.append((_entry("cancelled", doubt.decision, row, client, now, NOTHING, None), None))
+            _retract_doubt(row, None, client.facts.version, now, cycle.changes)
+            cycle.taken_back.append(row.id)
+            waiting.add((row.topic, row.reference))
+        if (row.topic, row.reference) in waiting:
+            continue  # it waits itself, or behind one that does or was just set aside: same client, same recipient
         try:
             body = orjson.loads(row.body)
             if row.type == SNAPSHOT:  # of now: one that was queued for a later day would be stale
                 body["sections"] = [s for s in sections.get(row.client_id, []) if s["source"] != row.recipient]
             _decide_row(row, body, client, registered, now, doubt, cycle)
-        except (ValueError, KeyError, TypeError) as error:  # a bad row never stops the others
+        except UNREADABLE as error:  # a bad row never stops the others
             cycle.unsendable[row.id] = type(error).__name__
             waiting.add((row.topic, row.reference))
             if doubt:
-                _retract_doubt(row, doubt, client.facts.version, now, cycle.changes)
+                _retract_doubt(row, doubt.explanation, client.facts.version, now, cycle.changes)
             if row.requester:
                 cycle.changes.queue.append(_settled(row, "denied", Decision(), now))
     cycle.head, sealed = await sealer.seal(db, before, [entry for entry, _ in cycle.sealing], now)
@@ -123,23 +136,24 @@ def _decide_row(
     doubt: Doubt | None,
     cycle: Cycle,
 ) -> None:
-    """Decide one record. `doubt` is what would have left for it in a cycle that was cut.
+    """Decide one record. `doubt` is what would have left for it in a cycle that was cut, which is known.
 
     Raises:
-        ValueError, KeyError, TypeError: the row cannot be read.
+        UNREADABLE: the row cannot be read.
     """
+    before = doubt.explanation if doubt else None
     question, about = _question(row, body, registered, now)
     decision = all_or_nothing(decide(question, client.facts, registered.policy), about)
     grounds = explain(decision, client.facts.version)
-    if doubt and decision.permits and grounds.items() <= doubt.explanation.items():
+    if doubt and before and decision.permits and grounds.items() <= before.items():
         cycle.leaving.append(Leaving(row, doubt.record))  # the same bytes with the same id go again
         return
     id, whole = uuid4(), grounds | asked(question, about)
     told = _record(row, body, decision, client.facts.version, id, now) if decision.permits else None
     if told is not None and len(orjson.dumps(told)) > MAX_RECORD - PROOF_ROOM:
         raise ValueError("too large for the recipient's topic")
-    if doubt:
-        cancelled = {name: value for name, value in doubt.explanation.items() if name in grounds}
+    if doubt and before:
+        cancelled = {name: value for name, value in before.items() if name in grounds}
         cycle.sealing.append((_entry("cancelled", doubt.decision, row, client, now, cancelled, None), None))
     if told is not None:
         leaving = Leaving(row)
@@ -148,8 +162,8 @@ def _decide_row(
         return
     cycle.refused.append(row.id)
     cycle.sealing.append((_entry("refusal", id, row, client, now, whole, None), None))
-    if doubt:
-        _retract_doubt(row, doubt, client.facts.version, now, cycle.changes)
+    if before:
+        _retract_doubt(row, before, client.facts.version, now, cycle.changes)
     if row.requester:
         cycle.changes.queue.append(_settled(row, "cancelled" if doubt else "denied", decision, now))
 
@@ -200,10 +214,21 @@ async def finish_cycle(
     await queue.add(db, notices)
 
 
-async def _facts(db: Executor, ids: Collection[int]) -> tuple[dict[int, Known], Register, datetime]:
-    registered = await register.load(db)
-    known = await sharing.known(db, ids) if ids else {}
-    return known, registered, await clients.time_now(db)
+async def _facts(
+    db: Executor, records: Sequence[Any], damaged: set[int]
+) -> tuple[dict[int, Known], dict[int, list[dict[str, Any]]]]:
+    """What is known of the clients of these rows, and the sections of those who get a snapshot. A client of whom
+    something cannot be read, which is then in `damaged`, is held: what cannot be read may have been a no.
+    """
+    if not records:
+        return {}, {}
+    known = await sharing.known(db, {row.client_id for row in records}, damaged)
+    snapshots = {row.client_id for row in records if row.type == SNAPSHOT}
+    sections = await clients.sections(db, {id: known[id] for id in snapshots & known.keys()}, damaged)
+    for id, client in known.items():
+        if not damaged.isdisjoint(client.members):
+            known[id] = replace(client, facts=replace(client.facts, held=True))
+    return known, sections
 
 
 def _question(row: Any, body: dict[str, Any], registered: Register, now: datetime) -> tuple[Question, frozenset[Item]]:
@@ -268,14 +293,18 @@ def _settled(row: Any, outcome: str, decision: Decision, now: datetime) -> queue
     )
 
 
-def _retract_doubt(row: Any, doubt: Doubt, version: int, now: datetime, changes: clients.Changes) -> None:
-    """A record that may have arrived and is no longer permitted is taken back, and what is left of it offered anew."""
-    let_out = doubt.explanation["permitted"]
-    consents = [p["consent"] for p in let_out if p["consent"] is not None]
-    categories = frozenset(Category(p["category"]) for p in let_out)
+def _retract_doubt(
+    row: Any, before: Mapping[str, Any] | None, version: int, now: datetime, changes: clients.Changes
+) -> None:
+    """A record that may have arrived and is no longer permitted is taken back, and what is left of it offered anew.
+
+    `before` is its explanation; None: all categories are taken back. No consent version is named: that would say that
+    the consent was withdrawn, and what is left may well rest on it. The version is enough.
+    """
+    categories = None if before is None else frozenset(Category(p["category"]) for p in before["permitted"])
     purposes = [Purpose(row.purpose)]
     withdrawal, id = uuid4(), uuid4()
-    body = Retraction(id, row.reference, purposes, categories, None, version, max(consents, default=None)).encode(now)
+    body = Retraction(id, row.reference, purposes, categories, None, version, None).encode(now)
     changes.withdrawals.append((withdrawal, row.client_id, version, None, None, "cancelled", row.traceparent, now))
     changes.retractions.append((id, withdrawal, row.recipient, row.reference, body.decode()))
     same = row.client_id, row.recipient, row.topic, row.reference

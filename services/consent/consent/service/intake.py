@@ -303,6 +303,10 @@ async def _settle_clients(
             case.reject(CONFLICT)
         elif not isinstance(case.event, RetractionConfirmed) and any(desk.clients[id].erased for id in found):
             case.reject(UNKNOWN_CLIENT)
+        elif isinstance(case.event, ErasureRequested) and any(
+            erasing.is_protected(case.event, case.arrival.agency, desk.clients[id], desk.now) for id in found
+        ):
+            case.reject(erasing.STILL_RESTRICTED)
         elif not isinstance(case.event, ClientRecorded):
             if found:
                 case.client, case.rows = found.pop(), rows

@@ -68,3 +68,12 @@ def state(version: Agreement, versions: Iterable[Agreement], at: datetime) -> st
 async def load(db: Executor) -> Register:
     """The register as this transaction sees it."""
     return Register(await parties.agencies(db), await parties.agreements(db))
+
+
+async def load_bound(db: Executor) -> Register:
+    """The register as far as the agency that asks may know it.
+
+    It comes to the same decisions of what concerns that agency, for also in what others agreed among themselves it sees
+    who undertook to enforce exclusions.
+    """
+    return Register(await parties.agencies(db), [*await parties.agreements(db), *await parties.undertakings(db)])

@@ -54,17 +54,37 @@ CREATE FUNCTION party_to(wanted text) RETURNS boolean
     )
 $$
 """,
-    # Locks clients against who changes them. The role that may only look has no right to lock rows itself.
+    # Who undertook to enforce exclusions in agreements that the asker may not see, and no more of them: what others
+    # agreed among themselves binds whoever is told. By every version, as in `party_to`.
+    """
+CREATE FUNCTION undertakings() RETURNS TABLE (
+    id text, version int, enforces text[], starts timestamptz, ends timestamptz, suspended_from timestamptz
+)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    SELECT a.id, a.version, a.enforces, a.starts, a.ends,
+        (SELECT min(s.at) FROM (
+            SELECT DISTINCT ON (c.by) c.by, c.kind, c.at FROM agreement_change c
+            WHERE c.agreement = a.id AND c.kind <> 'version' ORDER BY c.by, c.number DESC
+        ) s WHERE s.kind = 'suspended' AND (s.by = 'operator' OR s.by = ANY (a.sources || a.recipients)))
+    FROM agreement a
+    WHERE asking() IS NOT NULL AND NOT party_to(a.id)
+        AND EXISTS (SELECT 1 FROM agreement v WHERE v.id = a.id AND v.enforces <> '{}')
+$$
+""",
+    # Locks clients, for the role that may only look and has no right to lock rows itself. Not FOR SHARE: one who looks
+    # after the other could keep out who withdraws.
     """
 CREATE FUNCTION hold_still(wanted bigint[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
 BEGIN
-    PERFORM 1 FROM client WHERE id = ANY (wanted) ORDER BY id FOR SHARE;
+    PERFORM 1 FROM client WHERE id = ANY (wanted) ORDER BY id FOR UPDATE;
 END $$
 """,
 ]
 
 KNOWN = "knows_client(client_id)"
+CONCERNS = "recipient = asking() OR asking() = ANY (sources) OR asks_for_others()"
+"""An entry of the ledger."""
 BOUND = {
     # table: what the asker may see
     "client": "knows_client(id)",
@@ -72,32 +92,44 @@ BOUND = {
     "fact": KNOWN,
     "sharing_fact": KNOWN,
     "hold": KNOWN,
+    "link": KNOWN,
     "withdrawal": "agency = asking()",
     "retraction": "EXISTS (SELECT 1 FROM withdrawal w WHERE w.id = withdrawal_id)",
-    "ledger": "recipient = asking() OR asking() = ANY (sources) OR asks_for_others()"
-    " OR (answers_for_all() AND knows_client(client_id))",
+    "ledger": f"{CONCERNS} OR (answers_for_all() AND knows_client(client_id))",
     "agreement": "party_to(id)",
     "agreement_change": "party_to(agreement)",
     "agreement_draft": "party_to(agreement)",
     "agreement_signature": "EXISTS (SELECT 1 FROM agreement_draft d WHERE d.id = draft)",
 }
 """Tables that the role of one agency may read, and of which rows. It may read nothing that is not listed here or in
-`OPEN`, and write only decisions about what it may see."""
+`OPEN`."""
+WRITES = [
+    # table, command, which rows
+    # it enters what it asked itself, of clients it knows; nothing else comes into the ledger in its name
+    ("ledger", "INSERT", f"kind IN ('view', 'consultation') AND knows_client(client_id) AND ({CONCERNS})"),
+    # that something was told; a service makes the reference of whom it asks for, and nobody makes itself one
+    ("reference", "UPDATE", "recipient = asking() OR asks_for_others()"),
+    ("reference", "INSERT", "asks_for_others() AND knows_client(client_id)"),
+]
+"""What that role may write."""
 OPEN = ("agency", "agreement_follow_up", "discloser_shard", "head", "signing_key")
 
+AGENCY = "current_database() || '_agency'"
 GRANTS = {
     **dict.fromkeys((*BOUND, *OPEN), "SELECT"),
     "ledger": "SELECT, INSERT",
-    "reference": "SELECT, UPDATE (queued)",
+    "reference": "SELECT, INSERT, UPDATE (queued)",
     "queue": "SELECT (id)",
 }
 ROLES = ("api", "worker")
 """They mix agencies: the worker by its nature, the API where something is changed."""
 
 
-def _policy(name: str, table: str, role: str, rule: str) -> str:
+def _policy(name: str, table: str, role: str, rule: str, command: str = "ALL") -> str:
+    using = "" if command == "INSERT" else f"USING ({rule})"
+    check = "" if command == "SELECT" else f"WITH CHECK ({rule})"
     return (
-        f"DO $$ BEGIN EXECUTE format($p$CREATE POLICY {name} ON {table} TO %I USING ({rule}) WITH CHECK ({rule})$p$,"
+        f"DO $$ BEGIN EXECUTE format($p$CREATE POLICY {name} ON {table} FOR {command} TO %I {using} {check}$p$,"
         f" {role}); END $$"
     )
 
@@ -111,6 +143,7 @@ def upgrade() -> None:
             op.execute(_grant_execute(function, role))
     for role in ("api", "agency"):
         op.execute(_grant_execute("hold_still(bigint[])", role))
+        op.execute(_grant_execute("undertakings()", role))
     for statement in grants(GRANTS, "agency"):
         op.execute(statement)
     for table, rule in BOUND.items():
@@ -119,7 +152,9 @@ def upgrade() -> None:
         op.execute(_policy(f"{table}_owner", table, "current_user", "true"))
         for role in ROLES:
             op.execute(_policy(f"{table}_{role}", table, f"current_database() || '_{role}'", "true"))
-        op.execute(_policy(f"{table}_agency", table, "current_database() || '_agency'", rule))
+        op.execute(_policy(f"{table}_agency", table, AGENCY, rule, "SELECT"))
+    for table, command, rule in WRITES:
+        op.execute(_policy(f"{table}_agency_{command.lower()}", table, AGENCY, rule, command))
 
 
 def _grant_execute(function: str, role: str) -> str:
