@@ -77,7 +77,7 @@ def start_system(address: servers.Address) -> Iterator[Callable[..., System]]:
     made: list[System] = []
     yield functools.partial(_start, address, made)
     for system in made:
-        system.stop()
+        servers.end_system(system)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def make_system(address: servers.Address) -> Iterator[Callable[..., System]]:
     made: list[System] = []
     yield functools.partial(_start, address, made)
     for system in made:
-        system.stop()
+        servers.end_system(system)
 
 
 @pytest.fixture

@@ -239,7 +239,13 @@ class Operator:
             "review": "2029-06-01T00:00:00Z",
             "ends": "2030-01-01T00:00:00Z",
         }
-        await self.call("POST", "/agreements", body)
+        change = (await self.call("POST", "/agreements", body))["change"]
+
+        async def begun() -> bool:
+            """What it newly permits is offered in the background: of clients that are there already, and not later."""
+            return bool((await self.call("GET", f"/agreement-changes/{change}"))["snapshotsQueued"])
+
+        await eventually_true(begun, "what the agreement permits to be queued")
 
 
 def terms(purpose: str, categories: list[str], basis: str = "consent", subscription: bool = True) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from throughgate.native.kafka import Kafka
 from throughgate.native.postgres import Postgres
+from throughgate.system import System
 
 VARIABLE = "THROUGHGATE_TEST_SERVERS"
 
@@ -102,7 +103,7 @@ def _docker_answers() -> bool:
 
 
 def _start_natively() -> tuple[Address, Callable[[], None]]:
-    postgres, kafka = Postgres(durable=False), Kafka()
+    postgres, kafka = Postgres(durable=False), Kafka(heap_mb=1024)
     postgres.start()
     kafka.start()
 
@@ -189,7 +190,7 @@ export CLASSPATH='/opt/kafka/libs/*'
 java=$(command -v java || echo /opt/java/bin/java)
 "$java" -Xmx128m kafka.tools.StorageTool format -t 5L6g3nShT-eMCtK--X86sw -c /tmp/server.properties \\
   --add-scram 'SCRAM-SHA-512=[name=admin,password={admin}]' && \\
-exec "$java" -Xmx512m kafka.Kafka /tmp/server.properties
+exec "$java" -Xmx1024m kafka.Kafka /tmp/server.properties
 """
 
 
@@ -207,3 +208,13 @@ def _wait_for_kafka(address: Address, seconds: float = 60.0) -> None:
             if time.monotonic() > until:
                 raise RuntimeError(f"Kafka in its container was not ready in {seconds:.0f} s") from None
             time.sleep(0.2)
+
+
+def end_system(system: System) -> None:
+    """Stop a system and delete its topics: thousands of partitions are more than one small broker bears."""
+    system.stop()
+    admin = system.kafka.admin()
+    names = [name for name in admin.list_topics(timeout=30).topics if name.startswith(system.namespace)]
+    for deleted in admin.delete_topics(names).values() if names else ():
+        with suppress(Exception):  # it is gone already
+            deleted.result()

@@ -1,4 +1,4 @@
-"""The door alone, started once; each test takes a prison, probation and two VCS agencies that nobody has used."""
+"""The door alone, started seldom; each test takes a prison, probation and two VCS agencies that nobody has used."""
 
 import itertools
 import random
@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from support.agency import Agency, Operator, event, granted, terms, withdrawn
+from support.servers import end_system
 
 from throughgate.system import System
 
 CATEGORIES = ["identity", "custody-and-release", "needs.accommodation"]
-SETS = 48
+SETS = 32
 _sets = itertools.count()
 
 
@@ -62,16 +63,26 @@ FACTS = {
 
 
 @pytest.fixture(scope="session")
-def door_system(start_system: Callable[..., System]) -> System:
-    """One running door for all tests of this process."""
+def next_door(start_system: Callable[..., System]) -> Callable[[], tuple[System, int]]:
+    """Gives a running door and the number of agencies there that no test has used; a new door when they are used up."""
+    doors: list[System] = []
     names = ("prison", "probation", "hostel", "mentors")
-    return start_system([f"{name}-{n}" for n in range(SETS) for name in names], ["consent"])
+
+    def take() -> tuple[System, int]:
+        n = next(_sets) % SETS
+        if n == 0:
+            for used_up in doors:
+                end_system(used_up)
+            doors[:] = [start_system([f"{name}-{n}" for n in range(SETS) for name in names], ["consent"])]
+        return doors[0], n
+
+    return take
 
 
 @pytest.fixture
-async def door(door_system: System) -> AsyncIterator[Door]:
+async def door(next_door: Callable[[], tuple[System, int]]) -> AsyncIterator[Door]:
     """The door, and an agreement: the prison tells hostel and mentors for referral, by consent, with a subscription."""
-    async with a_door(door_system, next(_sets)) as made:
+    async with a_door(*next_door()) as made:
         yield made
 
 
@@ -79,10 +90,12 @@ LONE_SETS = 32
 
 
 @pytest.fixture(scope="module")
-def lone_system(start_system: Callable[..., System]) -> System:
+def lone_system(start_system: Callable[..., System]) -> Iterator[System]:
     """A running door for one file of tests, which may look at all of its ledger, or tamper with it."""
     names = ("prison", "probation", "hostel", "mentors")
-    return start_system([f"{name}-{n}" for n in range(LONE_SETS) for name in names], ["consent"])
+    system = start_system([f"{name}-{n}" for n in range(LONE_SETS) for name in names], ["consent"])
+    yield system
+    end_system(system)
 
 
 @pytest.fixture(scope="module")

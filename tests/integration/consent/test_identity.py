@@ -173,7 +173,8 @@ async def test_a_link_keeps_the_strictest_consent_and_retracts_what_becomes_deni
     assert "Changed" in names(await two.new(mentors, at_mentors))
     await two.grant(two.b, hostel)
     again = await two.new(hostel, before)
-    assert subjects(again, SNAPSHOT) == {next(r.event["subject"] for r in at_hostel)}, "under the key that goes on"
+    older = {r.event["subject"] for r in at_hostel if "Ash" in names([r.event])}
+    assert subjects(again, SNAPSHOT) == older, "under the key that goes on"
     assert names(again) == {"Changed"}
 
 
