@@ -42,11 +42,11 @@ class Bare(Discloser):
 
     filler = b""
 
-    async def _decide(self, only: Collection[int] | None) -> Cycle:
+    async def _decide(self, paused: list[str], only: Collection[int] | None) -> Cycle:
         async with self._db.begin():
             await queue.remove(self._db, [leaving.row.id for leaving, _ in self._sent])
             settings = self._settings
-            rows = await queue.claim(self._db, settings.shard, settings.shards, settings.batch, [], only)
+            rows = await queue.claim(self._db, settings.shard, settings.shards, settings.batch, paused, only)
         self._sent = []
         return Cycle(len(rows), [Leaving(row, self.filler) for row in rows])
 

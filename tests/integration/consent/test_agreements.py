@@ -557,7 +557,8 @@ async def timestamps(party: Party) -> list[datetime]:
     await consumer.start()
     try:
         consumer.assign([TopicPartition(topic, p) for p in range(3)])
-        number, found = len(await party.received()), []
+        number = len(await party.received())
+        found: list[datetime] = []
         while len(found) < number:
             for records in (await consumer.getmany(timeout_ms=100)).values():
                 found += [datetime.fromtimestamp(r.timestamp / 1000, UTC) for r in records]

@@ -297,7 +297,12 @@ async def test_a_changed_gateway_is_tried(lone_door: Any, throughgate: Commands)
 
 async def test_a_policy_that_does_not_fit_is_told_in_a_sentence(lone_door: Any, throughgate: Commands) -> None:
     file = throughgate.folder / "policy.yaml"
-    for policy in ({"agreement": []}, {"gateways": {"consent": {"own_only": True}}}, {"agreements": [{"id": "x"}]}):
+    policies: list[dict[str, Any]] = [
+        {"agreement": []},
+        {"gateways": {"consent": {"own_only": True}}},
+        {"agreements": [{"id": "x"}]},
+    ]
+    for policy in policies:
         file.write_text(yaml.safe_dump(policy))
         code, said = await throughgate("replay", "--policy", file, "--since", "2026-01-01")
         assert code == 1
@@ -349,12 +354,14 @@ async def test_the_transaction_cannot_write(lone_door: Any) -> None:
     from sqlalchemy import text
     from sqlalchemy.exc import DBAPIError
 
-    import consent.replay as program
+    import consent.replay
+
+    program: Any = consent.replay
 
     async def writes(connection: Any, *_: Any) -> Any:
         await connection.execute(text("UPDATE client SET version = version"))
 
-    kept, program.replay = program.replay, writes  # type: ignore[assignment]
+    kept, program.replay = program.replay, writes
     try:
         url = lone_door.system.environment("consent.worker")["THROUGHGATE_DATABASE_URL"]
         with pytest.raises(DBAPIError, match="read-only transaction"):

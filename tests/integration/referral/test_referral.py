@@ -430,7 +430,7 @@ async def test_nothing_is_acknowledged_that_was_not_erased(database: Database, a
     await take(database, needs_home(client))
     await asked(database)
     gone = withdrawn(client, 2)
-    owner = await asyncpg.connect(servers.RunningPostgres(address).url(database.engine.url.database))
+    owner = await asyncpg.connect(servers.RunningPostgres(address).url(str(database.engine.url.database)))
     try:
         await owner.execute("CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'")
         await owner.execute("CREATE TRIGGER fails BEFORE DELETE ON section EXECUTE FUNCTION fails()")

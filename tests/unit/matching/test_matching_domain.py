@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given, settings
@@ -276,7 +276,7 @@ def test_a_match_goes_on_while_what_it_rests_on_is_there(stop: Stop, ends: bool)
 def test_an_avoided_scheme_is_asked_only_where_nobody_else_can() -> None:
     first, second = replace(SOMEBODY, client=uuid4()), replace(SOMEBODY, client=uuid4())
     kept, other = replace(MENTOR, id=uuid4(), scheme="kept"), replace(MENTOR, id=uuid4(), scheme="other")
-    past = {(first.client, "kept"): frozenset({AVOIDED})}
+    past: dict[tuple[UUID, UUID | str], frozenset[str]] = {(first.client, "kept"): frozenset({AVOIDED})}
     pairs = {a.client.client: a.volunteer.scheme for a in solve([first], [kept, other], past, NOW).assignments}
     assert pairs == {first.client: "other"}
     pairs = {a.client.client: a.volunteer.scheme for a in solve([first, second], [kept, other], past, NOW).assignments}
