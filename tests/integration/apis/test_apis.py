@@ -34,7 +34,7 @@ SCOPES = {
     "matching": ["volunteers:write", "matches:read", "rounds:run", "operator"],
     "notifications": ["plans:write", "plans:read", "operator"],
 }
-OPEN = {"/healthz", "/readyz", "/metrics"}
+OPEN = {"/healthz", "/readyz", "/metrics", "/ledger-keys"}  # the last: public keys, for whoever verifies
 EXAMPLES = 12
 LIMITS = settings(
     max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
