@@ -245,7 +245,7 @@ class Operator:
             """What it newly permits is offered in the background: of clients that are there already, and not later."""
             return bool((await self.call("GET", f"/agreement-changes/{change}"))["snapshotsQueued"])
 
-        await eventually_true(begun, "what the agreement permits to be queued")
+        await eventually_true(begun, "what the agreement permits to be queued", 120)
 
 
 def terms(purpose: str, categories: list[str], basis: str = "consent", subscription: bool = True) -> dict[str, Any]:

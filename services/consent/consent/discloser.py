@@ -144,7 +144,8 @@ class Discloser:
         cycle = await self._decide(paused, only)
         if not cycle.leaving and not self._unsent:
             return finished or cycle.claimed > 0
-        faults.point("discloser.claimed")
+        if cycle.leaving:
+            faults.point("discloser.claimed")
         if only is None or not cycle.leaving or await self._heads_left():
             await self._try(cycle.leaving, only)
         faults.point("discloser.sent")

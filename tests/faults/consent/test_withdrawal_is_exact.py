@@ -35,7 +35,8 @@ async def check(scene: Any) -> None:
 
 def _unretracted(records: list[Any]) -> list[Any]:
     """Records that rest on a consent that was withdrawn by the last retraction of their client, and stand behind it."""
-    last = {r.event["subject"]: r for r in retractions(records)}
+    withdrawn = [r for r in retractions(records) if r.event["data"]["consentVersion"] is not None]
+    last = {r.event["subject"]: r for r in withdrawn}
     return [
         r
         for r in records

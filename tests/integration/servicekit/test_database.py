@@ -5,7 +5,7 @@ import importlib
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from uuid import uuid4
 
 import pytest
@@ -238,8 +238,10 @@ async def test_a_request_is_committed_before_its_answer_begins(
     database = await database_of(service, "api")
     issuer = Issuer()
     main: Any = importlib.import_module(f"{service}.main")
-    settings = main.Settings(
-        database_url=SecretStr(database.engine.url.render_as_string(hide_password=False)),
+    url = SecretStr(database.engine.url.render_as_string(hide_password=False))
+    known = next(iter(get_type_hints(main.create_app).values()))
+    settings = known(
+        **{name: url for name in known.model_fields if name.endswith("database_url")},
         jwks=str(issuer.write_jwks(tmp_path / "jwks.json")),
         issuer=issuer.name,
     )
