@@ -29,7 +29,7 @@ from support.agency import eventually, eventually_true
 from support.commands import Commands
 
 from consent.repository import ledger, queue
-from consent.service.desk import SNAPSHOT, WITHDRAWN
+from consent.service.desk import CHANGED, SNAPSHOT, WITHDRAWN
 from servicekit.db import RETRYABLE, sqlstate
 from throughgate.verify import behind_retraction
 
@@ -256,7 +256,10 @@ async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_a
     assert (anew.count("throughgate.client.changed.v1"), anew[-1]) == (2, SNAPSHOT)
 
 
-async def test_taking_back_what_may_have_left_does_not_say_that_a_consent_was_withdrawn(lone_door: Any) -> None:
+@pytest.mark.parametrize(("type", "behind"), [(CHANGED, SNAPSHOT), ("throughgate.referral.sent.v1", WITHDRAWN)])
+async def test_taking_back_what_may_have_left_does_not_say_that_a_consent_was_withdrawn(
+    lone_door: Any, type: str, behind: str
+) -> None:
     """A message may not leave any more, for one of two categories; the other is still shared on the same consent."""
     door = lone_door
     await door.prison.answered(door.recorded())
@@ -268,7 +271,7 @@ async def test_taking_back_what_may_have_left_does_not_say_that_a_consent_was_wi
     connection = await _admin(door)
     try:
         async with _cut(door):
-            await _queue(connection, door, {"sections": sections, "about": about})
+            await _queue(connection, door, {"sections": sections, "about": about}, type)
             await _stands_still(door)
             await door.prison.answered(door.withdrawal(categories=["needs.accommodation"]))
         await _settled(door)
@@ -276,7 +279,7 @@ async def test_taking_back_what_may_have_left_does_not_say_that_a_consent_was_wi
         await connection.close()
     types = [event["type"] for event in await _in_order(door)]
     assert types.count(WITHDRAWN) == 2, "of the withdrawal, and of what may have left"
-    assert types[-1] == SNAPSHOT, "what is left of it is offered anew"
+    assert types[-1] == behind, "what is left of a record is offered anew, and nobody who got a message gets a record"
     assert behind_retraction(await door.hostel.received()) == []
 
 

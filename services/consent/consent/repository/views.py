@@ -9,17 +9,6 @@ from sqlalchemy import text
 from consent.repository.sql import Executor
 
 
-async def client_of(db: Executor, reference: UUID, recipient: str) -> int | None:
-    """The client that this recipient knows under `reference`."""
-    found = (
-        await db.execute(
-            text("SELECT client_id FROM reference WHERE id = :id AND recipient = :recipient"),
-            {"id": reference, "recipient": recipient},
-        )
-    ).scalar()
-    return None if found is None else int(found)
-
-
 async def disclosures(
     db: Executor,
     clients: Collection[int],

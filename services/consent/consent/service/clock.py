@@ -31,9 +31,9 @@ from consent.events import SOURCE
 from consent.repository import aside, clients, due, queue, sharing
 from consent.repository.clients import Client
 from consent.repository.due import Patience
-from consent.repository.queue import NOTICE, RETRACTION, QueueRow
+from consent.repository.queue import NOTICE, QueueRow
 from consent.service import register
-from consent.service.desk import WITHDRAWN, Desk, Owed
+from consent.service.desk import Desk, Owed, retraction_row
 from consent.service.register import Register
 from consent.service.sections import spent_convictions
 from contracts.vocabulary import SERVICE_PURPOSES, AgencyKind, Category, Purpose
@@ -246,19 +246,16 @@ async def remind(session: AsyncSession, patience: Patience, limit: int) -> bool:
     await queue.add(
         session,
         [
-            QueueRow(
-                RETRACTION,
+            retraction_row(
                 row.client_id,
                 row.recipient,
                 row.topic,
                 row.reference,
-                WITHDRAWN,
-                None,
+                row.id,
                 row.body,
                 now,
-                traceparent=row.traceparent,
-                request=row.id,
-                keyed_by=row.keyed_by,
+                row.traceparent,
+                row.keyed_by,
             )
             for row in rows
         ],

@@ -245,21 +245,9 @@ class Desk:
             )
             body = retraction.encode(self.now).decode()
             self.changes.retractions.append((retraction.id, id, recipient.id, reference.id, body))
+            to = recipient.id, recipient.topic, reference.id
             self.changes.queue.append(
-                QueueRow(
-                    RETRACTION,
-                    client.id,
-                    recipient.id,
-                    recipient.topic,
-                    reference.id,
-                    WITHDRAWN,
-                    None,
-                    body,
-                    self.now,
-                    traceparent=traceparent,
-                    request=retraction.id,
-                    keyed_by=reference.client,
-                )
+                retraction_row(client.id, *to, retraction.id, body, self.now, traceparent, reference.client)
             )
         if not owed and agency is not None:
             self.changes.queue.append(withdrawal_done(client.id, id, agency, event_id, [], self.now, traceparent))
@@ -358,6 +346,34 @@ class Retraction:
             "action": "stop-and-erase",
         }
         return encode(WITHDRAWN, SOURCE, data, subject=str(self.reference), id=str(self.id), time=now)
+
+
+def retraction_row(
+    client_id: int,
+    recipient: str,
+    topic: str,
+    reference: UUID,
+    retraction: UUID,
+    body: str,
+    now: datetime,
+    traceparent: str | None,
+    keyed_by: int,
+) -> QueueRow:
+    """A retraction on its way: the same row when it is first told, told again, or takes back what may have arrived."""
+    return QueueRow(
+        RETRACTION,
+        client_id,
+        recipient,
+        topic,
+        reference,
+        WITHDRAWN,
+        None,
+        body,
+        now,
+        traceparent=traceparent,
+        request=retraction,
+        keyed_by=keyed_by,
+    )
 
 
 def withdrawal_done(

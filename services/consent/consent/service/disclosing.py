@@ -19,7 +19,7 @@ from consent.repository.queue import Doubt
 from consent.repository.sharing import Known
 from consent.repository.sql import Executor
 from consent.service import register
-from consent.service.desk import SNAPSHOT, WITHDRAWN, Retraction, request_settled, withdrawal_done
+from consent.service.desk import CHANGED, SNAPSHOT, Retraction, request_settled, retraction_row, withdrawal_done
 from consent.service.ledger import Sealer
 from consent.service.register import Register
 from consent.service.sections import cut, spent_convictions
@@ -296,7 +296,8 @@ def _settled(row: Any, outcome: str, decision: Decision, now: datetime) -> queue
 def _retract_doubt(
     row: Any, before: Mapping[str, Any] | None, version: int, now: datetime, changes: clients.Changes
 ) -> None:
-    """A record that may have arrived and is no longer permitted is taken back, and what is left of it offered anew.
+    """A record that may have arrived and is no longer permitted is taken back. What is left of a client's
+    record is offered anew; a message is not.
 
     `before` is its explanation; None: all categories are taken back. No consent version is named: that would say that
     the consent was withdrawn, and what is left may well rest on it. The version is enough.
@@ -308,8 +309,7 @@ def _retract_doubt(
     changes.withdrawals.append((withdrawal, row.client_id, version, None, None, "cancelled", row.traceparent, now))
     changes.retractions.append((id, withdrawal, row.recipient, row.reference, body.decode()))
     same = row.client_id, row.recipient, row.topic, row.reference
-    known = {"due_at": now, "traceparent": row.traceparent, "keyed_by": row.keyed_by}
-    changes.queue += [
-        queue.QueueRow(queue.RETRACTION, *same, type=WITHDRAWN, purpose=None, body=body.decode(), request=id, **known),
-        queue.QueueRow(queue.RECORD, *same, type=SNAPSHOT, purpose=row.purpose, body="{}", **known),
-    ]
+    changes.queue.append(retraction_row(*same, id, body.decode(), now, row.traceparent, row.keyed_by))
+    if row.type in (CHANGED, SNAPSHOT):  # who gets messages only has no part in the record
+        anew = {"due_at": now, "traceparent": row.traceparent, "keyed_by": row.keyed_by}
+        changes.queue.append(queue.QueueRow(queue.RECORD, *same, type=SNAPSHOT, purpose=row.purpose, body="{}", **anew))
