@@ -19,11 +19,12 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any, ClassVar, NamedTuple
 
+import orjson
 from pydantic import Field, ValidationError
 
 from contracts.fields import FieldKind
 from contracts.heads import Count, Hash, Head, Salt, check_head, sign_head
-from contracts.merkle import ProofError, canonical, climb, grow, leaf_hash, read, spell, write
+from contracts.merkle import ProofError, canonical, climb, grow, leaf_hash, read, spell
 from servicekit.envelope import Wire
 
 SALT_BYTES = 16
@@ -68,24 +69,23 @@ def told_of(record: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def leaf_of(salt: bytes, told: Any, explanation: Any) -> Leaf:
+def leaf_of(salt: bytes, told: bytes, explanation: bytes) -> Leaf:
     """The leaf of one ledger entry.
 
     Args:
         salt: 16 random bytes of this entry's own. To be kept secret, and destroyed at erasure.
-        told: `told_of` the record that leaves; None where nothing is told, as for a refusal.
-        explanation: all that the entry says, with what is kept from the recipient.
+        told: `told_of` the record that leaves, in canonical JSON; `null` where nothing is told, as for a refusal.
+        explanation: all that the entry says, with what is kept from the recipient, in canonical JSON.
 
     Raises:
-        ProofError: `value`: something that is no JSON. That it is plain is the caller's part (`merkle.write`).
         ValueError: the salt is not 16 bytes long.
     """
     if len(salt) != SALT_BYTES:
         raise ValueError(f"a salt has {SALT_BYTES} bytes")
     derived = sha256(b"throughgate ledger salt 1\n" + salt).digest()
     part, kept = derived[:SALT_BYTES], derived[SALT_BYTES:]
-    untold = sha256(b"\x02" + kept + write(explanation)).digest()
-    return Leaf(_leaf(part, write(told), untold), spell(part), spell(untold))
+    untold = sha256(b"\x02" + kept + explanation).digest()
+    return Leaf(_leaf(part, told, untold), spell(part), spell(untold))
 
 
 def _leaf(part: bytes, told: bytes, untold: bytes) -> bytes:
@@ -94,8 +94,8 @@ def _leaf(part: bytes, told: bytes, untold: bytes) -> bytes:
 
 def seal(
     seed: bytes, before: Head | None, leaves: Sequence[Leaf], *, shard: int, at: datetime
-) -> tuple[Head, list[dict[str, Any]]]:
-    """Seal one batch: its head, and each leaf's `Proof` as plain JSON, in the leaves' order, to put in its receipt.
+) -> tuple[Head, list[bytes]]:
+    """Seal one batch: its head, and each leaf's `Proof` as JSON, in the leaves' order.
 
     Args: as for `sign_head`; `leaves` in the order of their entries, at least one.
 
@@ -105,11 +105,40 @@ def seal(
     """
     root, paths = grow([leaf.hash for leaf in leaves])
     head = sign_head(seed, before, shard=shard, root=root, size=len(leaves), at=at)
-    shown = head.model_dump(by_alias=True)  # one object in all of them: not to be changed
-    return head, [
-        {"salt": leaf.salt, "untold": leaf.untold, "position": position, "path": path, "head": shown}
+    return head, _proofs(head, leaves, paths)
+
+
+def proofs_again(head: Head, leaves: Sequence[Leaf]) -> list[bytes]:
+    """The proofs that `seal` gave with this head, to the byte.
+
+    Raises:
+        ProofError: `root`: these are not the leaves that it seals.
+    """
+    root, paths = grow([leaf.hash for leaf in leaves])
+    if spell(root) != head.root:
+        raise ProofError("root", f"The leaves do not lead to the root of head {head.sequence} of shard {head.shard}.")
+    return _proofs(head, leaves, paths)
+
+
+def _proofs(head: Head, leaves: Sequence[Leaf], paths: Sequence[tuple[str, ...]]) -> list[bytes]:
+    shown = orjson.Fragment(orjson.dumps(head.model_dump(by_alias=True)))  # written once for all of them
+    return [
+        orjson.dumps({"salt": leaf.salt, "untold": leaf.untold, "position": position, "path": path, "head": shown})
         for position, (leaf, path) in enumerate(zip(leaves, paths, strict=True))
     ]
+
+
+def place_for_proof(told: bytes, receipt: bytes) -> int:
+    """Where in a record its proof goes: the end of its receipt, which is one of a kind by its decision's id.
+
+    Args: both in canonical JSON.
+    """
+    return told.index(receipt) + len(receipt) - 1
+
+
+def with_proof(told: bytes, place: int, proof: bytes) -> bytes:
+    """The record that leaves: what was told, with its proof in its receipt."""
+    return b"".join((told[:place], b',"proof":', proof, told[place:]))
 
 
 def check_record(record: Mapping[str, Any], public_keys: Mapping[str, bytes]) -> Head:

@@ -22,8 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from consent.events import head_event
 from consent.repository import ledger, queue, shards
-from consent.repository.queue import Doubt
 from consent.service.disclosing import Cycle, Leaving, decide_cycle, finish_cycle
+from consent.service.doubts import Doubt, doubts
 from consent.service.ledger import Sealer
 from contracts.heads import Head, key_id, public_key_of
 from contracts.merkle import read
@@ -319,7 +319,7 @@ class Discloser:
                     await asyncio.wait_for(self._producer.stop(), 2)
                 await asyncio.sleep(1)
         async with self._db.begin():
-            self._doubts = await queue.doubts(self._db, self._settings.shard, self._settings.shards)
+            self._doubts = await doubts(self._db, self._settings.shard, self._settings.shards)
             self._head = await ledger.last_head(self._db, self._settings.shard)
             unsent = await ledger.unsent_heads(self._db, self._settings.shard, self._settings.shards)
             self._unsent = [head for head in unsent if head not in self._heads_sent]

@@ -26,7 +26,17 @@ from contracts.heads import (
     sign_head,
 )
 from contracts.merkle import ProofError, canonical, climb, grow, leaf_hash, paths_of, read, root_of, spell
-from contracts.proof import Leaf, Proof, check_record, leaf_of, seal, told_of
+from contracts.proof import (
+    Leaf,
+    Proof,
+    check_record,
+    leaf_of,
+    place_for_proof,
+    proofs_again,
+    seal,
+    told_of,
+    with_proof,
+)
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 SEED = bytes(range(32))
@@ -379,15 +389,16 @@ def record(number: int = 0) -> dict[str, Any]:
 
 
 EXPLANATION = {"permitted": ["identity"], "withheld": [{"category": "health", "rule": "no-agreement"}]}
+EXPLAINED = canonical(EXPLANATION)
 
 
 def sealed(size: int = 7, before: Head | None = None) -> list[dict[str, Any]]:
     """Records as their recipients read them."""
     records = [record(number) for number in range(size)]
-    leaves = [leaf_of(bytes([n]) * 16, told_of(r), EXPLANATION) for n, r in enumerate(records)]
+    leaves = [leaf_of(bytes([n]) * 16, canonical(told_of(r)), EXPLAINED) for n, r in enumerate(records)]
     _, proofs = seal(SEED, before, leaves, shard=4, at=AT)
     for r, proof in zip(records, proofs, strict=True):
-        r["data"]["receipt"]["proof"] = proof
+        r["data"]["receipt"]["proof"] = orjson.loads(proof)
     return [json.loads(orjson.dumps(r)) for r in records]
 
 
@@ -404,26 +415,26 @@ def test_the_leaf_is_what_its_definition_says() -> None:
     untold = sha256(b"\x02" + both[16:] + canonical(EXPLANATION)).digest()
     told = sha256(canonical(record())).digest()
     leaf = sha256(b"\x00" + both[:16] + told + untold).digest()
-    assert leaf_of(salt, record(), EXPLANATION) == Leaf(leaf, spell(both[:16]), spell(untold))
+    assert leaf_of(salt, canonical(record()), EXPLAINED) == Leaf(leaf, spell(both[:16]), spell(untold))
 
 
 def test_the_recipient_does_not_get_what_it_would_need_to_guess_the_untold() -> None:
     salt = b"s" * 16
-    leaf = leaf_of(salt, record(), EXPLANATION)
+    leaf = leaf_of(salt, canonical(record()), EXPLAINED)
     given_away = read(leaf.salt)
     assert len(given_away) == 16
     assert given_away != salt
     guesses = [salt_for + canonical(EXPLANATION) for salt_for in (b"", given_away, sha256(given_away).digest()[16:])]
     assert read(leaf.untold) not in [sha256(prefix + guess).digest() for guess in guesses for prefix in (b"", b"\x02")]
-    other = leaf_of(b"t" * 16, record(), EXPLANATION)
+    other = leaf_of(b"t" * 16, canonical(record()), EXPLAINED)
     assert not set(leaf) & set(other)
 
 
 def test_a_refusal_has_a_leaf_and_a_salt_has_one_length() -> None:
-    assert len(leaf_of(bytes(16), None, EXPLANATION).hash) == 32
+    assert len(leaf_of(bytes(16), b"null", EXPLAINED).hash) == 32
     for length in (0, 15, 17):
         with pytest.raises(ValueError, match="16 bytes"):
-            leaf_of(bytes(length), None, EXPLANATION)
+            leaf_of(bytes(length), b"null", EXPLAINED)
 
 
 def test_told_is_all_but_the_proof_and_the_trace_and_leaves_the_record_as_it_is() -> None:
@@ -536,3 +547,26 @@ def test_what_is_malformed_is_named_by_its_place_and_not_quoted() -> None:
 def test_the_proof_on_the_wire_is_its_model() -> None:
     wire = RECORD["data"]["receipt"]["proof"]
     assert json.loads(Proof.model_validate(wire).model_dump_json(by_alias=True)) == wire
+
+
+def test_a_record_with_its_proof_put_in_as_bytes_is_the_same_record() -> None:
+    told = record(3)
+    receipt = told["data"]["receipt"]
+    written = canonical(told)
+    _, proofs = seal(SEED, None, [leaf_of(bytes(16), written, EXPLAINED)], shard=4, at=AT)
+    whole = orjson.loads(with_proof(written, place_for_proof(written, canonical(receipt)), proofs[0]))
+    receipt["proof"] = orjson.loads(proofs[0])
+    assert whole == told
+    check_record(whole, KEYS)
+
+
+def test_proofs_are_made_again_to_the_byte_and_not_of_other_leaves() -> None:
+    leaves = [leaf_of(bytes([n]) * 16, canonical(record(n)), EXPLAINED) for n in range(5)]
+    head, proofs = seal(SEED, None, leaves, shard=4, at=AT)
+    kept = Head.model_validate_json(head.model_dump_json(by_alias=True))
+    bare = [Leaf(leaf.hash, "", "") for leaf in leaves]
+    bare[2] = leaves[2]
+    assert proofs_again(kept, bare)[2] == proofs[2]
+    with pytest.raises(ProofError) as caught:
+        proofs_again(kept, [*bare[:4], bare[0]])
+    assert caught.value.kind == "root"

@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -17,9 +17,11 @@ from sqlalchemy import text
 
 from consent.repository.sql import Executor, arrays
 from contracts.heads import Head
-from contracts.proof import SALT_BYTES, Leaf
+from contracts.merkle import write
+from contracts.proof import SALT_BYTES, Leaf, leaf_of
 
 _NONCE_BYTES = 12
+NOTHING_TOLD = b"null"
 
 OPEN_KEY = bytes(32)
 """Not secret: for the entry that says that a client was erased. It names nobody, and has to be readable without the
@@ -27,7 +29,7 @@ client's key, or nothing could lead to its leaf.
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """One line of the ledger before it is written."""
 
@@ -45,11 +47,17 @@ class Entry:
     sources: Sequence[str]
     explanation: dict[str, Any]
     """All that there is to say, as plain JSON (`contracts.merkle.canonical`)."""
-    told: dict[str, Any] | None = None
-    """The event that left or was answered, without its proof, as plain JSON."""
-    proved: bool = False
-    """Whether what left carries its proof: what goes to a partner does, our own services need none."""
+    told: bytes = NOTHING_TOLD
+    """The event that left or was answered, in canonical JSON, without its proof: that follows from its place."""
     queue_id: int | None = None
+
+
+class Written(NamedTuple):
+    """An entry as it is stored, but for its place: bytes only, for there are many of them in a batch."""
+
+    columns: tuple[Any, ...]
+    leaf: Leaf
+    body: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +65,45 @@ class Opened:
     """The body of an entry."""
 
     salt: bytes
-    explanation: dict[str, Any]
-    record: bytes | None
-    """What left, byte for byte."""
+    written: bytes
+    """Its explanation in canonical JSON."""
+    told: bytes
+    """What left without its proof, byte for byte; `NOTHING_TOLD`."""
+
+    @property
+    def explanation(self) -> dict[str, Any]:
+        """Raises ValueError: somebody put something else there."""
+        explanation = orjson.loads(self.written)
+        if not isinstance(explanation, dict):
+            raise ValueError("no explanation")
+        return explanation
+
+    @property
+    def leaf(self) -> Leaf:
+        """The leaf that it leads to."""
+        return leaf_of(self.salt, self.told, self.written)
 
 
-def encrypt(key: bytes, decision: UUID, salt: bytes, explanation: dict[str, Any], record: bytes | None) -> bytes:
-    """A body as it is stored: AES-256-GCM under the client's key, bound to the entry's decision."""
-    told = orjson.dumps(explanation)
-    nonce = os.urandom(_NONCE_BYTES)
-    plain = b"".join((salt, len(told).to_bytes(4, "big"), told, record or b""))
-    return nonce + AESGCM(key).encrypt(nonce, plain, decision.bytes)
+def write_down(entry: Entry) -> Written:
+    """Hash an entry, and encrypt its body with AES-256-GCM under the client's key, bound to its decision."""
+    drawn, written = os.urandom(SALT_BYTES + _NONCE_BYTES), write(entry.explanation)
+    salt, nonce = drawn[:SALT_BYTES], drawn[SALT_BYTES:]
+    body = None
+    if entry.key is not None:
+        plain = b"".join((salt, len(written).to_bytes(4, "big"), written, entry.told))
+        body = nonce + AESGCM(entry.key).encrypt(nonce, plain, entry.decision.bytes)
+    columns = (
+        entry.kind,
+        entry.decision,
+        entry.queue_id,
+        entry.client_id,
+        entry.recipient,
+        entry.purpose,
+        entry.type,
+        entry.decided_at,
+        " ".join(entry.sources),
+    )
+    return Written(columns, leaf_of(salt, entry.told, written), body)
 
 
 def key_of(row: Any) -> bytes | None:
@@ -78,7 +114,7 @@ def key_of(row: Any) -> bytes | None:
 
 
 def decrypt(key: bytes, decision: UUID, body: bytes) -> Opened:
-    """What `encrypt` stored.
+    """The body that `write_down` made.
 
     Raises:
         InvalidTag: it was changed, or is another entry's.
@@ -86,7 +122,7 @@ def decrypt(key: bytes, decision: UUID, body: bytes) -> Opened:
     plain = AESGCM(key).decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], decision.bytes)
     start = SALT_BYTES + 4
     end = start + int.from_bytes(plain[SALT_BYTES:start], "big")
-    return Opened(plain[:SALT_BYTES], orjson.loads(plain[start:end]), plain[end:] or None)
+    return Opened(plain[:SALT_BYTES], plain[start:end], plain[end:])
 
 
 _ENTER = text(
@@ -101,37 +137,14 @@ _ENTER = text(
 )
 
 
-async def enter(
-    db: Executor,
-    entries: Sequence[Entry],
-    leaves: Sequence[Leaf],
-    bodies: Sequence[bytes | None],
-    head: Head | None = None,
-    first: int = 0,
-) -> None:
+async def enter(db: Executor, entries: Sequence[Written], head: Head | None = None, first: int = 0) -> None:
     """Append to the ledger, in order; with the `head` that seals them, from its place `first` on."""
     if not entries:
         return
-    rows = [
-        (
-            e.kind,
-            e.decision,
-            e.queue_id,
-            e.client_id,
-            e.recipient,
-            e.purpose,
-            e.type,
-            e.decided_at,
-            " ".join(e.sources),
-            leaf.hash,
-            body,
-        )
-        for e, leaf, body in zip(entries, leaves, bodies, strict=True)
-    ]
     await arrays(
         db,
         _ENTER,
-        rows,
+        [(*columns, leaf.hash, body) for columns, leaf, body in entries],
         shard=head.shard if head else None,
         sequence=head.sequence if head else None,
         first=first if head else None,
@@ -184,6 +197,19 @@ async def add_head(db: Executor, head: Head) -> None:
         text("INSERT INTO head (shard, sequence, head) VALUES (:shard, :sequence, CAST(:head AS jsonb))"),
         {"shard": head.shard, "sequence": head.sequence, "head": head.model_dump_json(by_alias=True)},
     )
+
+
+async def batch(db: Executor, shard: int, sequence: int) -> tuple[Head, list[bytes]]:
+    """The head of a sealed batch and its leaves, by their places."""
+    head = await db.scalar(
+        text("SELECT head::text FROM head WHERE shard = :shard AND sequence = :sequence"),
+        {"shard": shard, "sequence": sequence},
+    )
+    rows = await db.execute(
+        text("SELECT leaf FROM ledger WHERE shard = :shard AND sequence = :sequence ORDER BY position"),
+        {"shard": shard, "sequence": sequence},
+    )
+    return Head.model_validate_json(head), [row.leaf for row in rows]
 
 
 async def last_head(db: Executor, shard: int) -> Head | None:

@@ -6,10 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from cryptography.exceptions import InvalidTag
 from sqlalchemy import text
 
-from consent.repository import ledger
 from consent.repository.sql import Executor, arrays, insert_of
 
 RETRACTION, NOTICE, RECORD = 0, 1, 2
@@ -77,16 +75,6 @@ async def add(db: Executor, rows: Sequence[QueueRow]) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """A row that was decided but not known to be sent: what the ledger says would have left."""
-
-    decision: UUID
-    explanation: dict[str, Any] | None
-    """None when the ledger's entry cannot be opened: anything may have left."""
-    record: bytes = b""
-
-
 _OURS = "keyed_by % :shards = :shard AND set_aside IS NULL AND due_at <= clock_timestamp()"
 
 
@@ -132,29 +120,23 @@ async def claim(
     return [*first, *(await db.execute(_CLAIM_RECORDS, {**bound, "n": limit})).all()]
 
 
-async def doubts(db: Executor, shard: int, shards: int) -> dict[int, Doubt]:
-    """Rows whose cycle was cut between deciding and knowing that they were sent, by queue id.
+def is_partners(topic: str) -> bool:
+    """Whether a partner reads this topic, and not one of our own services."""
+    return topic.startswith("partner.")
 
-    One whose client was erased meanwhile is not among them: nobody knows any more what would have left.
-    """
+
+async def in_doubt(db: Executor, shard: int, shards: int) -> Sequence[Any]:
+    """Rows whose cycle was cut between deciding and knowing that they were sent, with their entries of the ledger."""
     result = await db.execute(
         text(
-            "SELECT q.id, l.decision, l.body, k.key FROM queue q"
+            "SELECT q.id, q.topic, l.decision, l.body, l.shard, l.sequence, l.position, k.key FROM queue q"
             " JOIN ledger l ON l.queue_id = q.id AND l.kind = 'disclosure' JOIN client k ON k.id = l.client_id"
             " WHERE q.keyed_by % :shards = :shard AND k.key IS NOT NULL AND NOT EXISTS"
             " (SELECT 1 FROM ledger c WHERE c.queue_id = q.id AND c.kind = 'cancelled' AND c.decision = l.decision)"
         ),
         {"shard": shard, "shards": shards},
     )
-    found = {}
-    for row in result:
-        try:
-            opened = ledger.decrypt(row.key, row.decision, row.body)
-        except (InvalidTag, ValueError, TypeError):  # changed, cut short, gone: it must not stop the shard
-            found[row.id] = Doubt(row.decision, None)
-        else:
-            found[row.id] = Doubt(row.decision, opened.explanation, opened.record or b"")
-    return found
+    return result.all()
 
 
 async def remove(db: Executor, ids: Collection[int]) -> None:

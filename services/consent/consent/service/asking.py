@@ -19,6 +19,7 @@ from consent.service.ledger import enter
 from consent.service.register import Register
 from consent.service.sections import cut, spent_convictions
 from consent.service.telling import as_told, asked, explain, receipt
+from contracts.merkle import write
 from contracts.vocabulary import AgencyKind, Category, Purpose
 from servicekit.db import TryAgain, wake_after_commit
 from servicekit.problems import Problem
@@ -240,7 +241,7 @@ def _entry(
         **answer.grounds,
         **asked(question),
     }
-    named = recipient, purpose, kind, question.at, list(sources), explanation, answer.told
+    named = recipient, purpose, kind, question.at, list(sources), explanation, write(answer.told)
     return Entry(kind, answer.decision, client.id, client.key, *named)
 
 

@@ -4,12 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from cryptography.exceptions import InvalidTag
 
 from consent.repository import ledger
-from contracts.merkle import ProofError
-from contracts.proof import leaf_of, told_of
 
 _COLUMNS = {"kind": "kind", "decision": "decision", "recipient": "recipient", "purpose": "purpose", "type": "type"}
 
@@ -23,7 +20,7 @@ class Content:
     leaf: bytes | None
     """The leaf that the body leads to; None where it cannot be read."""
     agrees: bool
-    """Whether the row says of the entry what its body says, its place included where the record carries its proof."""
+    """Whether the row says of the entry what its body says. Its place it cannot: the head's root tells that."""
 
 
 def look_into(row: Any) -> Content:
@@ -33,30 +30,16 @@ def look_into(row: Any) -> Content:
         return Content(erased=True, leaf=None, agrees=True)
     try:
         opened = ledger.decrypt(key, row.decision, row.body)
-        record = None if opened.record is None else orjson.loads(opened.record)
-        leaf = leaf_of(opened.salt, None if record is None else told_of(record), opened.explanation).hash
-    except (InvalidTag, ProofError, ValueError, TypeError, AttributeError):  # whatever bytes somebody put there
+        return Content(False, opened.leaf.hash, _agrees(row, opened.explanation))
+    except (InvalidTag, LookupError, ValueError, TypeError, AttributeError):  # whatever bytes somebody put there
         return Content(erased=False, leaf=None, agrees=False)
-    return Content(False, leaf, _agrees(row, opened.explanation, record))
 
 
-def _agrees(row: Any, explanation: Mapping[str, Any], record: Any) -> bool:
+def _agrees(row: Any, explanation: Mapping[str, Any]) -> bool:
     told = {name: str(value) for name in _COLUMNS if (value := explanation.get(name)) is not None}
     if told != {name: str(getattr(row, column)) for name, column in _COLUMNS.items() if name in told}:
         return False
     if row.decided_at.isoformat() != explanation.get("decidedAt"):
         return False
     items = [*explanation.get("permitted", ()), *explanation.get("withheld", ())]
-    if "permitted" in explanation and {item["source"] for item in items} != set(row.sources):
-        return False
-    proof = _proof(record)
-    if proof is None:
-        return True
-    head = proof["head"]
-    return (proof["position"], head["sequence"], head["shard"]) == (row.position, row.sequence, row.shard)
-
-
-def _proof(record: Any) -> Any:
-    for name in ("data", "receipt", "proof"):
-        record = record.get(name) if isinstance(record, dict) else None
-    return record
+    return "permitted" not in explanation or {item["source"] for item in items} == set(row.sources)

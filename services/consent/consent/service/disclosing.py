@@ -14,17 +14,19 @@ import orjson
 from consent.domain import ClientFacts, Decision, Item, Question, decide
 from consent.events import SOURCE
 from consent.repository import clients, ledger, queue, sharing
-from consent.repository.ledger import Entry
-from consent.repository.queue import Doubt
+from consent.repository.ledger import NOTHING_TOLD, Entry, Written, write_down
 from consent.repository.sharing import Known
 from consent.repository.sql import Executor
 from consent.service import register
 from consent.service.desk import CHANGED, SNAPSHOT, Retraction, request_settled, retraction_row, withdrawal_done
+from consent.service.doubts import Doubt
 from consent.service.ledger import Sealer
 from consent.service.register import Register
 from consent.service.sections import cut, spent_convictions
 from consent.service.telling import asked, explain, receipt, withheld
 from contracts.heads import Head
+from contracts.merkle import write
+from contracts.proof import place_for_proof, with_proof
 from contracts.vocabulary import Category, Purpose
 from servicekit.envelope import event
 
@@ -42,10 +44,10 @@ UNREADABLE = (AttributeError, LookupError, TypeError, ValueError)
 
 @dataclass(slots=True)
 class Leaving:
-    """A queue row and the bytes that leave for it; those of a new record are there when its batch is sealed."""
+    """A queue row and the bytes that leave for it."""
 
     row: Any
-    value: bytes = b""
+    value: bytes
 
 
 @dataclass(slots=True)
@@ -65,7 +67,9 @@ class Cycle:
     """Rows of which nobody can read what may have left: decided in a later cycle, behind a retraction of everything."""
     head: Head | None = None
     """What seals the entries of this cycle, and those that others left."""
-    sealing: list[tuple[Entry, Leaving | None]] = field(default_factory=list)
+    entries: list[Written] = field(default_factory=list)
+    unproved: list[tuple[Leaving, int, int]] = field(default_factory=list)
+    """What waits for a proof: where in its bytes that goes, and which of the entries it is of."""
 
 
 async def decide_cycle(
@@ -98,7 +102,7 @@ async def decide_cycle(
             continue
         doubt, client = doubts.get(row.id), known.get(row.client_id, UNKNOWN)
         if doubt and doubt.explanation is None:
-            cycle.sealing.append((_entry("cancelled", doubt.decision, row, client, now, NOTHING, None), None))
+            cycle.entries.append(_entry("cancelled", doubt.decision, row, client, now, NOTHING))
             _retract_doubt(row, None, client.facts.version, now, cycle.changes)
             cycle.taken_back.append(row.id)
             waiting.add((row.topic, row.reference))
@@ -116,10 +120,9 @@ async def decide_cycle(
                 _retract_doubt(row, doubt.explanation, client.facts.version, now, cycle.changes)
             if row.requester:
                 cycle.changes.queue.append(_settled(row, "denied", Decision(), now))
-    cycle.head, sealed = await sealer.seal(db, before, [entry for entry, _ in cycle.sealing], now)
-    for (_, leaving), value in zip(cycle.sealing, sealed, strict=True):
-        if leaving is not None:
-            leaving.value = value or b""
+    cycle.head, proofs = await sealer.seal(db, before, cycle.entries, now)
+    for leaving, place, entry in cycle.unproved:
+        leaving.value = with_proof(leaving.value, place, proofs[entry])
     await queue.remove(db, cycle.refused)
     await clients.write(db, cycle.changes)
     for id, reason in cycle.unsendable.items():
@@ -149,19 +152,22 @@ def _decide_row(
         cycle.leaving.append(Leaving(row, doubt.record))  # the same bytes with the same id go again
         return
     id, whole = uuid4(), grounds | asked(question, about)
-    told = _record(row, body, decision, client.facts.version, id, now) if decision.permits else None
-    if told is not None and len(orjson.dumps(told)) > MAX_RECORD - PROOF_ROOM:
-        raise ValueError("too large for the recipient's topic")
+    told = NOTHING_TOLD
+    if decision.permits:
+        why = receipt(decision, client.facts.version, row.purpose, id, now)
+        told = _record(row, body, decision, why, now)
     if doubt and before:
         cancelled = {name: value for name, value in before.items() if name in grounds}
-        cycle.sealing.append((_entry("cancelled", doubt.decision, row, client, now, cancelled, None), None))
-    if told is not None:
-        leaving = Leaving(row)
+        cycle.entries.append(_entry("cancelled", doubt.decision, row, client, now, cancelled))
+    if decision.permits:
+        leaving = Leaving(row, told)
         cycle.leaving.append(leaving)
-        cycle.sealing.append((_entry("disclosure", id, row, client, now, whole, told), leaving))
+        if queue.is_partners(row.topic):
+            cycle.unproved.append((leaving, place_for_proof(told, write(why)), len(cycle.entries)))
+        cycle.entries.append(_entry("disclosure", id, row, client, now, whole, told))
         return
     cycle.refused.append(row.id)
-    cycle.sealing.append((_entry("refusal", id, row, client, now, whole, None), None))
+    cycle.entries.append(_entry("refusal", id, row, client, now, whole))
     if before:
         _retract_doubt(row, before, client.facts.version, now, cycle.changes)
     if row.requester:
@@ -240,19 +246,20 @@ def _question(row: Any, body: dict[str, Any], registered: Register, now: datetim
     return question, frozenset(about)
 
 
-def _record(
-    row: Any, body: dict[str, Any], decision: Decision, version: int, id: UUID, now: datetime
-) -> dict[str, Any]:
-    """The event as it leaves, but for its proof, in plain JSON: to the letter what a recipient will recompute."""
-    data: dict[str, Any] = {
-        "purpose": row.purpose,
-        "sections": cut(body["sections"], decision),
-        "receipt": receipt(decision, version, row.purpose, id, now),
-    }
+def _record(row: Any, body: dict[str, Any], decision: Decision, why: dict[str, Any], now: datetime) -> bytes:
+    """The event as it leaves, but for its proof, in canonical JSON: to the letter what a recipient will recompute.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    data: dict[str, Any] = {"purpose": row.purpose, "sections": cut(body["sections"], decision), "receipt": why}
     for name in ("message", "provider"):
         if name in body:
             data[name] = body[name]
-    return event(row.type, SOURCE, data, subject=str(row.reference), time=now.isoformat())
+    told = write(event(row.type, SOURCE, data, subject=str(row.reference), time=now.isoformat()))
+    if len(told) > MAX_RECORD - PROOF_ROOM:
+        raise ValueError("too large for the recipient's topic")
+    return told
 
 
 def _entry(
@@ -262,8 +269,8 @@ def _entry(
     client: Known,
     now: datetime,
     grounds: dict[str, Any],
-    told: dict[str, Any] | None,
-) -> Entry:
+    told: bytes = NOTHING_TOLD,
+) -> Written:
     explanation = {
         "kind": kind,
         "decision": str(id),
@@ -275,9 +282,8 @@ def _entry(
         **grounds,
     }
     sources = sorted({x["source"] for x in (*grounds["permitted"], *grounds["withheld"])})
-    proved = row.topic.startswith("partner.")
-    named = row.recipient, row.purpose, row.type, now, sources, explanation, told
-    return Entry(kind, id, client.id, client.key, *named, proved=proved, queue_id=row.id)
+    named = row.recipient, row.purpose, row.type, now, sources, explanation, told, row.id
+    return write_down(Entry(kind, id, client.id, client.key, *named))
 
 
 def _settled(row: Any, outcome: str, decision: Decision, now: datetime) -> queue.QueueRow:
