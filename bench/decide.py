@@ -13,17 +13,15 @@ Then the store: loading one client's facts and deciding, with 100 and with 100,0
 import argparse
 import asyncio
 import gc
-import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
+from bench.figures import Figures, say
 from bench.peers.casbin import Casbin
 from bench.peers.cases import Case, Ours, Peer, Verdict, make
 from bench.peers.cedar import Cedar
 from bench.peers.rego import Interpreter, Machine
-from bench.pipeline import machine, say
+from bench.pipeline import machine
 from bench.store import compare
 from consent.domain import Policy
 from throughgate.native.process import NativeError
@@ -33,34 +31,6 @@ POLICIES = 8
 """Different sets of agreements of each size."""
 LONG_ENOUGH = 0.05
 """Seconds that one measurement of one engine takes at least."""
-
-
-@dataclass(slots=True)
-class Figures:
-    """What was measured: by name a unit and one value a round."""
-
-    found: dict[str, tuple[str, list[float]]] = field(default_factory=dict)
-
-    def add(self, name: str, value: float, unit: str) -> None:
-        """Add one round's value."""
-        self.found.setdefault(name, (unit, []))[1].append(value)
-
-    def values(self, name: str) -> list[float]:
-        """The values so far."""
-        return self.found[name][1]
-
-    def median(self, name: str) -> float:
-        """The middle of the values so far."""
-        return statistics.median(self.values(name))
-
-    def print(self) -> None:
-        """One line a figure."""
-        for name, (unit, values) in self.found.items():
-            shown = [
-                f"{value:.2f}" if unit == "ratio" else f"{value:.1f}"
-                for value in (statistics.median(values), min(values), max(values))
-            ]
-            print(f"figure {name} {shown[0]} {unit} min={shown[1]} max={shown[2]}")
 
 
 class Race:
@@ -199,7 +169,6 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit("Stopped.") from None
     say(f"Done in {time.monotonic() - begun:.0f} s on {machine()}.")
-    sys.stderr.flush()
     figures.print()
 
 

@@ -18,7 +18,8 @@ from contextlib import ExitStack, suppress
 
 import asyncpg
 
-from bench.pipeline import CHARITY, DISCLOSER, PRISON, Clients, Figures, Reader, Side, machine, prepare, say
+from bench.figures import Figures, say
+from bench.pipeline import CHARITY, DISCLOSER, PRISON, Clients, Reader, Side, machine, prepare
 from throughgate.native.kafka import Kafka
 from throughgate.native.postgres import Postgres
 from throughgate.native.process import NativeError, free_port
@@ -165,8 +166,7 @@ def main() -> None:
     except NativeError as error:
         raise SystemExit(str(error)) from None
     say(f"Done on {machine()}.")
-    for name, value, unit, least, greatest in figures.rows():
-        print(f"figure {name} {value} {unit} min={least} max={greatest}")
+    figures.print()
 
 
 if __name__ == "__main__":

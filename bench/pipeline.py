@@ -36,6 +36,7 @@ import psutil
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
+from bench.figures import Figures, say
 from throughgate.native.kafka import KAFKA_VERSION, Kafka
 from throughgate.native.postgres import Postgres
 from throughgate.native.process import NativeError, Process
@@ -49,40 +50,6 @@ SHARED = ["identity", "custody-and-release", "needs.accommodation", "equality"]
 """What the agreement covers: not the risk that the prison records too, so every record is cut."""
 PATIENCE = 120.0
 """Seconds without any record after which a run is given up."""
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
-
-
-class Figures:
-    """What was measured: by name a unit and one value a run."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, tuple[str, list[float]]] = {}
-
-    def add(self, name: str, value: float, unit: str) -> None:
-        """Add one run's value."""
-        self._found.setdefault(name, (unit, []))[1].append(value)
-
-    def median(self, name: str) -> float:
-        """The middle of the values so far."""
-        return statistics.median(self._found[name][1])
-
-    def rows(self) -> Iterator[tuple[str, str, str, str, str]]:
-        """Name, median, unit, least, greatest."""
-        for name, (unit, values) in self._found.items():
-            shown = (_number(v, unit) for v in (statistics.median(values), min(values), max(values)))
-            median, least, greatest = shown
-            yield name, median, unit, least, greatest
-
-
-def _number(value: float, unit: str) -> str:
-    return f"{value:.2f}" if unit in ("ratio", "s") else f"{value:.1f}" if unit == "ms" else f"{value:.0f}"
-
-
-def say(text: str) -> None:
-    """A line of progress, beside the figures."""
-    print(text, file=sys.stderr, flush=True)
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -705,8 +672,7 @@ def main() -> None:
     say(f"Done in {time.monotonic() - begun:.0f} s on {machine()}.")
     if profiled:
         print(profiled)
-    for name, value, unit, least, greatest in figures.rows():
-        print(f"figure {name} {value} {unit} min={least} max={greatest}")
+    figures.print()
     if options.write:
         write_page(figures)
 

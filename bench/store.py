@@ -19,8 +19,8 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from bench.figures import say
 from bench.peers.cases import AGENCIES, NOW, Case, ask, make
-from bench.pipeline import say
 from consent.domain import Item, Policy, Question, decide
 from consent.repository import clients, parties, sharing
 from consent.repository.sharing import Said

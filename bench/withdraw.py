@@ -25,7 +25,8 @@ import httpx
 import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from bench.pipeline import PRISON, SHARED, Figures, Reader, machine, say
+from bench.figures import Figures, say
+from bench.pipeline import PRISON, SHARED, Reader, machine
 from throughgate.native.kafka import Kafka
 from throughgate.native.postgres import Postgres
 from throughgate.native.process import NativeError
@@ -275,8 +276,7 @@ def main() -> None:
     except NativeError as error:
         raise SystemExit(str(error)) from None
     say(f"Done on {machine()}.")
-    for name, value, unit, least, greatest in figures.rows():
-        print(f"figure {name} {value} {unit} min={least} max={greatest}")
+    figures.print()
     if figures.median("disclosed_after_ack"):
         raise SystemExit(1)
 

@@ -166,7 +166,8 @@ def _case(rng: random.Random, policy: Policy, size: int) -> Case:
     purpose = rng.choice(sorted(agreement.terms))
     sources = rng.sample(sorted(agreement.sources), 3) + _some(rng, list(AGENCIES), 1, 1)
     items = {Item(rng.choice(sources), category) for category in _some(rng, CATEGORIES, 8, 17)}
-    question = Question(recipient, purpose, tuple(sorted(items, key=lambda i: (i.source, i.category))), NOW)
+    asked = tuple(sorted(items, key=lambda i: (i.source, i.category)))
+    question = Question(recipient, purpose, asked, NOW, spent=dict.fromkeys(AGENCIES))  # the peers know no convictions
     return Case(question, ClientFacts(tuple(_history(rng, question, size))))
 
 

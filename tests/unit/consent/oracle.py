@@ -122,6 +122,8 @@ def _denies(world: World, item: Item) -> Iterator[tuple[str, bool]]:
     london = question.at + timedelta(hours=1)  # the worlds are all in summer
     spent = item.category == Category.OFFENCE and day is not None and london.date() >= day
     yield "spent-conviction", spent and to.kind not in POWERFUL
+    told = item.source in question.spent
+    yield "spent-unknown", item.category == Category.OFFENCE and not told and to.kind not in POWERFUL
 
 
 def _restrictions(world: World) -> list[Restricted]:

@@ -156,6 +156,7 @@ def stricter(world: World, draw: Callable[..., Any]) -> Iterator[World]:
     yield replace(world, question=replace(question, recipient=replace(question.recipient, area=None)))
     yield replace(world, question=replace(question, service=None))
     yield replace(world, question=replace(question, spent=dict.fromkeys(made.SOURCES, made.SPENT[0])))
+    yield replace(world, question=replace(question, spent={}))
 
 
 @settings(max_examples=400, deadline=None)

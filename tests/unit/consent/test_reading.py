@@ -262,13 +262,13 @@ def test_an_nhs_number_is_found_when_it_was_sent_as_a_number() -> None:
     ],
 )
 def test_a_number_is_found_in_an_odd_place(raw: bytes) -> None:
-    assert identifiers_in(raw, AGENCY) == {("NOMS", "", NUMBER)}
+    assert set(identifiers_in(raw, AGENCY)) == {("NOMS", "", NUMBER)}
 
 
 @pytest.mark.parametrize("text", ["XA1234BC", "A1234BCX", "A1234B", "0A1234BC", "a1234bc"])
 def test_a_part_of_a_longer_word_is_no_number(text: str) -> None:
-    assert identifiers_in(json.dumps({"note": text}).encode(), AGENCY) == set()
-    assert identifiers_in(f'{{"note": "{text}'.encode(), AGENCY) == set()
+    assert set(identifiers_in(json.dumps({"note": text}).encode(), AGENCY)) == set()
+    assert set(identifiers_in(f'{{"note": "{text}'.encode(), AGENCY)) == set()
 
 
 @settings(max_examples=300, deadline=None)

@@ -80,6 +80,7 @@ TEXT = {
         {"review": "2025-01-01T00:00:00Z"},
         {"ends": "2026-05-01T00:00:00Z"},
         {"terms": TEXT["terms"] * 2},  # type: ignore[operator]
+        {"terms": [TEXT["terms"][0] | {"basis": "public-protection-override"}]},  # type: ignore[index]
         {"enforces": ["a-stranger"]},
         {"sources": []},
         {"surprise": 1},

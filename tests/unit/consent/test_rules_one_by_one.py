@@ -59,7 +59,12 @@ AGREEMENT = Agreement(
     TIMES[0],
     TIMES[5],
 )
-FULL = World(Question(HOSTEL, Purpose.REFERRAL, (ITEM,), AT), ClientFacts((GRANT,)), Policy((AGREEMENT,), ALL_KINDS))
+NEVER_SPENT: dict[str, date | None] = {"prison": None}
+FULL = World(
+    Question(HOSTEL, Purpose.REFERRAL, (ITEM,), AT, spent=NEVER_SPENT),
+    ClientFacts((GRANT,)),
+    Policy((AGREEMENT,), ALL_KINDS),
+)
 
 NO = Withdrawn(0, "hostel", TIMES[2])
 STOP = Restricted(0, "prison", "r1", RestrictionKind.VICTIM_SAFETY, Scope())
@@ -246,6 +251,9 @@ WITHHELD: dict[str, tuple[str, World]] = {
         "spent-conviction",
         asked(history(OVERRIDE), items=(OFFENCE,), spent={"prison": date(2026, 6, 1)}),
     ),
+    "a conviction of which nothing is told": ("spent-unknown", asked(items=(OFFENCE,), spent={})),
+    "what another source told of its own": ("spent-unknown", asked(items=(OFFENCE,), spent={"police": None})),
+    "an override does not make up for it": ("spent-unknown", asked(history(OVERRIDE), items=(OFFENCE,), spent={})),
     "a council is told of no spent conviction": (
         "spent-conviction",
         asked(unsigned(MAPPA), items=(OFFENCE,), spent={"prison": date(2026, 6, 1)}),
@@ -599,7 +607,17 @@ PERMITTED: dict[str, tuple[Basis, World]] = {
     ),
     "the conviction that another source recorded is spent": (
         Basis.CONSENT,
-        asked(SPENT, spent={"police": date(2026, 6, 1)}),
+        asked(SPENT, spent={"prison": None, "police": date(2026, 6, 1)}),
+    ),
+    "it is never spent": (Basis.CONSENT, asked(SPENT, spent=NEVER_SPENT)),
+    "where nothing is told of a conviction, the rest leaves": (Basis.CONSENT, asked(spent={})),
+    "probation is told of a conviction of which nothing is told": (
+        Basis.OMA_S14,
+        asked(
+            agreed(world=SPENT, recipients=frozenset({"probation"}), terms=on(Basis.OMA_S14, *BOTH)),
+            recipient=PROBATION,
+            spent={},
+        ),
     ),
     "probation is told of a spent conviction": (
         Basis.OMA_S14,

@@ -161,7 +161,9 @@ questions = st.builds(
     at=usually(NOW, times, 2),
     service=st.sampled_from([None, "beds"]),
     practitioner=usually(None, st.sampled_from(["ann", "bo"]), 3),
-    spent=usually({}, st.dictionaries(st.sampled_from(SOURCES), st.sampled_from(SPENT)), 2),
+    spent=usually(
+        dict.fromkeys(SOURCES), st.dictionaries(st.sampled_from(SOURCES), st.sampled_from([*SPENT, None])), 2
+    ),
 )
 seldom = st.sampled_from([False] * 29 + [True])
 

@@ -54,6 +54,10 @@ class Agreement:
     suspended_from: datetime | None = None
 
 
+Versions = tuple[tuple[Agreement, Terms | None], ...]
+"""All versions of one agreement, newest first, each with what it lets one source tell one recipient for one purpose."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What does not belong to one client: all versions of all agreements, the kind of every party, the gateways."""
@@ -61,6 +65,31 @@ class Policy:
     agreements: Sequence[Agreement]
     kinds: Mapping[str, AgencyKind]
     gateways: Mapping[Basis, Gateway] = field(default_factory=lambda: GATEWAYS)
+    _agreed: dict[tuple[str, Purpose], Mapping[str, Sequence[Versions]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def agreed(self, recipient: str, purpose: Purpose) -> Mapping[str, Sequence[Versions]]:
+        """By source the agreements, in the order of their ids, of which a version lets it tell this recipient something
+        for this purpose. They are looked through once for each two; what is kept knows no client and no time.
+        """
+        found = self._agreed.get((recipient, purpose))
+        if found is None:
+            found = self._agreed[recipient, purpose] = self._look_through(recipient, purpose)
+        return found
+
+    def _look_through(self, recipient: str, purpose: Purpose) -> Mapping[str, Sequence[Versions]]:
+        by_id: dict[str, list[Agreement]] = {}
+        for a in sorted(self.agreements, key=lambda a: a.version, reverse=True):
+            by_id.setdefault(a.id, []).append(a)
+        found: dict[str, list[Versions]] = {}
+        for _, versions in sorted(by_id.items()):
+            telling = [a for a in versions if recipient in a.recipients and purpose in a.terms]
+            for source in {source for a in telling for source in a.sources}:
+                found.setdefault(source, []).append(
+                    tuple((a, a.terms[purpose] if a in telling and source in a.sources else None) for a in versions)
+                )
+        return found
 
 
 # --- what was said about sharing: an append-only history, one version each, per client -------------------------------
@@ -153,6 +182,8 @@ class GatewayInvoked:
     categories: frozenset[Category]
     starts: datetime
     ends: datetime
+    once: bool = False
+    """For one disclosure: its recipients get what is known when it begins, and no later change unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +199,8 @@ class OverrideAuthorised:
     starts: datetime
     ends: datetime
     review_by: datetime
+    once: bool = False
+    """As for a gateway."""
 
 
 @dataclass(frozen=True, slots=True)

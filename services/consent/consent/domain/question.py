@@ -29,8 +29,9 @@ class Question:
     """The one thing that the recipient offers which the record is about, where it is about one."""
     practitioner: str | None = None
     """Who will read it, by the recipient's own id, where the door shows it to one person; else None."""
-    spent: Mapping[str, date] = field(default_factory=dict)
-    """By source: from which day the conviction in its offence section is spent."""
+    spent: Mapping[str, date | None] = field(default_factory=dict)
+    """By source: from which day the conviction in its offence section is spent, None for one that never is. Of a source
+    that is not here it cannot be told."""
 
 
 class Refusal(NamedTuple):
@@ -67,8 +68,7 @@ class Obligation:
     """The recipient's own id of the person who must not see it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer, item by item, with everything that it rests on."""
 
     permits: tuple[Permit, ...] = ()
@@ -78,7 +78,7 @@ class Decision:
     @property
     def permitted(self) -> frozenset[Item]:
         """The items that may leave."""
-        return frozenset(p.item for p in self.permits)
+        return frozenset([p.item for p in self.permits])
 
     @property
     def consents(self) -> list[int]:

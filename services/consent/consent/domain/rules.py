@@ -1,9 +1,10 @@
 """`decide`: what may leave, for whom, why. It serves the discloser, the API, replay and the tests; there is no second.
 
-It reads like the table of docs/reference/rules.md: `forbidding` is its first part, `_lacks` and `_ways` are the second.
+It reads like docs/reference/rules.md: `_forbidding_all` and `forbidding` are its first part; `permitting` is the third,
+way by way, and gives the reason of the second where none leads to a permit.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
@@ -21,6 +22,7 @@ from consent.domain.facts import (
     Restricted,
     SharingFact,
     Terms,
+    Versions,
     Withdrawn,
 )
 from consent.domain.question import Decision, Item, Obligation, Permit, Question, Refusal
@@ -31,6 +33,8 @@ from contracts.vocabulary import SERVICE_PURPOSES, AgencyKind, Basis, Category, 
 LONDON = ZoneInfo("Europe/London")
 ALWAYS = (Obligation("no-onward-sharing"), Obligation("erase-on-retraction"))
 _ALL = frozenset(Category)
+_SERVICE, _OFFENCE, _CONSENT, _OVERRIDE = AgencyKind.SERVICE, Category.OFFENCE, Basis.CONSENT, Basis.OVERRIDE
+"""Named once: an enumeration is slow to give out its members, and these are asked for with every item."""
 
 
 def decide(question: Question, facts: ClientFacts, policy: Policy) -> Decision:
@@ -41,15 +45,18 @@ def decide(question: Question, facts: ClientFacts, policy: Policy) -> Decision:
     """
     if facts.parts:
         return _decide_linked(question, facts, policy)
+    rule = _forbidding_all(question, facts)
+    if rule is not None:
+        return Decision(refusals=tuple([Refusal(item, rule) for item in question.items]))
     case = _Case(question, facts, policy)
     permits: list[Permit] = []
     refusals: list[Refusal] = []
     for item in question.items:
         outcome = case.forbidding(item) or case.permitting(item)
-        if isinstance(outcome, Permit):
-            permits.append(outcome)
-        else:
+        if isinstance(outcome, str):
             refusals.append(Refusal(item, outcome))
+        else:
+            permits.append(outcome)
     return Decision(tuple(permits), tuple(refusals), case.obligations() if permits else ())
 
 
@@ -85,7 +92,7 @@ def _decide_linked(question: Question, facts: ClientFacts, policy: Policy) -> De
 
 def acts_for(recipient: Agency, purpose: Purpose) -> bool:
     """Whether a recipient may get anything for a purpose at all: each of our services acts for one."""
-    return recipient.kind is not AgencyKind.SERVICE or SERVICE_PURPOSES.get(recipient.id) is purpose
+    return recipient.kind is not _SERVICE or SERVICE_PURPOSES.get(recipient.id) is purpose
 
 
 def in_force(agreement: Agreement, at: datetime) -> str | None:
@@ -97,83 +104,95 @@ def in_force(agreement: Agreement, at: datetime) -> str | None:
     return None
 
 
+def _forbidding_all(question: Question, facts: ClientFacts) -> str | None:
+    """The rule that withholds every item: the first part of the table, as far as restrictions."""
+    if facts.held:
+        return "held"
+    if facts.conflicting:
+        return "conflicting-identity"
+    if not acts_for(question.recipient, question.purpose):
+        return "not-its-purpose"
+    return None
+
+
 class _Case:
-    """A question with those facts that bear on it: what is the same for every item is looked up once."""
+    """A question with those facts that bear on it: what is the same for several items is looked up once."""
 
     __slots__ = (
         "_agreed",
-        "_consents",
+        "_consents_read",
         "_excluded",
         "_gateways",
+        "_grants",
+        "_noes",
         "_overrides",
         "_policy",
         "_question",
         "_restricted",
+        "_told_by",
         "_unenforced",
-        "_whole",
     )
 
     def __init__(self, question: Question, facts: ClientFacts, policy: Policy) -> None:
         self._question, self._policy = question, policy
-        recipient, purpose, at = question.recipient, question.purpose, question.at
-        self._agreed = _agreed(policy.agreements, recipient.id, purpose, at)
-        self._restricted: set[Category] = set()
-        excluded: set[str] = set()
-        grants: list[Granted] = []
-        noes: list[Withdrawn] = []
+        recipient, purpose = question.recipient, question.purpose
+        id, of_its_kind, for_service = recipient.id, (recipient.kind, recipient.area), (recipient.id, question.service)
+        is_ours = recipient.kind is _SERVICE  # the means of its purpose, not somebody whom the client chooses
+        self._grants: list[Granted] = []
+        self._noes: list[Withdrawn] = []
         self._gateways: list[GatewayInvoked] = []
         self._overrides: list[OverrideAuthorised] = []
-        ended = {(e.what, e.asserted_by, e.id): e.version for e in facts.history if isinstance(e, Ended)}
-        for fact in facts.history:
-            if isinstance(fact, Granted):
-                if _names(fact, question):
-                    grants.append(fact)
-            elif isinstance(fact, Withdrawn):
-                if fact.scope.reaches(recipient.id, purpose):
-                    noes.append(fact)
-            elif isinstance(fact, Restricted):
-                lifted = ended.get(("restriction", fact.asserted_by, fact.id), 0) > fact.version
-                if not lifted and (fact.until is None or at < fact.until):
-                    excluded.update(p for agency, p in fact.practitioners if agency == recipient.id)
-                    if _restricts(fact, recipient.id, purpose):
-                        self._restricted |= _ALL if fact.scope.categories is None else fact.scope.categories
-            elif isinstance(fact, GatewayInvoked):  # its end ends it also when it came first
-                if ("gateway", fact.asserted_by, fact.id) not in ended and _invoked_for(fact, question):
+        restricted = False
+        for fact in facts.history:  # oldest first
+            if type(fact) is Granted:
+                if purpose in fact.purposes and (
+                    is_ours or id in fact.agencies or of_its_kind in fact.kinds or for_service in fact.services
+                ):
+                    self._grants.append(fact)
+            elif type(fact) is Withdrawn:
+                if fact.scope.reaches(id, purpose):
+                    self._noes.append(fact)
+            elif type(fact) is Restricted:
+                restricted = True
+            elif type(fact) is GatewayInvoked:
+                if _invoked_for(fact, question):
                     self._gateways.append(fact)
-            elif isinstance(fact, OverrideAuthorised) and (
-                ("override", fact.asserted_by, fact.id) not in ended
-                and _invoked_for(fact, question)
-                and policy.kinds.get(fact.asserted_by) in RESPONSIBLE
+            elif type(fact) is OverrideAuthorised and (
+                _invoked_for(fact, question) and policy.kinds.get(fact.asserted_by) in RESPONSIBLE
             ):
                 self._overrides.append(fact)
-        self._consents = _Consents(grants, noes, recipient.id, at)
-        self._excluded = sorted(excluded)
-        self._unenforced = bool(excluded) and not self._keeps_excluded_away()
-        self._whole = self._forbidding_all(facts)
+        if self._gateways or self._overrides:  # an end ends it also when it came first
+            ended = {(e.what, e.asserted_by, e.id) for e in facts.history if isinstance(e, Ended)}
+            self._gateways = [g for g in self._gateways if ("gateway", g.asserted_by, g.id) not in ended]
+            self._overrides = [o for o in self._overrides if ("override", o.asserted_by, o.id) not in ended]
+        self._restricted: set[Category] = set()
+        self._excluded: list[str] = []
+        self._unenforced = False
+        if restricted:
+            self._restrict(standing_restrictions(facts, question.at))
+        self._agreed = policy.agreed(id, purpose)
+        self._told_by: dict[str, _Telling] = {}
+        self._consents_read: dict[bool, _Consents] = {}
 
     # rules that deny, in the order of the table
 
-    def _forbidding_all(self, facts: ClientFacts) -> str | None:
-        """The rule that withholds every item, of those that come before restrictions."""
-        if facts.held:
-            return "held"
-        if facts.conflicting:
-            return "conflicting-identity"
-        if not acts_for(self._question.recipient, self._question.purpose):
-            return "not-its-purpose"
-        return None
-
     def forbidding(self, item: Item) -> str | None:
         """The rule that withholds this item whatever permits it, if one does."""
-        if self._whole is not None:
-            return self._whole
         if item.category in self._restricted:
             return "restricted"
         if self._unenforced:
             return "exclusion-not-enforced"
-        if item.category is Category.OFFENCE and self._is_spent(item.source):
-            return "spent-conviction"
-        return None
+        return self._spent(item.source) if item.category is _OFFENCE else None
+
+    def _restrict(self, restrictions: Iterable[Restricted]) -> None:
+        recipient, excluded = self._question.recipient.id, set[str]()
+        for restriction in restrictions:
+            excluded.update(p for agency, p in restriction.practitioners if agency == recipient)
+            if _restricts(restriction, recipient, self._question.purpose):
+                categories = restriction.scope.categories
+                self._restricted |= _ALL if categories is None else categories
+        self._excluded = sorted(excluded)
+        self._unenforced = bool(excluded) and not self._keeps_excluded_away()
 
     def _keeps_excluded_away(self) -> bool:
         recipient, practitioner, at = self._question.recipient.id, self._question.practitioner, self._question.at
@@ -182,83 +201,110 @@ class _Case:
         current = _current(self._policy.agreements, at)
         return any(recipient in agreement.enforces and in_force(agreement, at) is None for agreement in current)
 
-    def _is_spent(self, source: str) -> bool:
-        day = self._question.spent.get(source)
-        today = self._question.at.astimezone(LONDON).date()  # the law's day, not that of UTC
-        return day is not None and day <= today and self._question.recipient.kind not in RESPONSIBLE
+    def _spent(self, source: str) -> str | None:
+        """The rule that withholds the conviction that this source recorded, if one does."""
+        question = self._question
+        if question.recipient.kind in RESPONSIBLE:
+            return None
+        if source not in question.spent:
+            return "spent-unknown"
+        day = question.spent[source]
+        if day is None or day > question.at.astimezone(LONDON).date():  # the law's day, not that of UTC
+            return None
+        return "spent-conviction"
 
     # what is missing, and the ways to a permit, in the order of preference
 
     def permitting(self, item: Item) -> Permit | str:
-        """A permit, or the rule of the way that got furthest."""
-        why = "no-agreement"
-        for outcome in self._ways(item):
-            if isinstance(outcome, Permit):
-                return outcome
-            if RANK[outcome] > RANK[why]:
-                why = outcome
+        """A permit by the first way that leads to one, or the rule of the way that got furthest."""
+        source, category = item
+        told = self._told_by.get(source)
+        if told is None:
+            told = self._told_by[source] = self._telling(source)
+        why, on_statute, invoked, on_consent = told
+        for agreement, terms, gateway in on_statute:  # 1. a gateway in an agreement
+            if category not in terms.categories:
+                why = _further(why, "agreement-category")
+            elif gateway is None or category not in gateway.categories:
+                why = _further(why, "gateway-does-not-reach")
+            elif not gateway.invoked_by:
+                return Permit(item, terms.basis, agreement.id, agreement.version)
+            else:
+                for said, categories in invoked:
+                    counts = terms.own_word or not self._is_own(said)
+                    if said.basis is terms.basis and category in categories and counts:
+                        return Permit(item, terms.basis, agreement.id, agreement.version, invoked=said.version)
+                why = _further(why, "gateway-does-not-reach")
+        for said, categories in invoked:  # 2. a gateway invoked for this client
+            if category in categories:
+                if not self._is_own(said):
+                    return Permit(item, said.basis, invoked=said.version)
+                why = _further(why, "own-word")
+        for agreement, terms, consents in on_consent:  # 3. an agreement on consent, and the client's consent
+            if category not in terms.categories:
+                why = _further(why, "agreement-category")
+            else:
+                found = consents.of(category)
+                if not isinstance(found, str):
+                    return Permit(item, _CONSENT, agreement.id, agreement.version, found.version)
+                why = _further(why, found)
+        for override in self._overrides:  # 4. a public-protection override
+            if category in override.categories:
+                if not self._is_own(override):
+                    return Permit(item, _OVERRIDE, invoked=override.version)
+                why = _further(why, "own-word")
         return why
 
-    def _ways(self, item: Item) -> Iterator[Permit | str]:
-        """Each way by which this item could leave: the permit, or the rule for which it is none."""
-        on_consent: list[tuple[Agreement, Terms]] = []
-        for agreement, terms, not_in_force in self._agreed:
-            if item.source in agreement.sources:
-                if not_in_force is not None:
-                    yield not_in_force
-                elif item.category not in terms.categories:
-                    yield "agreement-category"
-                elif terms.basis is Basis.CONSENT:
-                    on_consent.append((agreement, terms))
-                else:
-                    yield self._by_statute(item, agreement, terms)
-        for gateway in self._gateways:
-            if self._lets_out(gateway, item):
-                yield self._unless_own_word(gateway, Permit(item, gateway.basis, invoked=gateway.version))
-        for agreement, terms in on_consent:
-            found = self._consents.of(item.category, terms.own_word)
-            if isinstance(found, Granted):
-                yield Permit(item, Basis.CONSENT, agreement.id, agreement.version, found.version)
+    def _is_own(self, said: GatewayInvoked | OverrideAuthorised) -> bool:
+        return said.asserted_by == self._question.recipient.id
+
+    def _telling(self, source: str) -> "_Telling":
+        """What is the same for every item of one source."""
+        agreed = self._agreed.get(source, ())
+        if not agreed and not self._gateways:
+            return _NOTHING
+        why, at = "no-agreement", self._question.at
+        on_statute: list[tuple[Agreement, Terms, Gateway | None]] = []
+        on_consent: list[tuple[Agreement, Terms, _Consents]] = []
+        for versions in agreed:
+            agreement, terms = _counting(versions, at)
+            if terms is None:
+                continue  # it took the source, the recipient or the purpose out
+            lack = in_force(agreement, at)
+            if lack is not None:
+                why = _further(why, lack)
+            elif terms.basis is _CONSENT:
+                on_consent.append((agreement, terms, self._consents(terms.own_word)))
             else:
-                yield found
-        for override in self._overrides:
-            if item.category in override.categories:
-                yield self._unless_own_word(override, Permit(item, Basis.OVERRIDE, invoked=override.version))
+                on_statute.append((agreement, terms, self._reaching(terms.basis, source)))
+        invoked = [
+            (said, said.categories & gateway.categories)
+            for said in self._gateways
+            if (gateway := self._reaching(said.basis, source)) is not None
+            and self._policy.kinds.get(said.asserted_by) in gateway.invoked_by
+            and (said.asserted_by == source or not gateway.own_only)
+        ]
+        return why, on_statute, invoked, on_consent
 
-    def _unless_own_word(self, said: GatewayInvoked | OverrideAuthorised, permit: Permit) -> Permit | str:
-        return "own-word" if said.asserted_by == self._question.recipient.id else permit
-
-    def _by_statute(self, item: Item, agreement: Agreement, terms: Terms) -> Permit | str:
-        """By the gateway of an agreement: it stands there, or must also have been invoked for this client."""
-        gateway = self._policy.gateways.get(terms.basis)
-        if gateway is None or not self._reaches(gateway, item):
-            return "gateway-does-not-reach"
-        if not gateway.invoked_by:
-            return Permit(item, terms.basis, agreement.id, agreement.version)
-        for said in self._gateways:
-            own_word = said.asserted_by == self._question.recipient.id
-            if said.basis is terms.basis and self._lets_out(said, item) and (terms.own_word or not own_word):
-                return Permit(item, terms.basis, agreement.id, agreement.version, invoked=said.version)
-        return "gateway-does-not-reach"
-
-    def _reaches(self, gateway: Gateway, item: Item) -> bool:
-        return (
-            self._policy.kinds.get(item.source) in gateway.sources
+    def _reaching(self, basis: Basis, source: str) -> Gateway | None:
+        """The gateway of this basis, where it reaches the source, the recipient and the purpose."""
+        gateway = self._policy.gateways.get(basis)
+        if (
+            gateway is not None
+            and self._policy.kinds.get(source) in gateway.sources
             and self._question.recipient.kind in gateway.recipients
             and self._question.purpose in gateway.purposes
-            and item.category in gateway.categories
-        )
+        ):
+            return gateway
+        return None
 
-    def _lets_out(self, said: GatewayInvoked, item: Item) -> bool:
-        """Whether the gateway, as it was invoked for this client, reaches this item."""
-        gateway = self._policy.gateways.get(said.basis)
-        return (
-            gateway is not None
-            and item.category in said.categories
-            and self._reaches(gateway, item)
-            and self._policy.kinds.get(said.asserted_by) in gateway.invoked_by
-            and (said.asserted_by == item.source or not gateway.own_only)
-        )
+    def _consents(self, own_word: bool) -> "_Consents":
+        """The client's consents as they stand under terms with or without `own_word`."""
+        found = self._consents_read.get(own_word)
+        if found is None:
+            not_from = None if own_word else self._question.recipient.id
+            found = self._consents_read[own_word] = _Consents(self._grants, self._noes, not_from, self._question.at)
+        return found
 
     def obligations(self) -> tuple[Obligation, ...]:
         """What comes with what is permitted."""
@@ -266,66 +312,71 @@ class _Case:
 
 
 class _Consents:
-    """The client's consents that name this recipient and purpose, by category."""
+    """The client's consents that name this recipient and purpose: which categories are open by them, and which void.
 
-    __slots__ = ("_at", "_found", "_grants", "_noes", "_recipient")
+    A consent is void once a no that reaches it was recorded after it or was said after it was given: whichever order
+    the two arrived in, the client said no.
+    """
 
-    def __init__(self, grants: list[Granted], noes: list[Withdrawn], recipient: str, at: datetime) -> None:
-        self._grants, self._recipient, self._at = grants, recipient, at
-        self._noes = sorted(noes, key=lambda no: not no.refused)  # the reason told is the last of the table
-        self._found: dict[tuple[Category, bool], Granted | str] = {}
+    __slots__ = ("_open", "_void")
 
-    def of(self, category: Category, own_word: bool) -> Granted | str:
-        """The newest grant that covers the category, or the rule of the one that got furthest."""
-        key = category, own_word
-        found = self._found.get(key)
-        if found is None:
-            found = self._found[key] = self._find(category, own_word)
-        return found
+    def __init__(self, grants: list[Granted], noes: list[Withdrawn], not_from: str | None, at: datetime) -> None:
+        """In the order of versions. `not_from`: whose word does not count."""
+        self._open: list[tuple[frozenset[Category], Granted]] = []
+        self._void: list[tuple[frozenset[Category], str]] = []
+        noes = sorted(noes, key=lambda no: not no.refused)  # the reason told is the last of the table
+        for grant in reversed(grants):  # from the end of the table upwards: what the client said outweighs dates
+            left = grant.categories
+            for no in noes:
+                if no.version > grant.version or no.at >= grant.given_at:
+                    reached = left if no.scope.categories is None else left & no.scope.categories
+                    self._void.append((reached, "consent-refused" if no.refused else "consent-withdrawn"))
+                    left -= reached
+            if not left:
+                continue
+            if grant.void is not None:
+                self._void.append((left, grant.void))
+            elif grant.asserted_by == not_from:
+                self._void.append((left, "own-word"))
+            elif (grant.valid_from and at < grant.valid_from) or (grant.valid_until and at >= grant.valid_until):
+                self._void.append((left, "consent-not-current"))
+            else:
+                self._open.append((left, grant))
+        self._void.sort(key=lambda void: RANK[void[1]], reverse=True)
 
-    def _find(self, category: Category, own_word: bool) -> Granted | str:
-        why = "no-consent"
-        for grant in reversed(self._grants):  # the history is in the order of versions
-            if category in grant.categories:
-                rule = self._voids(grant, category, own_word)
-                if rule is None:
-                    return grant
-                if RANK[rule] > RANK[why]:
-                    why = rule
-        return why
-
-    def _voids(self, grant: Granted, category: Category, own_word: bool) -> str | None:
-        """Why a grant opens nothing, from the end of the table upwards: what the client said outweighs dates.
-
-        It is dead once a no that reaches it was recorded after it or was said after it was given: whichever order the
-        two arrived in, the client said no.
-        """
-        for no in self._noes:
-            if (no.version > grant.version or no.at >= grant.given_at) and (
-                no.scope.categories is None or category in no.scope.categories
-            ):
-                return "consent-refused" if no.refused else "consent-withdrawn"
-        if grant.void is not None:
-            return grant.void
-        if grant.asserted_by == self._recipient and not own_word:
-            return "own-word"
-        at = self._at
-        if (grant.valid_from and at < grant.valid_from) or (grant.valid_until and at >= grant.valid_until):
-            return "consent-not-current"
-        return None
+    def of(self, category: Category) -> Granted | str:
+        """The newest consent that opens the category, or the rule of the one that got furthest."""
+        for categories, grant in self._open:
+            if category in categories:
+                return grant
+        for categories, rule in self._void:
+            if category in categories:
+                return rule
+        return "no-consent"
 
 
-def _agreed(
-    agreements: Iterable[Agreement], recipient: str, purpose: Purpose, at: datetime
-) -> list[tuple[Agreement, Terms, str | None]]:
-    """The agreements that name this recipient and purpose, with their terms and why they are not in force."""
-    ids = {a.id for a in agreements if recipient in a.recipients and purpose in a.terms}
-    if not ids:
-        return []
-    # A newer version that has begun and no longer names them counts as well: it took them out.
-    current = _current([a for a in agreements if a.id in ids], at)
-    named = (a for a in current if recipient in a.recipients and purpose in a.terms)
-    return [(a, a.terms[purpose], in_force(a, at)) for a in sorted(named, key=lambda a: a.id)]
+_Telling = tuple[
+    str,
+    Sequence[tuple[Agreement, Terms, Gateway | None]],
+    Sequence[tuple[GatewayInvoked, frozenset[Category]]],
+    Sequence[tuple[Agreement, Terms, _Consents]],
+]
+"""What a source may tell by: the lack of its agreements that are not in force; those in force on a statute, with the
+gateway where that reaches; the gateways invoked that reach, and for what; the agreements in force on consent."""
+_NOTHING: _Telling = "no-agreement", (), (), ()
+
+
+def _further(rule: str, other: str) -> str:
+    """The one further down the table."""
+    return rule if RANK[rule] >= RANK[other] else other
+
+
+def _counting(versions: Versions, at: datetime) -> tuple[Agreement, Terms | None]:
+    """The version that counts: the newest that has begun, or the first where none has."""
+    for version in versions:
+        if version[0].starts <= at:
+            return version
+    return versions[-1]
 
 
 def _current(agreements: Iterable[Agreement], at: datetime) -> Iterable[Agreement]:
@@ -339,20 +390,6 @@ def _current(agreements: Iterable[Agreement], at: datetime) -> Iterable[Agreemen
         ):
             chosen[a.id] = a
     return chosen.values()
-
-
-def _names(grant: Granted, question: Question) -> bool:
-    """Whether a grant names this recipient and purpose."""
-    if question.purpose not in grant.purposes:
-        return False
-    recipient = question.recipient
-    if recipient.kind is AgencyKind.SERVICE:
-        return True  # our service is the means of its purpose, not somebody whom the client chooses
-    return (
-        recipient.id in grant.agencies
-        or (recipient.kind, recipient.area) in grant.kinds
-        or (recipient.id, question.service) in grant.services
-    )
 
 
 def _restricts(restriction: Restricted, recipient: str, purpose: Purpose) -> bool:

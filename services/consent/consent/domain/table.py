@@ -63,6 +63,14 @@ DENIES = (
         "Rehabilitation of Offenders Act 1974 s.4, s.9",
         "never",
     ),
+    Rule(
+        "spent-unknown",
+        "It cannot be told whether the conviction is spent, and the recipient is neither prison, probation nor police.",
+        "Its source must record the sentence in months and its end, the day from which it is spent, or that it never"
+        " is.",
+        "Rehabilitation of Offenders Act 1974 s.4, s.5; accuracy: UK GDPR article 5(1)(d)",
+        "never",
+    ),
 )
 """What denies, whatever permits. The first that applies is the reason."""
 

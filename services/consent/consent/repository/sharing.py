@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 from sqlalchemy import text
@@ -100,6 +100,20 @@ _CLIENTS = text(
     " (SELECT 1 FROM hold h WHERE h.client_id = c.id AND h.lifted_at IS NULL) AS held"
     " FROM client c WHERE id = ANY(:ids)"
 )
+
+
+class _Client(NamedTuple):
+    """What that gives, by name: the driver's own rows take twenty times as long to read one."""
+
+    id: int
+    key: bytes | None
+    version: int
+    merged_into: int | None
+    parts: list[int]
+    conflicting: bool
+    held: bool
+
+
 _HISTORIES = text(
     "SELECT client_id, kind, body::text AS body FROM sharing_fact WHERE client_id = ANY(:ids)"
     " ORDER BY client_id, version"
@@ -113,10 +127,10 @@ async def known(db: Executor, ids: Collection[int], damaged: set[int] | None = N
     Without those of whom this transaction may not see every row: what a hidden row forbids would be missed.
     `damaged`: see `own_histories`.
     """
-    rows: dict[int, Any] = {}
+    rows: dict[int, _Client] = {}
     wanted, hidden = set(ids), set[int]()
     while wanted:  # once for clients that were never linked
-        for row in await db.execute(_CLIENTS, {"ids": sorted(wanted)}):
+        for row in map(_Client._make, await db.execute(_CLIENTS, {"ids": sorted(wanted)})):
             rows[row.id] = row
         hidden |= wanted - rows.keys()
         wanted = {part for row in rows.values() for part in _near(row)} - rows.keys() - hidden
@@ -127,43 +141,37 @@ async def known(db: Executor, ids: Collection[int], damaged: set[int] | None = N
     found: dict[int, Known] = {}
     for id in complete:
         root = id
-        while rows[root].merged_into:
-            root = rows[root].merged_into
+        while into := rows[root].merged_into:
+            root = into
         if root not in found:
             found[root] = _known(root, rows, histories)
         found[id] = found[root]
     return found
 
 
-def _near(row: Any) -> Iterable[int]:
+def _near(row: _Client) -> Iterable[int]:
     return (row.merged_into, *row.parts) if row.merged_into else row.parts
 
 
-def _known(root: int, rows: dict[int, Any], histories: dict[int, tuple[SharingFact, ...]]) -> Known:
+def _known(root: int, rows: dict[int, _Client], histories: dict[int, tuple[SharingFact, ...]]) -> Known:
     members: list[int] = []
-    parts: list[ClientFacts] = []
+    said: list[tuple[SharingFact, ...]] = []
 
     def gather(id: int, since: tuple[SharingFact, ...]) -> None:
         members.append(id)
-        said = histories.get(id, ()) + since
-        for part in attached(id):
-            gather(part, said)
-        if not attached(id):
-            parts.append(ClientFacts(said, held, rows[root].version, conflicting))
+        history = histories.get(id, ()) + since
+        linked = [part for part in rows[id].parts if rows[part].merged_into == id]  # no longer when that was undone
+        for part in linked:
+            gather(part, history)
+        if not linked:
+            said.append(history)
 
-    def attached(id: int) -> list[int]:
-        """What is linked in it; no longer when that was undone."""
-        return [part for part in rows[id].parts if rows[part].merged_into == id]
-
-    def family(id: int) -> Iterable[int]:
-        yield id
-        for part in attached(id):
-            yield from family(part)
-
-    held = any(rows[id].held for id in family(root))
-    conflicting = any(rows[id].conflicting for id in family(root))
     gather(root, ())
-    facts = parts[0] if len(parts) == 1 else ClientFacts((), held, rows[root].version, conflicting, tuple(parts))
+    version = rows[root].version
+    held = any(rows[id].held for id in members)
+    conflicting = any(rows[id].conflicting for id in members)
+    parts = tuple(ClientFacts(history, held, version, conflicting) for history in said)
+    facts = parts[0] if len(parts) == 1 else ClientFacts((), held, version, conflicting, parts)
     return Known(root, rows[root].key, facts, tuple(members))
 
 
@@ -178,14 +186,29 @@ async def own_histories(
         ValueError, KeyError: something cannot be read, and no `damaged` is given.
     """
     gathered: dict[int, list[SharingFact]] = {}
-    for row in await db.execute(_HISTORIES, {"ids": sorted(ids)}):
+    for client, kind, body in await db.execute(_HISTORIES, {"ids": sorted(ids)}):  # by name would cost a third more
         try:
-            gathered.setdefault(row.client_id, []).append(_STORED[row.kind].validate_json(row.body))
+            gathered.setdefault(client, []).append(_STORED[kind].validate_json(body))
         except (ValueError, KeyError):
             if damaged is None:
                 raise
-            damaged.add(row.client_id)
+            damaged.add(client)
     return {id: tuple(facts) for id, facts in gathered.items()}
+
+
+async def invoked(db: Executor, ids: Collection[int]) -> list[int]:
+    """Those of these rows for whom there is a gateway or an override that the clock has not ended."""
+    if not ids:
+        return []
+    rows = await db.execute(
+        text(
+            "SELECT DISTINCT client_id FROM sharing_fact WHERE client_id = ANY(:ids)"
+            " AND kind IN ('gateway-invoked', 'override-authorised')"
+            " AND CAST(body ->> 'ends' AS timestamptz) > clock_timestamp()"
+        ),
+        {"ids": sorted(ids)},
+    )
+    return [row.client_id for row in rows]
 
 
 async def forms_seen(db: Executor, forms: Collection[tuple[str, str]]) -> set[tuple[str, str]]:

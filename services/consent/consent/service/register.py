@@ -34,14 +34,16 @@ class Register:
     def subscriptions(self, source: str, now: datetime) -> list[Subscription]:
         """Who gets the changes that `source` records, an entry a recipient and purpose; no agreement that has ended."""
         if source not in self._by_source:
-            merged: dict[tuple[str, Purpose], Subscription] = {}
-            for s in self._subscriptions(source, now):
-                other = merged.get((s.recipient.id, s.purpose), s)
-                merged[s.recipient.id, s.purpose] = Subscription(
-                    s.recipient, s.purpose, s.categories | other.categories, min(s.starts, other.starts)
-                )
-            self._by_source[source] = list(merged.values())
+            self._by_source[source] = merged(self._subscriptions(source, now))
         return self._by_source[source]
+
+    def tells(self, source: str, at: datetime) -> frozenset[str]:
+        """The recipients whom `source` may tell something by an agreement that is in force."""
+        named = [a for a in self.agreements if source in a.sources]
+        ids = {a.id for a in named}
+        versions = [a for a in self.agreements if a.id in ids]  # one that left it out supersedes the others
+        in_force = (a for a in named if state(a, [v for v in versions if v.id == a.id], at) == "in-force")
+        return frozenset[str]().union(*(a.recipients for a in in_force))
 
     def _subscriptions(self, source: str, now: datetime) -> Iterator[Subscription]:
         for agreement in self.agreements:
@@ -52,6 +54,17 @@ class Register:
                     for id in sorted(agreement.recipients - {source}):
                         if id in self.agencies and acts_for(self.agencies[id], purpose):
                             yield Subscription(self.agencies[id], purpose, terms.categories, agreement.starts)
+
+
+def merged(subscriptions: Iterable[Subscription]) -> list[Subscription]:
+    """An entry a recipient and purpose."""
+    found: dict[tuple[str, Purpose], Subscription] = {}
+    for s in subscriptions:
+        other = found.get((s.recipient.id, s.purpose), s)
+        found[s.recipient.id, s.purpose] = Subscription(
+            s.recipient, s.purpose, s.categories | other.categories, min(s.starts, other.starts)
+        )
+    return list(found.values())
 
 
 def state(version: Agreement, versions: Iterable[Agreement], at: datetime) -> str:

@@ -132,7 +132,7 @@ def _again(
         row.decided_at,
         asked.get("service"),
         said["by"] if row.kind == "view" else None,
-        {source: date.fromisoformat(day) for source, day in asked.get("spent", {}).items()},
+        {source: day and date.fromisoformat(day) for source, day in asked.get("spent", {}).items()},
     )
     return all_or_nothing(decide(question, facts, policy), [_item(pair) for pair in asked.get("about", ())])
 

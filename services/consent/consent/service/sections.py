@@ -8,14 +8,17 @@ from consent.domain import Decision
 from contracts.facts import FIELDS, spent_on
 from contracts.vocabulary import Category
 
+OFFENCE = Category.OFFENCE.value
 
-def spent_convictions(sections: Iterable[Mapping[str, Any]]) -> dict[str, date]:
-    """By source, from which day the conviction in its offence section is spent, where that can be told."""
-    found = {}
+
+def spent_convictions(sections: Iterable[Mapping[str, Any]]) -> dict[str, date | None]:
+    """By source, from which day the conviction in its offence section is spent, None where it never is; a source is
+    left out where that cannot be told."""
+    found: dict[str, date | None] = {}
     for section in sections:
-        if section["category"] == Category.OFFENCE.value:
+        if section["category"] == OFFENCE:
             day = spent_on(section["data"])
-            if day is not None:
+            if day is not None or section["data"].get("neverSpent"):
                 found[section["source"]] = day
     return found
 
@@ -24,7 +27,7 @@ def cut(sections: Iterable[Mapping[str, Any]], decision: Decision) -> list[Mappi
     """The permitted sections, taken over one by one, and of each the fields that its category has: what no permit and
     no contract names cannot be among them. So a field that an older contract had stays behind, though it is stored.
     """
-    permitted = {(p.item.source, p.item.category.value) for p in decision.permits}
+    permitted = decision.permitted  # a category is the string that it is stored as
     return [_section(s) for s in sections if (s["source"], s["category"]) in permitted]
 
 

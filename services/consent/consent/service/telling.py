@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from consent.domain import RULES, Decision, Item, Permit, Question
+from consent.domain import REMEDIES, RULES, Decision, Item, Permit, Question
 
 NEVER_TOLD = frozenset(r.code for r in RULES if r.told == "never")
 QUIETLY_TOLD = frozenset(r.code for r in RULES if r.told == "quietly")
@@ -33,16 +33,14 @@ def withheld(decision: Decision, *, openly: bool = True) -> list[dict[str, str]]
     category is known of a client can itself be sensitive. Nor why, where the reason could do harm.
     """
     told = []
-    for refusal in decision.refusals:
-        rule, remedy = refusal.rule, refusal.remedy
+    for (source, category), rule in decision.refusals:
+        remedy = REMEDIES[rule]
         if not openly:
             if rule in NEVER_TOLD:
                 continue
             if rule in QUIETLY_TOLD:
                 rule, remedy = QUIETLY
-        told.append(
-            {"category": refusal.item.category.value, "source": refusal.item.source, "rule": rule, "remedy": remedy}
-        )
+        told.append({"category": str(category), "source": source, "rule": rule, "remedy": remedy})
     return told
 
 
@@ -66,7 +64,7 @@ def asked(question: Question, about: Collection[Item] = ()) -> dict[str, Any]:
     if question.service is not None:
         more["service"] = question.service
     if question.spent:
-        more["spent"] = {source: day.isoformat() for source, day in question.spent.items()}
+        more["spent"] = {source: day and day.isoformat() for source, day in question.spent.items()}
     if about:
         more["about"] = sorted([i.source, i.category.value] for i in about)
         more["items"] = [[i.source, i.category.value] for i in question.items]
@@ -76,11 +74,11 @@ def asked(question: Question, about: Collection[Item] = ()) -> dict[str, Any]:
 def permitted(permit: Permit) -> dict[str, Any]:
     """One permit (`contracts.leaving.Permitted`)."""
     return {
-        "category": permit.item.category.value,
+        "category": str(permit.item.category),
         "source": permit.item.source,
-        "basis": permit.basis.value,
+        "basis": str(permit.basis),
         "agreement": permit.agreement,
-        "version": permit.agreement_version,
+        "agreementVersion": permit.agreement_version,
         "consent": permit.consent,
         "invoked": permit.invoked,
     }
