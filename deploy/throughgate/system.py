@@ -269,6 +269,8 @@ class System:
                 "THROUGHGATE_KAFKA_USER": kind.kafka_user,
                 "THROUGHGATE_KAFKA_PASSWORD": self.kafka.password(kind.kafka_user),
             }
+        if kind.role == "api" and "consent" in self.urls and kind.service != "consent":
+            mine["THROUGHGATE_DOOR_URL"] = self.urls["consent"]
         if kind.module == "consent.main":
             mine["THROUGHGATE_AGENCY_DATABASE_URL"] = self._database_url("consent", self.databases["consent"].agency)
         if kind.module == "consent.discloser":

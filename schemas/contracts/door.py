@@ -28,11 +28,11 @@ from contracts.leaving import (
 )
 from contracts.requests import AcknowledgedData
 from contracts.vocabulary import SERVICE_PURPOSES, Category
-from servicekit import faults, inbox, outbox
+from servicekit import aside, faults, inbox, outbox
 from servicekit.envelope import Wire, encode
 from servicekit.kafka import Outgoing
 from servicekit.telemetry import follow, from_headers, header
-from servicekit.worker import Record
+from servicekit.worker import Poison, Record
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound=Client)
@@ -96,6 +96,27 @@ class Door:
         if isinstance(purposes, list) and self.purpose not in purposes:
             return None
         return client, version if type(version) is int and 0 <= version < 2**31 else None
+
+    def poison(self, erase: Callable[[AsyncSession, UUID, int | None], Awaitable[None]]) -> Poison:
+        """What a service does with an event that it cannot apply, besides keeping it: of a withdrawal at least erase.
+
+        By no more than it takes: whatever the withdrawal was limited to, everything is erased. It is not acknowledged,
+        so the door lists it as overdue: what is open is for a person to end.
+
+        Args:
+            erase: erases all facts of a client and keeps the version as its tombstone.
+        """
+
+        async def erase_poisoned(session: AsyncSession, record: Record, reason: str) -> Sequence[Outgoing]:
+            found = self.poisoned_withdrawal(record.value)
+            if found is not None:
+                client, version = found
+                log.error("erased for a withdrawal that could not be applied: its open work is to be ended by a person")
+                await erase(session, client, version)
+                await aside.erase_of(session, [client], but=record.value)
+            return ()
+
+        return erase_poisoned
 
     def asked(self, type: str, data: Wire, client: UUID, time: datetime, traceparent: str | None) -> Outgoing:
         """A request to the door about a client, for the outbox."""
@@ -163,6 +184,11 @@ class Batch(ABC, Generic[C]):
         log.warning("ignored an event of type %s: it is not for this service", event.type)
 
 
+def _erases(door: Door, event: ClearedEvent) -> bool:
+    """Whether it is a retraction after which the service keeps less of the client."""
+    return isinstance(event, ClientWithdrawn) and door.purpose in event.data.purposes and event.data.recipients is None
+
+
 def _stop(data: WithdrawnData) -> Stop:
     return Stop(
         data.version,
@@ -190,7 +216,8 @@ async def take_in(
 ) -> None:
     """Apply a batch of cleared events, each once, in their order. Commits nothing: the caller does.
 
-    The acknowledgement of a retraction is written in the transaction that erases: there is none without the other.
+    The acknowledgement of a retraction is written in the transaction that erases, what was set aside of the client too:
+    there is none without the other.
 
     Args:
         begin: locks the clients whom these events are about and whatever else they may change, and gives the batch.
@@ -204,22 +231,6 @@ async def take_in(
     for r in batch:
         work.apply(r)
     await save(session, work.clients.values())
+    await aside.erase_of(session, {r.client for r in batch if _erases(work.door, r.event)})
     await outbox.add(session, work.outgoing)
     faults.point(f"{work.door.service}.applied")
-
-
-async def erase_poisoned(
-    session: AsyncSession,
-    door: Door,
-    value: bytes | None,
-    erase: Callable[[AsyncSession, UUID, int | None], Awaitable[None]],
-) -> None:
-    """Erase for a withdrawal that could not be applied, by no more than it takes; what is open is left to a person.
-
-    It is not acknowledged, so that the door lists it as overdue. Whatever it was limited to, everything is erased.
-    """
-    found = door.poisoned_withdrawal(value)
-    if found is not None:
-        client, version = found
-        log.error("erased for a withdrawal that could not be applied: its open work is to be ended by a person")
-        await erase(session, client, version)

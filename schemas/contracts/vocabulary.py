@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 
 
 class AgencyKind(StrEnum):
@@ -84,6 +84,16 @@ LOCATION = frozenset({Category.CONTACT, Category.CUSTODY_AND_RELEASE})
 
 NEEDS = tuple(c for c in Category if c.value.startswith("needs."))
 """The categories that are a pathway's need: seven pathways and the two more that are used for women."""
+
+
+def _need(category: Category) -> Category:
+    if category not in NEEDS:
+        raise ValueError("not a pathway")
+    return category
+
+
+Pathway = Annotated[Category, AfterValidator(_need)]
+"""A category that is a pathway's need."""
 
 
 class IdentifierType(StrEnum):

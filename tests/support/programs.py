@@ -334,7 +334,7 @@ def event_of(step: Record | Grant | No | Impose | Invoke | End, agency: str, peo
             }
             if step.what == "gateway":
                 kind = "gateway.invoked"
-                data |= {"basis": "cja-2003-s325", "authorisedBy": "head of unit"}
+                data |= {"basis": "cja-2003-s325", "authorisedByRole": "head of unit"}
             else:
                 kind = "override.authorised"
                 data |= {"reviewBy": data["ends"], "authorisedBy": "staff-1", "approvedBy": "staff-2"}

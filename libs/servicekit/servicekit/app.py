@@ -1,7 +1,7 @@
 """What every HTTP process has: health, readiness, metrics, problem details, and its database."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -51,10 +51,12 @@ def create_app(
     version: str = "0.1.0",
     max_body: int = MAX_BODY,
     more_databases: Mapping[str, SecretStr] | None = None,
+    while_running: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
     """An API with everything that the services share. Routes find `database` and `settings` on `app.state`.
 
     `more_databases` are URLs by the name under which routes find them there, such as that of another role.
+    `while_running` is entered before the first request and left after the last.
     """
     urls = {"database": settings.database_url, **(more_databases or {})}
 
@@ -65,9 +67,12 @@ def create_app(
         }
         for name, database in opened.items():
             setattr(app.state, name, database)
-        yield
-        for database in opened.values():
-            await database.close()
+        try:
+            async with while_running(app) if while_running else nullcontext():
+                yield
+        finally:
+            for database in opened.values():
+                await database.close()
 
     app = Api(
         title=title,

@@ -28,6 +28,11 @@ class Caller:
     practitioner: str | None = None
     """The agency's own id of the person who asks. None: a program asks, and nobody knows who will read the answer."""
 
+    @property
+    def within(self) -> str | None:
+        """The agency that the caller is held to: its own; None for an operator, who is held to none."""
+        return None if "operator" in self.scopes else self.agency
+
 
 class Verifier:
     """Checks tokens against the issuer's key set, read from a file or fetched and cached by PyJWT."""

@@ -87,7 +87,7 @@ def create_producer(settings: Settings, transactional_id: str | None = None, **o
     )
 
 
-_hashed = lru_cache(maxsize=50_000)(murmur2)
+_hashed: Callable[[bytes], int] = lru_cache(maxsize=50_000)(murmur2)
 """In Python it takes as long as all the rest of sending a record, and a client's key comes again and again."""
 _by_default = DefaultPartitioner()
 
@@ -139,6 +139,10 @@ async def send_all(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> l
     return await asyncio.gather(*futures) if futures else []
 
 
+STALLED_SECONDS = 120.0
+"""More than a broker lets a transaction be open."""
+
+
 async def written_since(
     settings: Settings, consumer: AIOKafkaConsumer, topics: Callable[[str], bool], moment: datetime
 ) -> AsyncIterator[Sequence[ConsumerRecord]]:
@@ -150,9 +154,13 @@ async def written_since(
 
     Raises:
         KafkaError: a topic may not be read.
+        TimeoutError: nothing came for `STALLED_SECONDS`, and it had not ended.
     """
-    names = [name for name in await consumer.topics() if topics(name)]
-    places = [TopicPartition(name, n) for name in names for n in consumer.partitions_for_topic(name) or ()]
+    # Not asked of the consumer itself, which knows the partitions of what is assigned to it only.
+    cluster = await consumer._client.fetch_all_metadata()
+    places = [
+        TopicPartition(name, n) for name in cluster.topics() if topics(name) for n in cluster.partitions_for_topic(name)
+    ]
     if not places:
         return
     # One that reads uncommitted records sees how far the topics really go.
@@ -170,8 +178,13 @@ async def written_since(
     consumer.assign(list(waiting))
     for place in waiting:
         consumer.seek(place, begins[place].offset)
+    moved = time.monotonic()
     while waiting:
         polled = await consumer.getmany(*waiting, timeout_ms=200, max_records=5000)
+        if polled:
+            moved = time.monotonic()
+        elif time.monotonic() - moved > STALLED_SECONDS:
+            raise TimeoutError
         yield [record for records in polled.values() for record in records]
         waiting = {place: end for place, end in waiting.items() if await consumer.position(place) < end}
 

@@ -38,11 +38,17 @@ class Settings(BaseSettings):
     audience: str = "throughgate"
     http_host: str = "127.0.0.1"
     http_port: int = 8000
+    door_url: str = ""
+    """Base URL of the door's API, where an API of another service asks it what may be seen."""
+    door_seconds: float = 2.0
+    """How long such a question may take. After it nothing is shown."""
     otlp_endpoint: str = ""
     """Base URL of an OTLP/HTTP collector. Empty: no traces are exported."""
     trace_sampling: float = 0.01
     """Share of events without a trace of their own that begin one, 0 to 1. A publisher's sampled trace is followed."""
     log_level: str = "INFO"
+    set_aside_days: float = 7.0
+    """How long referral, matching and notifications keep an event that they could not apply."""
     alert_owner: str = "operations"
     """Who sees to what waits for a person: a role or a rota, told in alerts and lists."""
     batch: int = 500

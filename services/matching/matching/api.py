@@ -1,16 +1,17 @@
-"""The matching API: states and references, never a client's data."""
+"""The matching API: states and references; a client's data only as the door shows it to whoever asks."""
 
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from contracts.facts import Short
 from contracts.leaving import Withheld
-from contracts.vocabulary import NEEDS, AgencyId, Area, Category
-from matching import service
+from contracts.views import ClientLine, Showing
+from contracts.vocabulary import AgencyId, Area, Pathway
+from matching import events, service
 from matching.domain import Actor, Reason, State
 from servicekit.auth import Caller, require
 from servicekit.envelope import StrictWire, Wire
@@ -18,19 +19,8 @@ from servicekit.envelope import StrictWire, Wire
 router = APIRouter(tags=["matching"])
 
 
-def _need(category: Category) -> Category:
-    if category not in NEEDS:
-        raise ValueError("not a pathway")
-    return category
-
-
 Limit = Annotated[int, Query(ge=1, le=200)]
 Prison = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
-
-
-def _within(caller: Caller) -> str | None:
-    """The agency that the caller is held to: its own; None for an operator, who is held to none."""
-    return None if "operator" in caller.scopes else caller.agency
 
 
 class VolunteerBody(StrictWire):
@@ -51,7 +41,7 @@ class VolunteerBody(StrictWire):
     experience_months: Annotated[int, Field(ge=0, le=1200)] = 0
     interviewed_by_public_protection: bool = False
     caseload_limit: Annotated[int, Field(ge=0, le=100)] = 1
-    pathways: list[Annotated[Category, AfterValidator(_need)]] = []
+    pathways: list[Pathway] = []
     """Pathways of which the volunteer has experience."""
 
 
@@ -76,11 +66,10 @@ class HistoryLine(Wire):
     reason: Reason | None
 
 
-class MatchLine(Wire):
+class MatchLine(ClientLine):
     """A match as it stands: its id is the offer's."""
 
     id: UUID
-    client: UUID
     volunteer: UUID
     scheme: AgencyId
     state: State
@@ -109,7 +98,7 @@ async def put_volunteer(
     id: UUID, body: VolunteerBody, request: Request, caller: Annotated[Caller, Depends(require("volunteers:write"))]
 ) -> None:
     await request.app.state.database.run(
-        lambda session: service.put_volunteer(session, id, body.model_dump(), within=_within(caller))
+        lambda session: service.put_volunteer(session, id, body.model_dump(), within=caller.within)
     )
 
 
@@ -118,7 +107,7 @@ async def get_volunteers(
     request: Request, caller: Annotated[Caller, Depends(require("matches:read"))], limit: Limit = 100
 ) -> list[VolunteerLine]:
     rows = await request.app.state.database.run(
-        lambda session: service.volunteers(session, limit, within=_within(caller))
+        lambda session: service.volunteers(session, limit, within=caller.within)
     )
     return [VolunteerLine.model_validate(dict(row)) for row in rows]
 
@@ -127,18 +116,19 @@ async def get_volunteers(
 async def get_matches(
     request: Request,
     caller: Annotated[Caller, Depends(require("matches:read"))],
+    showing: Annotated[Showing, Depends()],
     client: UUID | None = None,
     state: State | None = None,
     limit: Limit = 100,
 ) -> list[MatchLine]:
     rows = await request.app.state.database.run(
-        lambda session: service.matches(session, client, state, limit, within=_within(caller))
+        lambda session: service.matches(session, client, state, limit, within=caller.within)
     )
-    return [MatchLine.model_validate(dict(row)) for row in rows]
+    return await showing.beside(events.SERVICE, [MatchLine.model_validate(dict(row)) for row in rows])
 
 
 @router.post("/rounds", summary="Run one round now")
 async def post_round(request: Request, caller: Annotated[Caller, Depends(require("rounds:run"))]) -> RoundDone:
     await request.app.state.database.run(service.expire)
-    done = (await request.app.state.database.run(service.run_round)).seen_by(_within(caller))
+    done = (await request.app.state.database.run(service.run_round)).seen_by(caller.within)
     return RoundDone(ran=done.ran, offers=done.offers, unmatched=done.unmatched)

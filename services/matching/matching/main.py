@@ -2,9 +2,10 @@
 
 from fastapi import FastAPI
 
+from contracts.views import asking_the_door
 from matching.api import router
 from matching.settings import Settings
-from servicekit import app, run
+from servicekit import app, aside, run
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -13,7 +14,8 @@ def create_app(settings: Settings) -> FastAPI:
         settings,
         "Throughgate matching",
         "Volunteers and matches. States and references: the data comes from the door.",
-        [router],
+        [router, aside.router],
+        while_running=asking_the_door,
     )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from matching import events, service
 from matching.settings import Settings
-from servicekit import run
+from servicekit import aside, run
 from servicekit.db import Database, is_transient
 from servicekit.kafka import Outgoing, create_consumer
 from servicekit.outbox import Relay
@@ -22,12 +22,6 @@ async def apply(session: AsyncSession, records: Sequence[Record]) -> Sequence[Ou
     """Apply a batch of records."""
     with events.reading(records) as received:
         await service.take_in(session, received)
-    return ()
-
-
-async def poison(session: AsyncSession, record: Record, reason: str) -> Sequence[Outgoing]:
-    """Of a withdrawal that cannot be applied at least erase; it is not acknowledged, so a person is asked for."""
-    await service.erase_poisoned(session, record.value)
     return ()
 
 
@@ -55,7 +49,7 @@ async def main(settings: Settings, ready: Callable[[], None]) -> None:
             database,
             consumer,
             apply,
-            poison=poison,
+            poison=service.poison,
             batch=settings.batch,
             stall_seconds=settings.stall_seconds,
         )
@@ -63,6 +57,7 @@ async def main(settings: Settings, ready: Callable[[], None]) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(worker.run())
             tasks.create_task(Relay(settings).run())
+            tasks.create_task(aside.keep_for(database, settings.set_aside_days))
             tasks.create_task(rounds(database, settings.round_seconds))
     finally:
         await consumer.stop()

@@ -1,4 +1,4 @@
-"""The notifications API: states and references, never a client's data, so no date of release either."""
+"""The notifications API: states and references; a client's data, the date of release too, only as the door shows it."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field, StringConstraints
 
 from contracts.leaving import Withheld
+from contracts.views import ClientLine, Showing
 from contracts.vocabulary import AgencyId
-from notifications import service
+from notifications import events, service
 from notifications.domain import PlanReason, PlanState, StepName, StepState
 from servicekit.auth import Caller, require
 from servicekit.envelope import Moment, StrictWire, Wire
@@ -22,11 +23,6 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 Prison = Annotated[str, StringConstraints(pattern=r"^([A-Z]{3}|\*)$")]
 
 
-def _within(caller: Caller) -> str | None:
-    """The agency that the caller is held to: its own; None for an operator, who is held to none."""
-    return None if "operator" in caller.scopes else caller.agency
-
-
 class PartnerBody(StrictWire):
     """Whose releases an agency meets, and which steps it is told of."""
 
@@ -35,11 +31,10 @@ class PartnerBody(StrictWire):
     steps: Annotated[list[StepName], Field(min_length=1)] = list(StepName)
 
 
-class PlanLine(Wire):
+class PlanLine(ClientLine):
     """A release plan as it stands."""
 
     id: UUID
-    client: UUID
     state: PlanState
     reason: PlanReason | None
     steps: dict[StepState, int]
@@ -59,11 +54,10 @@ class StepLine(Wire):
     changed_at: datetime
 
 
-class PlanDetail(Wire):
+class PlanDetail(ClientLine):
     """A release plan with those of its steps that you may see."""
 
     id: UUID
-    client: UUID
     state: PlanState
     reason: PlanReason | None
     steps: list[StepLine]
@@ -83,7 +77,7 @@ async def put_partner(
 ) -> None:
     prisons, steps = sorted(set(body.prisons)), sorted(set(body.steps))
     await request.app.state.database.run(
-        lambda session: service.put_partner(session, agency, prisons, steps, within=_within(caller))
+        lambda session: service.put_partner(session, agency, prisons, steps, within=caller.within)
     )
 
 
@@ -91,20 +85,26 @@ async def put_partner(
 async def get_plans(
     request: Request,
     caller: Annotated[Caller, Depends(require("plans:read"))],
+    showing: Annotated[Showing, Depends()],
     client: UUID | None = None,
     limit: Limit = 100,
 ) -> list[PlanLine]:
     rows = await request.app.state.database.run(
-        lambda session: service.plans(session, client, limit, within=_within(caller))
+        lambda session: service.plans(session, client, limit, within=caller.within)
     )
-    return [PlanLine.model_validate(dict(row)) for row in rows]
+    return await showing.beside(events.SERVICE, [PlanLine.model_validate(dict(row)) for row in rows])
 
 
 @router.get("/plans/{id}", summary="One release plan with its steps")
-async def get_plan(id: UUID, request: Request, caller: Annotated[Caller, Depends(require("plans:read"))]) -> PlanDetail:
-    row, steps = await request.app.state.database.run(lambda session: service.plan(session, id, within=_within(caller)))
+async def get_plan(
+    id: UUID,
+    request: Request,
+    caller: Annotated[Caller, Depends(require("plans:read"))],
+    showing: Annotated[Showing, Depends()],
+) -> PlanDetail:
+    row, steps = await request.app.state.database.run(lambda session: service.plan(session, id, within=caller.within))
     values: dict[str, Any] = dict(row) | {"steps": [dict(step) for step in steps]}
-    return PlanDetail.model_validate(values)
+    return (await showing.beside(events.SERVICE, [PlanDetail.model_validate(values)]))[0]
 
 
 @clock_router.put("/clock", summary="Set the clock: for demonstrations and tests")

@@ -2,9 +2,10 @@
 
 from fastapi import FastAPI
 
+from contracts.views import asking_the_door
 from notifications.api import clock_router, router
 from notifications.settings import Settings
-from servicekit import app, run
+from servicekit import app, aside, run
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -13,7 +14,8 @@ def create_app(settings: Settings) -> FastAPI:
         settings,
         "Throughgate notifications",
         "Release plans and their steps. States and references: the data comes from the door.",
-        [router, clock_router] if settings.clock == "adjustable" else [router],
+        [router, aside.router, *([clock_router] if settings.clock == "adjustable" else [])],
+        while_running=asking_the_door,
     )
 
 

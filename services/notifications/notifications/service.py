@@ -37,9 +37,8 @@ async def take_in(session: AsyncSession, received: Sequence[events.Received], cl
     await door.take_in(session, received, begin, repository.save)
 
 
-async def erase_poisoned(session: AsyncSession, value: bytes | None) -> None:
-    """Erase for a withdrawal that could not be applied."""
-    await door.erase_poisoned(session, events.DOOR, value, repository.erase_poisoned)
+poison = events.DOOR.poison(repository.erase_poisoned)
+"""What is done with an event that cannot be applied, besides keeping it."""
 
 
 class Batch(door.Batch[Client]):

@@ -1,16 +1,17 @@
-"""The referral API: states and references, never a client's data."""
+"""The referral API: states and references; a client's data only as the door shows it to whoever asks."""
 
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from contracts.facts import Short
 from contracts.leaving import Withheld
-from contracts.vocabulary import NEEDS, AgencyId, Area, Category
-from referral import service
+from contracts.views import ClientLine, Showing
+from contracts.vocabulary import AgencyId, Area, Category, Pathway
+from referral import events, service
 from referral.domain import Actor, Reason, State
 from servicekit.auth import Caller, require
 from servicekit.envelope import StrictWire, Wire
@@ -19,20 +20,8 @@ from servicekit.telemetry import from_headers
 router = APIRouter(tags=["referral"])
 
 
-def _need(category: Category) -> Category:
-    if category not in NEEDS:
-        raise ValueError("not a pathway")
-    return category
-
-
-Pathway = Annotated[Category, AfterValidator(_need)]
 Age = Annotated[int, Field(ge=0, le=120)]
 Limit = Annotated[int, Query(ge=1, le=200)]
-
-
-def _within(caller: Caller) -> str | None:
-    """The agency that the caller is held to: its own; None for an operator, who is held to none."""
-    return None if "operator" in caller.scopes else caller.agency
 
 
 class ServiceBody(StrictWire):
@@ -80,11 +69,10 @@ class ReferralMade(Wire):
     state: State = State.AWAITING
 
 
-class ReferralLine(Wire):
+class ReferralLine(ClientLine):
     """A referral as it stands."""
 
     id: UUID
-    client: UUID
     pathway: Category
     service: UUID | None
     state: State
@@ -126,7 +114,7 @@ async def put_service(
     id: UUID, body: ServiceBody, request: Request, caller: Annotated[Caller, Depends(require("directory:write"))]
 ) -> None:
     await request.app.state.database.run(
-        lambda session: service.put_service(session, id, body.model_dump(), within=_within(caller))
+        lambda session: service.put_service(session, id, body.model_dump(), within=caller.within)
     )
 
 
@@ -159,22 +147,26 @@ async def post_referral(
 async def get_referrals(
     request: Request,
     caller: Annotated[Caller, Depends(require("referrals:read"))],
+    showing: Annotated[Showing, Depends()],
     client: UUID | None = None,
     state: State | None = None,
     limit: Limit = 100,
 ) -> list[ReferralLine]:
     rows = await request.app.state.database.run(
-        lambda session: service.referrals(session, client, state, limit, within=_within(caller))
+        lambda session: service.referrals(session, client, state, limit, within=caller.within)
     )
-    return [ReferralLine.model_validate(dict(row)) for row in rows]
+    return await showing.beside(events.SERVICE, [ReferralLine.model_validate(dict(row)) for row in rows])
 
 
 @router.get("/referrals/{id}", summary="One referral with its history")
 async def get_referral(
-    id: UUID, request: Request, caller: Annotated[Caller, Depends(require("referrals:read"))]
+    id: UUID,
+    request: Request,
+    caller: Annotated[Caller, Depends(require("referrals:read"))],
+    showing: Annotated[Showing, Depends()],
 ) -> ReferralDetail:
     row, history = await request.app.state.database.run(
-        lambda session: service.referral(session, id, within=_within(caller))
+        lambda session: service.referral(session, id, within=caller.within)
     )
     values: dict[str, Any] = dict(row) | {"history": [dict(line) for line in history]}
-    return ReferralDetail.model_validate(values)
+    return (await showing.beside(events.SERVICE, [ReferralDetail.model_validate(values)]))[0]

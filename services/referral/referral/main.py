@@ -2,8 +2,9 @@
 
 from fastapi import FastAPI
 
+from contracts.views import asking_the_door
 from referral.api import router
-from servicekit import app, run
+from servicekit import app, aside, run
 from servicekit.settings import Settings
 
 
@@ -13,7 +14,8 @@ def create_app(settings: Settings) -> FastAPI:
         settings,
         "Throughgate referral",
         "A directory of services and referrals to them. States and references: the data comes from the door.",
-        [router],
+        [router, aside.router],
+        while_running=asking_the_door,
     )
 
 

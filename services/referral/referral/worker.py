@@ -7,7 +7,7 @@ from functools import partial
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from referral import events, service
-from servicekit import run
+from servicekit import aside, run
 from servicekit.db import Database
 from servicekit.kafka import Outgoing, create_consumer
 from servicekit.outbox import Relay
@@ -22,12 +22,6 @@ async def apply(session: AsyncSession, records: Sequence[Record]) -> Sequence[Ou
     return ()
 
 
-async def poison(session: AsyncSession, record: Record, reason: str) -> Sequence[Outgoing]:
-    """Of a withdrawal that cannot be applied at least erase; it is not acknowledged, so a person is asked for."""
-    await service.erase_poisoned(session, record.value)
-    return ()
-
-
 async def main(settings: Settings, ready: Callable[[], None]) -> None:
     """Work until cancelled."""
     database = Database(settings.database_url.get_secret_value(), settings.database_pool, "referral worker")
@@ -39,7 +33,7 @@ async def main(settings: Settings, ready: Callable[[], None]) -> None:
             database,
             consumer,
             apply,
-            poison=poison,
+            poison=service.poison,
             batch=settings.batch,
             stall_seconds=settings.stall_seconds,
         )
@@ -47,6 +41,7 @@ async def main(settings: Settings, ready: Callable[[], None]) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(worker.run())
             tasks.create_task(Relay(settings).run())
+            tasks.create_task(aside.keep_for(database, settings.set_aside_days))
     finally:
         await consumer.stop()
         await database.close()

@@ -1,17 +1,15 @@
 """The matching service against a real PostgreSQL: what it does with what is cleared."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from aiokafka import ConsumerRecord
-from pydantic import SecretStr
 from sqlalchemy import text
+from support.services import Call, DatabaseOf, call_of, take_poisoned
 
 from contracts.requests import REQUESTS, OfferRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
@@ -19,14 +17,10 @@ from matching import domain, service
 from matching.api import MatchLine, VolunteerBody
 from matching.main import create_app
 from matching.settings import Settings
-from matching.worker import apply, poison
+from matching.worker import apply
 from servicekit.db import Database
 from servicekit.envelope import encode
-from servicekit.worker import Worker
-from throughgate.issuer import Issuer
 
-DatabaseOf = Callable[[str], Awaitable[Database]]
-Call = Callable[..., Awaitable[httpx.Response]]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 TODAY = datetime.now(UTC).date()
 HOME = Category.NEEDS_ACCOMMODATION
@@ -135,33 +129,11 @@ async def database(database_of: DatabaseOf) -> Database:
 
 @pytest.fixture
 def call(database: Database, tmp_path: Path) -> Call:
-    """The API on the same database: `await call("PUT", path, agency, scope, json=...)`."""
-    issuer = Issuer()
-    settings = Settings(
-        database_url=SecretStr("postgresql+asyncpg://nobody@localhost/nothing"),
-        jwks=str(issuer.write_jwks(tmp_path / "jwks.json")),
-        issuer=issuer.name,
-    )
-    app = create_app(settings)
-    app.state.database = database
-
-    async def answer(method: str, path: str, agency: str, *scopes: str, **options: Any) -> httpx.Response:
-        token = {"Authorization": f"Bearer {issuer.token('clerk', agency, scopes)}"}
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as http:
-            return await http.request(method, path, headers=token, **options)
-
-    return answer
+    return call_of(create_app, Settings, database, tmp_path)
 
 
 async def poisoned(database: Database, monkeypatch: pytest.MonkeyPatch, *records: Any) -> None:
-    """Let a worker take these records while the normal path fails."""
-
-    async def fails(*given: Any) -> None:
-        raise ValueError("poison")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(service, "take_in", fails)
-        await Worker(database, cast(Any, None), apply, poison=poison).take(records)
+    await take_poisoned(database, monkeypatch, service, apply, *records)
 
 
 async def test_a_round_offers_a_mentor_and_the_scheme_accepts(database: Database) -> None:

@@ -1,17 +1,16 @@
 """The notifications service against a real PostgreSQL: what it does with what is cleared."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from aiokafka import ConsumerRecord
-from pydantic import SecretStr
 from sqlalchemy import text
+from support.services import Call, DatabaseOf, call_of, take_poisoned
 
 from contracts.requests import REQUESTS, RetractionAcknowledged, StepRequested
 from notifications import service
@@ -20,14 +19,10 @@ from notifications.domain import StepName, due_at
 from notifications.main import create_app
 from notifications.repository import adjustable_clock
 from notifications.settings import Settings
-from notifications.worker import apply, poison
+from notifications.worker import apply
 from servicekit.db import Database
 from servicekit.envelope import encode
-from servicekit.worker import Worker
-from throughgate.issuer import Issuer
 
-DatabaseOf = Callable[[str], Awaitable[Database]]
-Call = Callable[..., Awaitable[httpx.Response]]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 RELEASE = (datetime.now(UTC) + timedelta(days=30)).date()
 MORNING, EVE = StepName.MORNING, StepName.DAY_BEFORE
@@ -120,33 +115,11 @@ async def database(database_of: DatabaseOf) -> Database:
 
 @pytest.fixture
 def call(database: Database, tmp_path: Path) -> Call:
-    """The API on the same database: `await call("PUT", path, agency, scope, json=...)`."""
-    issuer = Issuer()
-    settings = Settings(
-        database_url=SecretStr("postgresql+asyncpg://nobody@localhost/nothing"),
-        jwks=str(issuer.write_jwks(tmp_path / "jwks.json")),
-        issuer=issuer.name,
-    )
-    app = create_app(settings)
-    app.state.database = database
-
-    async def answer(method: str, path: str, agency: str, *scopes: str, **options: Any) -> httpx.Response:
-        token = {"Authorization": f"Bearer {issuer.token('clerk', agency, scopes)}"}
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as http:
-            return await http.request(method, path, headers=token, **options)
-
-    return answer
+    return call_of(create_app, Settings, database, tmp_path)
 
 
 async def poisoned(database: Database, monkeypatch: pytest.MonkeyPatch, *records: Any) -> None:
-    """Let a worker take these records while the normal path fails."""
-
-    async def fails(*given: Any) -> None:
-        raise ValueError("poison")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(service, "take_in", fails)
-        await Worker(database, cast(Any, None), partial(apply, "adjustable"), poison=poison).take(records)
+    await take_poisoned(database, monkeypatch, service, partial(apply, "adjustable"), *records)
 
 
 async def test_steps_are_asked_when_they_are_due_and_once(database: Database) -> None:

@@ -1,35 +1,30 @@
 """The referral service against a real PostgreSQL: what it does with what is cleared."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import asyncpg
-import httpx
 import pytest
 from aiokafka import ConsumerRecord
-from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from support import servers
+from support.services import Call, DatabaseOf, call_of, take_poisoned
 
 from contracts.requests import REQUESTS, ReferralRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
 from referral import service
 from referral.main import create_app
-from referral.worker import apply, poison
+from referral.worker import apply
 from servicekit.db import Database
 from servicekit.envelope import encode
 from servicekit.problems import Problem
 from servicekit.settings import Settings
 from servicekit.worker import Worker
-from throughgate.issuer import Issuer
 
-DatabaseOf = Callable[[str], Awaitable[Database]]
-Call = Callable[..., Awaitable[httpx.Response]]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 HOME, WORK = Category.NEEDS_ACCOMMODATION, Category.NEEDS_ETE
 
@@ -132,33 +127,11 @@ async def database(database_of: DatabaseOf) -> Database:
 
 @pytest.fixture
 def call(database: Database, tmp_path: Path) -> Call:
-    """The API on the same database: `await call("PUT", path, agency, scope, json=...)`."""
-    issuer = Issuer()
-    settings = Settings(
-        database_url=SecretStr("postgresql+asyncpg://nobody@localhost/nothing"),
-        jwks=str(issuer.write_jwks(tmp_path / "jwks.json")),
-        issuer=issuer.name,
-    )
-    app = create_app(settings)
-    app.state.database = database
-
-    async def answer(method: str, path: str, agency: str, *scopes: str, **options: Any) -> httpx.Response:
-        token = {"Authorization": f"Bearer {issuer.token('clerk', agency, scopes)}"}
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as http:
-            return await http.request(method, path, headers=token, **options)
-
-    return answer
+    return call_of(create_app, Settings, database, tmp_path)
 
 
 async def poisoned(database: Database, monkeypatch: pytest.MonkeyPatch, *records: Any) -> None:
-    """Let a worker take these records while the normal path fails."""
-
-    async def fails(*given: Any) -> None:
-        raise ValueError("poison")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(service, "take_in", fails)
-        await Worker(database, cast(Any, None), apply, poison=poison).take(records)
+    await take_poisoned(database, monkeypatch, service, apply, *records)
 
 
 async def test_a_need_becomes_a_referral_to_the_best_service_and_is_asked_once(database: Database) -> None:
@@ -531,7 +504,7 @@ async def test_a_withdrawal_outside_its_contract_erases(
     client = uuid4()
     await take(database, needs_home(client))
     data = {"version": version}
-    await Worker(database, cast(Any, None), apply, poison=poison).take(
+    await Worker(database, cast(Any, None), apply, poison=service.poison).take(
         [record("throughgate.client.withdrawn.v2", client, data)]
     )
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0

@@ -32,10 +32,10 @@ WRITES: dict[str, set[str]] = {
 READS: dict[str, set[str]] = {
     **{f"intake.{a}": {"consent-intake"} for a in AGENCIES},
     **{f"replies.{a}": {a} for a in AGENCIES},
-    **{f"partner.{a}": {a, "consent-discloser"} for a in AGENCIES},
-    **{f"cleared.{s}": {s, "consent-discloser"} for s in SERVICES},
+    **{f"partner.{a}": {a, "consent-discloser", "consent-intake"} for a in AGENCIES},
+    **{f"cleared.{s}": {s, "consent-discloser", "consent-intake"} for s in SERVICES},
     **{f"requests.{s}": {"consent-intake"} for s in SERVICES},
-    "heads": set(AGENCIES),
+    "heads": {*AGENCIES, "consent-discloser", "consent-intake"},
 }
 """By topic. Whoever is not named may not."""
 DENIED = KafkaError.TOPIC_AUTHORIZATION_FAILED

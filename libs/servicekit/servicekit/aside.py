@@ -1,0 +1,102 @@
+"""What a service set aside, because it could not be applied: listed for a person, and kept for a time only.
+
+A poison event's bytes can hold personal data that nobody could read out of it. They are erased with the client that
+they name, and the row goes when its time is over. The door has a list of its own: there a person can try again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from servicekit.auth import Caller, require
+from servicekit.db import Database, is_transient
+from servicekit.envelope import Wire
+from servicekit.migrate import grants
+from servicekit.sql import do, rows
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN = 600.0
+MIGRATION = (
+    "ALTER TABLE set_aside ADD COLUMN erased boolean GENERATED ALWAYS AS (value IS NULL) STORED",
+    *grants({"set_aside": "UPDATE (value), DELETE"}, "worker"),
+    *grants({"set_aside": 'SELECT (id, topic, partition, "offset", reason, set_aside_at, erased)'}, "api"),
+)
+"""For a migration of the service. Its API cannot read the bytes."""
+
+router = APIRouter(tags=["operations"])
+
+
+class SetAside(Wire):
+    """An event that could not be applied, and where it stands on its topic. Nothing of what it says."""
+
+    id: int
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    """The class of the error, or a code."""
+    set_aside_at: datetime
+    erased: bool
+    """Whether its bytes are gone."""
+
+
+@router.get("/set-aside", summary="Events that could not be applied")
+async def get_set_aside(
+    request: Request,
+    _: Annotated[Caller, Depends(require("operator"))],
+    limit: Annotated[int, Query(ge=1, le=200)] = 100,
+) -> list[SetAside]:
+    """Oldest first. What it is about is for whoever may read the service's database."""
+    found = await request.app.state.database.run(
+        lambda session: rows(
+            session,
+            """
+            SELECT id, topic, partition, "offset", reason, set_aside_at, erased FROM set_aside
+            ORDER BY id LIMIT :limit
+            """,
+            limit=limit,
+        )
+    )
+    return [SetAside.model_validate(dict(row)) for row in found]
+
+
+async def erase_of(session: AsyncSession, references: Collection[UUID], but: bytes | None = None) -> None:
+    """Erase the bytes of the events that name one of these clients, wherever in them it stands; `but` for these."""
+    if references:
+        await do(
+            session,
+            """
+            UPDATE set_aside SET value = NULL
+            WHERE value IS DISTINCT FROM CAST(:but AS bytea) AND EXISTS (
+                SELECT FROM unnest(CAST(:references AS text[])) AS r
+                WHERE position(convert_to(r, 'UTF8') IN value) > 0)
+            """,
+            references=sorted(map(str, references)),
+            but=but,
+        )
+
+
+async def forget(session: AsyncSession, after: timedelta) -> None:
+    """Forget what was set aside longer ago."""
+    sql = "DELETE FROM set_aside WHERE set_aside_at < clock_timestamp() - CAST(:after AS interval)"
+    await session.execute(text(sql), {"after": after})
+
+
+async def keep_for(database: Database, days: float) -> None:
+    """Forget what is older than so many days, for ever."""
+    while True:
+        try:
+            await database.run(lambda session: forget(session, timedelta(days=days)))
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.warning("what was set aside is looked at again after %s", type(error).__name__)
+        await asyncio.sleep(SECONDS_BETWEEN)

@@ -1,0 +1,55 @@
+"""Referral, matching and notifications as their tests meet them: the API on a test's database, a worker that fails."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from servicekit.db import Database
+from servicekit.worker import Apply, Worker
+from throughgate.issuer import Issuer
+
+DatabaseOf = Callable[[str], Awaitable[Database]]
+Call = Callable[..., Awaitable[httpx.Response]]
+
+
+def call_of(create_app: Callable[[Any], FastAPI], settings: type[Any], database: Database, folder: Path) -> Call:
+    """The API on this database: `await call("PUT", path, agency, scope, json=...)`. `folder` gets the issuer's keys."""
+    issuer = Issuer()
+    app = create_app(
+        settings(
+            database_url=SecretStr("postgresql+asyncpg://nobody@localhost/nothing"),
+            jwks=str(issuer.write_jwks(folder / "jwks.json")),
+            issuer=issuer.name,
+        )
+    )
+    app.state.database = database
+
+    async def call(method: str, path: str, agency: str, *scopes: str, **options: Any) -> httpx.Response:
+        token = {"Authorization": f"Bearer {issuer.token('clerk', agency, scopes)}"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as http:
+            return await http.request(method, path, headers=token, **options)
+
+    return call
+
+
+async def take_poisoned(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    service: ModuleType,
+    apply: Apply,
+    *records: Any,
+) -> None:
+    """Let a worker take these records while the service's normal path fails."""
+
+    async def fails(*given: Any) -> None:
+        raise ValueError("poison")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(service, "take_in", fails)
+        await Worker(database, cast(Any, None), apply, poison=service.poison).take(records)
