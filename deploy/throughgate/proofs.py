@@ -222,6 +222,26 @@ def check_stored_heads(
     return mine | theirs, checked
 
 
+def lost_in_a_restore(lost: Mapping[tuple[int, int], str], heads: Mapping[tuple[int, int], Head]) -> list[str]:
+    """A sentence for each run of batches that the door itself says it lost, by (shard, sequence) and since when.
+
+    They are wrong all the same: that a restore took them is the door's word only.
+    """
+    runs: list[list[tuple[int, int]]] = []
+    for place in sorted(lost.keys() & heads.keys()):
+        shard, sequence = place
+        if runs and runs[-1][-1] == (shard, sequence - 1) and lost[runs[-1][-1]] == lost[place]:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return [
+        f"Shard {run[0][0]}, batches {run[0][1]} to {run[-1][1]}: lost in a restore, the door says, and read back on"
+        f" {lost[run[0]][:10]}. Their signed heads stand; their {sum(heads[place].size for place in run)} entries are"
+        " gone, and only the receipts of partners can show what they were."
+        for run in runs
+    ]
+
+
 def check_batch(head: Head, entries: Sequence[Entry]) -> list[str]:
     """Recompute a batch from its entries, in the order of their places: what is wrong with it, empty when nothing.
 

@@ -172,7 +172,10 @@ def _audit(public: list[Head], keys: dict[str, bytes], open: bool, from_start: b
             for shard in shards
             for sequence, some in groupby(_entries(door, shard, open), key=lambda one: one[0])
         }
-        stored = [(shard, s["sequence"], s["head"]) for shard in shards for s in _heads(door, shard)]
+        kept = [(shard, s) for shard in shards for s in _heads(door, shard)]
+        stored = [(shard, s["sequence"], s["head"]) for shard, s in kept]
+        lost = {(shard, s["sequence"]): str(s["lostAt"]) for shard, s in kept if s["lostAt"]}
+        lost = {place: at for place, at in lost.items() if place not in batches}
         heads, checked = proofs.check_stored_heads(stored, public, keys, from_start=from_start)
         counts = {"entries": 0, "erased": 0}
         for shard, sequence in sorted(before | batches.keys()):
@@ -180,6 +183,8 @@ def _audit(public: list[Head], keys: dict[str, bytes], open: bool, from_start: b
             entries = [entry for _, entry in batches.get((shard, sequence), ())]
             counts["entries"] += len(entries)
             counts["erased"] += sum(1 for e in entries if e.opened and e.opened.erased)
+            if head is not None and (shard, sequence) in lost:
+                continue
             if head is None:
                 checked.wrong.append(f"Shard {shard}, batch {sequence}: {len(entries)} entries that no head seals.")
                 continue
@@ -188,8 +193,11 @@ def _audit(public: list[Head], keys: dict[str, bytes], open: bool, from_start: b
                 again = _page(door, shard, sequence - 1, open=True)
                 wrong = proofs.check_batch(head, [entry for number, entry in again if number == sequence])
             checked.wrong += wrong
-    if (lost := sum(s["entries"] for s in extent["shards"]) - counts["entries"]) > 0:
-        checked.wrong.append(f"Ledger: {lost} entries have a shard or a batch that cannot be, so nothing seals them.")
+        checked.wrong += proofs.lost_in_a_restore(lost, heads)
+    if (nowhere := sum(s["entries"] for s in extent["shards"]) - counts["entries"]) > 0:
+        checked.wrong.append(
+            f"Ledger: {nowhere} entries have a shard or a batch that cannot be, so nothing seals them."
+        )
     checked.figures.append(
         f"{counts['entries']} entries of the ledger recomputed in {len(batches)} batches; "
         + (f"opened, {counts['erased']} of them erased with their leaves standing; " if open else "")

@@ -35,8 +35,9 @@ class Topic:
 
     @property
     def reader(self) -> str:
-        """Who reads it, for people. The discloser reads back what it wrote itself only after a restore."""
-        return ", ".join(dict.fromkeys(_USERS.get(user, user) for user in self.readers if user not in self.writers))
+        """Who reads it, for people. The door reads back what it wrote itself only after a restore."""
+        writers = {_USERS.get(user, user) for user in self.writers}
+        return ", ".join(dict.fromkeys(name for u in self.readers if (name := _USERS.get(u, u)) not in writers))
 
     @property
     def retention(self) -> str:

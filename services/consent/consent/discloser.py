@@ -8,9 +8,10 @@ that was stopped and wakes later finds its session gone (`idle_session_timeout`)
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
@@ -21,20 +22,30 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from consent.events import head_event
-from consent.repository import ledger, queue, shards
+from consent.repository import ledger, queue, restoring, shards
 from consent.service.disclosing import Cycle, Leaving, decide_cycle, finish_cycle
 from consent.service.doubts import Doubt, doubts
 from consent.service.ledger import Sealer
+from consent.service.restoring import MARGIN, is_behind, is_ours, known_until
 from contracts.heads import Head, key_id, public_key_of
 from contracts.merkle import read
 from servicekit import faults
 from servicekit.db import RETRYABLE, create_engine, listening, sqlstate, wait
-from servicekit.kafka import UNSENDABLE, Outgoing, create_producer, known_topics, send_all
+from servicekit.kafka import (
+    UNSENDABLE,
+    Outgoing,
+    create_consumer,
+    create_producer,
+    known_topics,
+    send_all,
+    written_since,
+)
 from servicekit.run import work
 from servicekit.settings import Settings
 from servicekit.telemetry import Step, across_the_border, follow, header
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 DISCLOSED = Counter("throughgate_disclosed", "Records, retractions and notices committed to their topics.")
 SET_ASIDE = Counter("throughgate_disclosures_set_aside", "Rows that cannot be sent; each needs a person.")
@@ -44,6 +55,8 @@ DAMAGED = Counter(
 PAUSED = Gauge(
     "throughgate_topics_paused", "Topics that do not exist or may not be written, tried again every few seconds."
 )
+
+CLOSED = Gauge("throughgate_closed", "1 while nothing leaves because the database is behind the topics.")
 
 LOCK = 7_300
 """Advisory lock of shard 0; the next shard's is one higher."""
@@ -126,7 +139,43 @@ class Discloser:
         public_key = public_key_of(self._settings.seed)
         async with self._db.begin():
             await ledger.add_signing_key(self._db, key_id(public_key), public_key)
+        await self._compare(poll_seconds)
         log.info("discloser of shard %d of %d took over", self._settings.shard, self._settings.shards)
+
+    async def _compare(self, poll_seconds: float) -> None:
+        """Open the door once the database knows every head and every retraction that stands in the topics.
+
+        Where it does not, it was restored: nothing may leave before that is read back. Read first, then asked of the
+        database, so that what other shards send meanwhile is known.
+        """
+        while True:
+            async with self._db.begin():
+                done, unfinished = await restoring.last_done(self._db), await restoring.unfinished(self._db)
+            if unfinished is None and not await self._is_behind():
+                break
+            CLOSED.set(1)
+            log.error(
+                "for %s to see to: the door is closed, its database is behind the topics: python -m consent.restore",
+                self._settings.alert_owner,
+            )
+            while await self._read(restoring.last_done) == done:
+                await asyncio.sleep(poll_seconds)
+            await self._recall()
+        await self._read(restoring.open_door)
+        CLOSED.set(0)
+
+    async def _is_behind(self) -> bool:
+        namespace = self._settings.namespace
+        since = await self._read(known_until) - MARGIN
+        reader = create_consumer(self._settings, None)
+        await reader.start()
+        try:
+            async for records in written_since(self._settings, reader, is_ours(namespace), since):
+                if await self._read(partial(is_behind, records=records, namespace=namespace)):  # keeps the session, too
+                    return True
+        finally:
+            await reader.stop()
+        return False
 
     async def run(self, woken: asyncio.Event, poll_seconds: float = 1.0) -> None:
         """Cycle for ever; with nothing to do, wait for a wake-up or poll, which also keeps the session alive."""
@@ -318,11 +367,19 @@ class Discloser:
                 with suppress(Exception):
                     await asyncio.wait_for(self._producer.stop(), 2)
                 await asyncio.sleep(1)
+        await self._recall()
+
+    async def _recall(self) -> None:
+        """Read what is in doubt, and from which head the chain goes on."""
         async with self._db.begin():
             self._doubts = await doubts(self._db, self._settings.shard, self._settings.shards)
             self._head = await ledger.last_head(self._db, self._settings.shard)
             unsent = await ledger.unsent_heads(self._db, self._settings.shard, self._settings.shards)
             self._unsent = [head for head in unsent if head not in self._heads_sent]
+
+    async def _read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async with self._db.begin():
+            return await work(self._db)
 
     async def _scalar(self, statement: str, **parameters: Any) -> Any:
         async with self._db.begin():

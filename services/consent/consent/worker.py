@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from consent.repository import restoring
 from consent.service.intake import refuse, take_in
 from consent.service.reading import Arrival
 from consent.service.requests import Asked, take_requests
@@ -91,6 +92,9 @@ async def main(ready: Callable[[], None]) -> None:
     producer = create_producer(settings)
     intake = Intake(settings.namespace)
     try:
+        # After a restore what was lost is taken in first: what came before must not overwrite what came after.
+        while not await database.run(restoring.is_open):
+            await asyncio.sleep(POLL_SECONDS)
         await producer.start()
         await consumer.start()
         ready()

@@ -46,8 +46,8 @@ async def heads(db: Executor, shard: int, after: int, limit: int) -> Sequence[An
     return (
         await db.execute(
             text(
-                "SELECT sequence, head::text AS head, sent FROM head WHERE shard = :shard AND sequence > :after"
-                " ORDER BY sequence LIMIT :limit"
+                "SELECT sequence, head::text AS head, sent, lost_at FROM head"
+                " WHERE shard = :shard AND sequence > :after ORDER BY sequence LIMIT :limit"
             ),
             {"shard": shard, "after": after, "limit": limit},
         )

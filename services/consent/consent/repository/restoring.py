@@ -1,0 +1,145 @@
+"""What a database that was restored does not know any more, and what is entered of it when it was read back."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import text
+
+from consent.repository.sql import Executor, arrays, insert_of
+from contracts.heads import Head
+
+
+async def is_open(db: Executor) -> bool:
+    """Whether a discloser compared this very database with the topics since its server was started, and nothing was
+    missing. Until then nobody knows which retractions it has forgotten.
+    """
+    found = await db.scalar(
+        text(
+            "SELECT EXISTS (SELECT 1 FROM opened WHERE incarnation = incarnation())"
+            " AND NOT EXISTS (SELECT 1 FROM restore WHERE done_at IS NULL)"
+        )
+    )
+    return bool(found)
+
+
+async def open_door(db: Executor) -> None:
+    """Enter that this database was compared, and nothing was missing."""
+    await db.execute(text("INSERT INTO opened (incarnation) SELECT incarnation() ON CONFLICT DO NOTHING"))
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """A database that was found to be behind its topics."""
+
+    id: int
+    since: datetime
+    """From when on what stands in the topics may be unknown."""
+    is_read: bool
+    """Whether all of it was read back. What is left is to be said by a person: that it may open."""
+
+
+async def unfinished(db: Executor) -> Restore | None:
+    """The restore after which the door has not been opened again."""
+    row = (
+        await db.execute(text("SELECT id, since, read_at FROM restore WHERE done_at IS NULL ORDER BY id LIMIT 1"))
+    ).one_or_none()
+    return None if row is None else Restore(row.id, row.since, row.read_at is not None)
+
+
+async def last_done(db: Executor) -> int:
+    """The number of the newest restore after which the door was allowed to open; 0 where there was none."""
+    return int(await db.scalar(text("SELECT max(id) FROM restore WHERE done_at IS NOT NULL")) or 0)
+
+
+async def begin(db: Executor, since: datetime) -> Restore:
+    """Close the door until what stands in the topics since then was read back."""
+    id = await db.scalar(text("INSERT INTO restore (since) VALUES (:since) RETURNING id"), {"since": since})
+    return Restore(int(id or 0), since, False)
+
+
+async def add_nameless(db: Executor, restore: Restore, count: int) -> None:
+    """Count references under which something was retracted, and of which nobody knows whom they stand for."""
+    await db.execute(
+        text("UPDATE restore SET nameless = nameless + :count WHERE id = :id"), {"count": count, "id": restore.id}
+    )
+
+
+async def nameless(db: Executor, restore: Restore) -> int:
+    """How many of them there were."""
+    return int(await db.scalar(text("SELECT nameless FROM restore WHERE id = :id"), {"id": restore.id}) or 0)
+
+
+async def was_read(db: Executor, restore: Restore) -> None:
+    """Enter that all was read back."""
+    await db.execute(text("UPDATE restore SET read_at = clock_timestamp() WHERE id = :id"), {"id": restore.id})
+
+
+async def end(db: Executor, restore: Restore) -> None:
+    """Enter that the door may open."""
+    await db.execute(text("UPDATE restore SET done_at = clock_timestamp() WHERE id = :id"), {"id": restore.id})
+
+
+async def newest_heads(db: Executor) -> list[Head]:
+    """The newest head of each shard. What was decided after the newest of all is unknown here."""
+    rows = await db.execute(
+        text(
+            "SELECT h.head::text AS head FROM generate_series(0, (SELECT max(shard) FROM head)) AS s(n)"
+            " CROSS JOIN LATERAL (SELECT head FROM head WHERE shard = s.n ORDER BY sequence DESC LIMIT 1) h"
+        )
+    )
+    return [Head.model_validate_json(row.head) for row in rows]
+
+
+async def missing_heads(db: Executor, heads: Collection[Head]) -> list[Head]:
+    """Those of which this database knows nothing, in order."""
+    if not heads:
+        return []
+    rows = await arrays(
+        db,
+        text(
+            "SELECT s, n FROM unnest(CAST(:a0 AS int[]), CAST(:a1 AS bigint[])) AS r(s, n) WHERE NOT EXISTS"
+            " (SELECT 1 FROM head WHERE shard = s AND sequence = n)"
+        ),
+        [(h.shard, h.sequence) for h in heads],
+    )
+    missing = {(row.s, row.n) for row in rows}
+    return sorted((h for h in heads if (h.shard, h.sequence) in missing), key=lambda h: (h.shard, h.sequence))
+
+
+async def add_lost_heads(db: Executor, heads: Sequence[Head]) -> None:
+    """Keep heads as they were published: the chain goes on behind them, and what they sealed is gone."""
+    if heads:
+        await arrays(
+            db,
+            text(
+                "INSERT INTO head (shard, sequence, head, sent, lost_at) SELECT s, n, CAST(h AS jsonb), true, now()"
+                " FROM unnest(CAST(:a0 AS int[]), CAST(:a1 AS bigint[]), CAST(:a2 AS text[]))"
+                " AS r(s, n, h) ORDER BY s, n"
+            ),
+            [(h.shard, h.sequence, h.model_dump_json(by_alias=True)) for h in heads],
+        )
+
+
+async def missing_retractions(db: Executor, ids: Collection[UUID]) -> set[UUID]:
+    """Those of which this database knows nothing."""
+    if not ids:
+        return set()
+    rows = await db.execute(
+        text(
+            "SELECT i FROM unnest(CAST(:ids AS uuid[])) AS r(i) WHERE NOT EXISTS"
+            " (SELECT 1 FROM retraction WHERE id = i)"
+        ),
+        {"ids": list(ids)},
+    )
+    return {row.i for row in rows}
+
+
+_REFERENCES = insert_of("reference", "id, client_id, recipient, queued", "uuid, bigint, text, boolean")
+
+
+async def add_references(db: Executor, references: Sequence[tuple[UUID, int, str]]) -> None:
+    """Give references back to those who have them: (reference, client, recipient)."""
+    if references:
+        await arrays(db, _REFERENCES, [(*one, True) for one in references])

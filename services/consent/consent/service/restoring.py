@@ -1,0 +1,273 @@
+"""After a restore: what stands in the topics and the database does not know. Retractions stop again; the chain goes on.
+
+What stands in a topic was in the database first, committed. So where a head or a retraction stands there that the
+database does not know, the database was put back behind it, and nothing may leave before that is read back.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+
+from consent.domain import Scope, Withdrawn
+from consent.repository import audit, clients, ledger, queue, restoring
+from consent.repository.clients import Client
+from consent.repository.restoring import Restore
+from consent.repository.sql import Executor
+from consent.service import register
+from consent.service.desk import WITHDRAWN, Desk
+from contracts.heads import Head, check_chain
+from contracts.leaving import HEADS, ClientWithdrawn
+from contracts.merkle import ProofError
+from contracts.vocabulary import Category, Purpose
+from servicekit.problems import Problem
+
+CLOSED = Problem(
+    "closed-after-a-restore",
+    "The door is closed",
+    "Its database was restored or started again and has not been compared with the topics yet. Ask again in a few"
+    " seconds; if it stays closed, its operator has to read back what the database has lost.",
+    503,
+)
+
+MARGIN = timedelta(seconds=10)
+"""By how much the clocks of the database and of the discloser may differ: so much more of the topics is read."""
+KEPT = timedelta(hours=6)
+"""For how long each topic that is read back keeps its records at least (`schemas/topics`)."""
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+BY = "operator"
+"""Who asserts what is entered when retractions are read back."""
+REASON = "lost-in-a-restore"
+"""Of the holds, as `service.holds` explains it."""
+
+
+class CannotRestore(Exception):
+    """What was read back does not fit; a sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retracted:
+    """A retraction as it stands in a topic."""
+
+    id: UUID
+    version: int
+    by_consent: bool
+    """Whether it says that a consent was withdrawn; else something that it does not name ended."""
+    purposes: frozenset[Purpose]
+    categories: frozenset[Category] | None
+    at: datetime
+    body: str
+    place: tuple[str, int, int]
+    """Topic without namespace, partition, offset."""
+
+
+@dataclass(slots=True)
+class Told:
+    """What stands in a recipient's topic under one reference."""
+
+    recipient: str
+    reference: UUID
+    version: int = 0
+    """The newest version that anything there names. None of them may be given to something else."""
+    retractions: list[Retracted] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Published:
+    """What stands in the topics."""
+
+    heads: dict[tuple[int, int], Head] = field(default_factory=dict)
+    told: dict[UUID, Told] = field(default_factory=dict)
+    """By reference."""
+
+    def add(self, records: Iterable[Any], namespace: str) -> None:
+        """Read more records, of the topics that `is_ours` names.
+
+        Raises:
+            CannotRestore: one is none that the door wrote.
+        """
+        for record in records:
+            kind, _, recipient = record.topic.removeprefix(namespace).partition(".")
+            try:
+                if kind == "heads":
+                    head = HEADS.validate_json(record.value).data
+                    self.heads[head.shard, head.sequence] = head
+                else:
+                    self._add(recipient, (f"{kind}.{recipient}", record.partition, record.offset), record.value)
+            except (ValueError, LookupError, TypeError):
+                where = f"{record.topic}, partition {record.partition}, offset {record.offset}"
+                raise CannotRestore(f"What stands in {where} is nothing that the door wrote.") from None
+
+    def _add(self, recipient: str, place: tuple[str, int, int], value: bytes) -> None:
+        event = orjson.loads(value)
+        reference = UUID(event["subject"])
+        told = self.told.setdefault(reference, Told(recipient, reference))
+        if event["type"] != WITHDRAWN:
+            told.version = max(told.version, event["data"].get("receipt", {}).get("decidedOn", 0))
+            return
+        read = ClientWithdrawn.model_validate(event)
+        data = read.data
+        told.version = max(told.version, data.version)
+        told.retractions.append(
+            Retracted(
+                data.retraction,
+                data.version,
+                data.consent_version is not None,
+                frozenset(data.purposes),
+                None if data.categories is None else frozenset(data.categories),
+                read.time,
+                value.decode(),
+                place,
+            )
+        )
+
+
+def is_ours(namespace: str) -> Callable[[str], bool]:
+    """Says of a topic whether the door publishes there what must not be forgotten."""
+    kinds = tuple(f"{namespace}{kind}." for kind in ("partner", "cleared"))
+    return lambda topic: topic == f"{namespace}heads" or topic.startswith(kinds)
+
+
+async def known_until(db: Executor) -> datetime:
+    """When the newest head that the database knows was sealed: what is missing left after it."""
+    heads = await restoring.newest_heads(db)
+    return max((datetime.fromisoformat(head.at) for head in heads), default=BEGINNING)
+
+
+async def is_behind(db: Executor, records: Sequence[Any], namespace: str) -> bool:
+    """Whether one of these records is a head or a retraction that the database does not know."""
+    published = Published()
+    published.add((r for r in records if _may_be_missing(r, namespace)), namespace)
+    if await restoring.missing_heads(db, published.heads.values()):
+        return True
+    ids = {retraction.id for told in published.told.values() for retraction in told.retractions}
+    return bool(await restoring.missing_retractions(db, ids))
+
+
+def _may_be_missing(record: Any, namespace: str) -> bool:
+    return record.topic == f"{namespace}heads" or WITHDRAWN.encode() in record.value
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What became of a part of what was told."""
+
+    retractions: int = 0
+    """That the database did not know."""
+    holds: int = 0
+
+    def __add__(self, other: "TakenBack") -> "TakenBack":
+        return TakenBack(self.retractions + other.retractions, self.holds + other.holds)
+
+
+async def take_back(db: Executor, restore: Restore, some: Sequence[Told]) -> TakenBack:
+    """Let every retraction that the database does not know stop again, under the clients' locks.
+
+    A withdrawal of consent is one again, for all recipients: whom else it reached cannot be seen, where nobody had been
+    told anything. Of any other retraction nobody can tell what it rested on: it holds its client. A reference that the
+    database does not know gets a client of its own, of whom nothing is known; it is held, and its recipient is told to
+    erase what it has, for nobody could tell it any more when the person behind it withdraws.
+
+    May be done again: what is known by then is left alone.
+
+    Raises:
+        CannotRestore: a recipient is not registered.
+        TryAgain: a link was made or undone meanwhile.
+    """
+    registered = await register.load(db)
+    if strangers := sorted({told.recipient for told in some} - registered.agencies.keys()):
+        raise CannotRestore(
+            f"Not registered any more: {', '.join(strangers)}. Register them again (PUT /agencies/ID), then run this"
+            " again."
+        )
+    owners = await clients.of_references(db, [told.reference for told in some], None)
+    nameless = [told for told in some if told.reference not in owners]
+    made = await clients.make(db, len(nameless))
+    given = [(told.reference, client, told.recipient) for told, client in zip(nameless, made, strict=True)]
+    await restoring.add_references(db, given)
+    owners |= {reference: client for reference, client, _ in given}
+    whom = await clients.lock_whole(db, set(owners.values()))
+    missing = await restoring.missing_retractions(db, {r.id for told in some for r in told.retractions})
+    meant = {client for found in whom.values() for client in found.may_mean}
+    desk = Desk(await clients.load(db, meant, meant), registered, await clients.time_now(db))
+    by_client: dict[int, list[Told]] = {}
+    for told in some:
+        for client in whom[owners[told.reference]].may_mean:
+            by_client.setdefault(client, []).append(told)
+    for id, those in sorted(by_client.items()):
+        stops = [r for told in those for r in told.retractions if r.id in missing]
+        _stop(desk, desk.clients[id], those, stops, is_nameless=id in made)
+    places = {}
+    for told in some:
+        for one in (r for r in told.retractions if r.id in missing and r.id not in places):
+            places[one.id] = one.place
+            _enter(desk, min(whom[owners[told.reference]].may_mean), told, one)
+    await clients.write(db, desk.changes)
+    await queue.retractions_done(db, places)
+    await restoring.add_nameless(db, restore, sum(bool(told.retractions) for told in nameless))
+    return TakenBack(len(missing), len(desk.changes.holds))
+
+
+def _stop(desk: Desk, client: Client, told: Sequence[Told], stops: Sequence[Retracted], *, is_nameless: bool) -> None:
+    under = {one.reference for one in told}
+    for reference in (*client.references.values(), *client.former):
+        if reference.id in under and not reference.queued:  # something was, after all
+            reference.queued = True
+            desk.changes.first_queued.append(reference.id)
+    newest = max(one.version for one in told)
+    if newest > client.version:  # two things of one version would be taken for one another
+        client.version = newest
+        desk.changes.versions[client.id] = newest
+    if not stops and not is_nameless:
+        return
+    withdrawn = [one for one in stops if one.by_consent]
+    scope, consent_version = Scope(), None
+    if withdrawn:
+        scope = _scope(withdrawn)
+        no = desk.say(client, Withdrawn(0, BY, max(one.at for one in withdrawn), scope), f"restore/{uuid4()}")
+        consent_version = no.version
+    else:
+        desk.next_version(client)
+    if is_nameless or len(withdrawn) < len(stops):
+        # It reaches everything, and names no consent: when it is lifted, what was not withdrawn may leave again.
+        scope, consent_version = Scope(), None
+        if (BY, REASON) not in client.holds:
+            desk.changes.holds[client.id, BY, REASON] = 1
+    desk.stop(client, scope, None, None, None, because="restored", consent_version=consent_version)
+
+
+def _scope(withdrawn: Sequence[Retracted]) -> Scope:
+    categories: frozenset[Category] | None = frozenset()
+    for one in withdrawn:
+        categories = None if categories is None or one.categories is None else categories | one.categories
+    return Scope(None, frozenset(purpose for one in withdrawn for purpose in one.purposes), categories)
+
+
+def _enter(desk: Desk, client: int, told: Told, one: Retracted) -> None:
+    """Know the retraction again, so that its confirmation is understood and it is not read back twice."""
+    id = uuid4()
+    desk.changes.withdrawals.append((id, client, one.version, None, None, "restored", None, one.at))
+    desk.changes.retractions.append((one.id, id, told.recipient, told.reference, one.body))
+
+
+async def take_heads_back(db: Executor, published: Iterable[Head]) -> list[Head]:
+    """Keep the heads that the database does not know, as they were published; gives them, in order.
+
+    Raises:
+        CannotRestore: with those that are known they make no unbroken chain.
+    """
+    newest = {head.shard: head for head in await restoring.newest_heads(db)}
+    since = [h for h in published if h.shard not in newest or h.sequence >= newest[h.shard].sequence]
+    keys = {row.id: bytes(row.public_key) for row in await audit.signing_keys(db)}
+    try:
+        check_chain([*newest.values(), *since], keys, from_start=False)
+    except ProofError as error:
+        raise CannotRestore(f"The heads do not go on from those in the database: {error}") from error
+    missing = await restoring.missing_heads(db, since)
+    await restoring.add_lost_heads(db, missing)
+    await ledger.heads_sent(db, since)
+    return missing

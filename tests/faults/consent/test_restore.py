@@ -1,0 +1,307 @@
+"""The door's database is put back to a backup: it stays closed, reads back what the topics know better, then opens."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from support.agency import Agency, Operator, event, eventually, eventually_true, granted, terms, withdrawn
+from support.commands import Commands
+
+from consent.service.restoring import KEPT
+from contracts.topics import read_topics
+from throughgate.system import System
+from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+
+PRISON, HOSTEL = "hmp-leeds", "harbour-housing"
+CATEGORIES = ["identity", "needs.accommodation"]
+PROCESSES = ("consent.main", "consent.worker", "consent.discloser")
+
+
+@dataclass
+class Scene:
+    """A door, the prison that tells it, the hostel that is told, and a backup of its database."""
+
+    system: System
+    prison: Agency
+    hostel: Agency
+
+    # --- what happens to the database ---
+
+    async def back_up(self) -> None:
+        """Copy the database, with the door stopped meanwhile."""
+        await self._stop()
+        await self._admin(f"CREATE DATABASE {self._name}_backup OWNER {self._name}_owner TEMPLATE {self._name}")
+        await self.start()
+        await asyncio.to_thread(self.system.wait_ready)
+
+    async def put_back(self) -> None:
+        """Put the copy in the database's place, and start the door."""
+        await self._stop()
+        await self._admin(f"DROP DATABASE {self._name} WITH (FORCE)")
+        await self._admin(f"ALTER DATABASE {self._name}_backup RENAME TO {self._name}")
+        await self.start()
+
+    async def start(self) -> None:
+        """Start the door's processes."""
+        for name in PROCESSES:
+            await asyncio.to_thread(self.system.start_process, name)
+
+    async def restore(self, *arguments: str, code: int = 0) -> str:
+        """Run the step as the worker; gives what it says."""
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "consent.restore", *arguments],
+            env=self.system.environment("consent.worker"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    async def fetch(self, statement: str, *parameters: Any) -> list[Any]:
+        """Ask the database as its superuser."""
+        connection = await asyncpg.connect(self.system.postgres.url(self._name))
+        try:
+            return list(await connection.fetch(statement, *parameters))
+        finally:
+            await connection.close()
+
+    @property
+    def _name(self) -> str:
+        return self.system.databases["consent"].name
+
+    async def _stop(self) -> None:
+        for name in PROCESSES:
+            await asyncio.to_thread(self.system.stop_process, name)
+
+    async def _admin(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.system.postgres.url())
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    # --- what the agencies do ---
+
+    async def over_http(self, body: dict[str, Any]) -> str:
+        """Publish so that no topic keeps it; gives the event's id."""
+        async with self.prison.http() as http:
+            response = await http.post("/events", json=body)
+            assert response.is_success, response.text
+        return str(body["id"])
+
+    def withdrawal(self, number: str, **scope: Any) -> dict[str, Any]:
+        """A withdrawal made now."""
+        return event("consent.withdrawn", PRISON, withdrawn(noms(number), **scope))
+
+    def consent(self, number: str) -> dict[str, Any]:
+        """A consent given now, on a new form."""
+        return event("consent.granted", PRISON, granted(noms(number), [HOSTEL], ["referral"], CATEGORIES))
+
+    def fact(self, number: str, text: str) -> dict[str, Any]:
+        """Something that the prison records."""
+        facts = {
+            "identity": {"givenName": "Robin", "familyName": number},
+            "needs.accommodation": {"level": "urgent", "summary": text},
+        }
+        return event("client.recorded", PRISON, {"identifiers": noms(number), "facts": facts})
+
+    async def told(self, text: str) -> Placed | None:
+        """What the hostel was told that says this."""
+        for record in await self.hostel.received():
+            if text in str(record.event["data"]):
+                return record
+        return None
+
+    async def is_told(self, text: str) -> None:
+        """Wait until the hostel was told this."""
+
+        async def arrived() -> bool:
+            return await self.told(text) is not None
+
+        await eventually_true(arrived, f"the hostel to be told {text}")
+
+    async def introduce(self, *numbers: str) -> None:
+        """Clients of whom the hostel is told."""
+        for number in numbers:
+            await self.prison.answered(self.fact(number, f"first of {number}"))
+            await self.prison.answered(self.consent(number))
+            await self.is_told(f"first of {number}")
+
+
+def noms(number: str) -> list[dict[str, str]]:
+    """A client's prison number."""
+    return [{"type": "NOMS", "value": number}]
+
+
+@pytest.fixture
+async def scene(make_system: Callable[..., System]) -> AsyncIterator[Scene]:
+    system = make_system([PRISON, HOSTEL], ["consent"])
+    operator = Operator(system)
+    await operator.register(hmp_leeds="prison", harbour_housing="vcs")
+    await operator.agree("leeds", [PRISON], [HOSTEL, "referral"], [terms("referral", CATEGORIES)])
+    async with AsyncExitStack() as stack:
+        prison, hostel = [await stack.enter_async_context(Agency(system, name)) for name in (PRISON, HOSTEL)]
+        yield Scene(system, prison, hostel)
+
+
+async def is_closed(scene: Scene) -> None:
+    """The discloser says so and is not ready, the worker waits, and nobody is shown anything."""
+    log = scene.system.log("consent.discloser")
+    await eventually(lambda: "behind the topics" in log.read_text() or None, "the discloser to find out")
+    before = len(await scene.hostel.received())
+    await scene.prison.publish(scene.fact("A1111AA", "while it is closed"))
+    await asyncio.sleep(2)
+    assert len(await scene.hostel.received()) == before
+    assert not scene.system._ready("consent.discloser")
+    async with scene.hostel.http() as http:
+        for path, body in (
+            ("/views", {"clients": [str(await one_reference(scene))], "purpose": "referral", "categories": CATEGORIES}),
+            ("/decisions", {"clients": [], "recipient": HOSTEL, "purpose": "referral", "categories": CATEGORIES}),
+        ):
+            response = await http.post(path, json=body)
+            assert response.status_code == 503, response.text
+            assert response.json()["code"] == "closed-after-a-restore"
+
+
+async def one_reference(scene: Scene) -> Any:
+    """Of some client, for the hostel."""
+    return (await scene.fetch("SELECT id FROM reference WHERE recipient = $1 LIMIT 1", HOSTEL))[0]["id"]
+
+
+async def test_what_was_retracted_since_the_backup_stays_retracted(scene: Scene, tmp_path: Path) -> None:
+    """A1 withdraws where no topic keeps the event, A2 withdraws and agrees anew, A3 is made known and withdraws."""
+    await scene.introduce("A1111AA", "A2222AA")
+    await scene.back_up()
+    await scene.introduce("A3333AA")
+    await scene.prison.done(await scene.over_http(scene.withdrawal("A1111AA")))
+    await scene.prison.done(await scene.prison.publish(scene.withdrawal("A2222AA")))
+    await scene.prison.answered(scene.consent("A2222AA"))
+    await scene.prison.answered(scene.fact("A2222AA", "after agreeing anew"))
+    await scene.is_told("after agreeing anew")
+    forgotten = scene.withdrawal("A3333AA")
+    await scene.prison.done(await scene.over_http(forgotten))
+    heads = len(await scene.fetch("SELECT 1 FROM head"))
+
+    await scene.put_back()
+    await is_closed(scene)
+    assert await scene.restore("--open", code=0) == "Nothing to open: no restore is unfinished.\n"
+    said = await scene.restore()
+    assert "The door stays closed." in said
+    assert "2 references under which something was retracted" in said, said  # the hostel's and the referral service's
+    await asyncio.sleep(1)
+    assert not scene.system._ready("consent.discloser")
+    await scene.over_http(forgotten)  # as the operator asked, for nobody else can know whom that retraction was of
+    await scene.restore("--open")
+    await asyncio.to_thread(scene.system.wait_ready)
+    assert len(await scene.fetch("SELECT 1 FROM head WHERE lost_at IS NOT NULL")) > 0
+    assert len(await scene.fetch("SELECT 1 FROM head")) >= heads
+
+    for number in ("A1111AA", "A2222AA", "A3333AA"):
+        await scene.prison.answered(scene.fact(number, f"since the restore, of {number}"))
+    await scene.is_told("since the restore, of A2222AA")
+    records = await scene.hostel.received()
+    assert behind_retraction(records) == []
+    _no_version_stands_for_two_things(records)
+    assert "since the restore, of A1111AA" not in str(records)
+    assert "while it is closed" not in str(records)
+    assert "since the restore, of A3333AA" not in str(records)
+
+    await scene.prison.answered(scene.consent("A1111AA"))
+    await scene.is_told("since the restore, of A1111AA")
+    assert behind_retraction(await scene.hostel.received()) == []
+    await _holds_say_so(scene, 2)
+    await _the_chain_goes_on(scene, tmp_path)
+
+
+def _no_version_stands_for_two_things(records: list[Placed]) -> None:
+    """Every retraction is newer than all that stands before it under its key, what was lost included."""
+    newest: dict[str, int] = {}
+    for record in records:
+        data, key = record.event["data"], record.event["subject"]
+        version = data["version"] if record.event["type"] == WITHDRAWN else data["receipt"]["decidedOn"]
+        if record.event["type"] == WITHDRAWN:
+            assert version > newest.get(key, 0)
+        newest[key] = max(version, newest.get(key, 0))
+
+
+async def _holds_say_so(scene: Scene, count: int) -> None:
+    holds = await Operator(scene.system).call("GET", "/holds")
+    assert [hold["reason"] for hold in holds] == ["lost-in-a-restore"] * count
+
+
+async def _the_chain_goes_on(scene: Scene, folder: Path) -> None:
+    """A partner sees one chain; an auditor is told which batches were lost, and that nothing else is wrong."""
+
+    async def sealed() -> bool:
+        return not await scene.fetch(
+            "SELECT 1 FROM ledger WHERE sequence IS NULL UNION SELECT 1 FROM head WHERE NOT sent"
+        )
+
+    await eventually_true(sealed, "the ledger to be sealed")
+    throughgate = Commands(scene.system, folder)
+    code, said = await throughgate("verify", "--as", HOSTEL)
+    assert code == 0, said
+    code, said = await throughgate("verify", "--ledger", "--as", HOSTEL, "--open")
+    lost = await scene.fetch("SELECT min(sequence) AS a, max(sequence) AS b FROM head WHERE lost_at IS NOT NULL")
+    assert code == 1, said
+    assert f"Shard 0, batches {lost[0]['a']} to {lost[0]['b']}: lost in a restore" in said
+    assert said.count("Shard 0, batch") == 1, said
+
+
+async def test_a_retraction_alone_is_missed_too(scene: Scene) -> None:
+    """No batch was sealed since the backup, and no reference is unknown: the door opens by itself when all is read."""
+    await scene.introduce("A1111AA")
+    await scene.back_up()
+    heads = await scene.fetch("SELECT count(*) AS n FROM head")
+    await scene.prison.done(await scene.over_http(scene.withdrawal("A1111AA")))
+    assert await scene.fetch("SELECT count(*) AS n FROM head") == heads
+
+    await scene.put_back()
+    await is_closed(scene)
+    said = await scene.restore()
+    assert "The door opens" in said
+    await asyncio.to_thread(scene.system.wait_ready)
+    assert "Nothing is missing" in await scene.restore()
+    await scene.prison.answered(scene.fact("A1111AA", "since the restore"))
+    await asyncio.sleep(2)
+    assert await scene.told("since the restore") is None
+    await scene.prison.answered(scene.consent("A1111AA"))
+    await scene.is_told("since the restore")
+    assert behind_retraction(await scene.hostel.received()) == []
+
+
+async def test_what_is_no_withdrawal_holds_its_client(scene: Scene) -> None:
+    """A restriction that nobody remembers: what it rested on cannot be told from its retraction."""
+    await scene.introduce("A1111AA")
+    await scene.back_up()
+    imposed = {"identifiers": noms("A1111AA"), "restriction": "r1", "kind": "victim-safety"}
+    await scene.prison.done(await scene.over_http(event("restriction.imposed", PRISON, imposed)))
+
+    await scene.put_back()
+    await is_closed(scene)
+    await scene.restore()
+    await asyncio.to_thread(scene.system.wait_ready)
+    await scene.prison.answered(scene.consent("A1111AA"))
+    await scene.prison.answered(scene.fact("A1111AA", "while it is held"))
+    await _holds_say_so(scene, 1)
+    operator = Operator(scene.system)
+    assert await scene.told("while it is held") is None
+    await operator.call("DELETE", f"/holds/{(await operator.call('GET', '/holds'))[0]['hold']}")
+    await scene.is_told("while it is held")
+    assert behind_retraction(await scene.hostel.received()) == []
+
+
+def test_every_topic_that_is_read_back_keeps_as_much() -> None:
+    """Of what is older nobody can say that all of it was read."""
+    folder = Path(__file__).parents[3] / "schemas" / "topics"
+    kept = {topic.kind: topic.retention_ms for topic in read_topics(folder)}
+    assert min(kept[kind] for kind in ("partner", "cleared", "intake", "requests")) == KEPT.total_seconds() * 1000
