@@ -87,7 +87,7 @@ def grounds(item: Mapping[str, Any]) -> str:
     """What a permit rests on, in short."""
     parts = [str(item["basis"])]
     if item["agreement"]:
-        parts.append(f"{item['agreement']} version {item['version']}")
+        parts.append(f"{item['agreement']} version {item['agreementVersion']}")
     if item["consent"] is not None:
         parts.append(f"consent {item['consent']}")
     return ", ".join(parts)

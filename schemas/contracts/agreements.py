@@ -2,7 +2,7 @@
 
 from functools import cache
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,7 +16,8 @@ class AgreementTerms(StrictWire):
     """What an agreement allows for one purpose."""
 
     purpose: Purpose
-    basis: Basis
+    basis: Literal[Basis.CONSENT, Basis.OMA_S14, Basis.CDA_S115, Basis.CJA_S325, Basis.VITAL_INTERESTS]
+    """Consent or a gateway. An override is of one client and for a time: nobody agrees on it beforehand."""
     categories: Annotated[list[Category], Field(min_length=1, max_length=len(Category))]
     subscription: bool = False
     """Whether recipients get every change, and a snapshot when a permit begins, without asking."""

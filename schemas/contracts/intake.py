@@ -276,7 +276,9 @@ class GatewayInvokedData(AboutClient):
     categories: Annotated[list[Category], Field(min_length=1)]
     starts: Moment
     ends: Moment
-    authorised_by: Annotated[Short, FieldKind.ADMINISTRATIVE]
+    once: bool = False
+    """For one disclosure: the recipients get what is known when it begins, and not each later change besides."""
+    authorised_by_role: Annotated[Short, FieldKind.ADMINISTRATIVE]
     """Role, never the name, of the person who decided that it is necessary and proportionate."""
     reason: Annotated[Text, FieldKind.KEPT]
 
@@ -300,13 +302,16 @@ class OverrideAuthorisedData(AboutClient):
 
     override: Annotated[OwnId, FieldKind.REFERENCE]
     recipients: Annotated[list[AgencyId], Field(min_length=1, max_length=10)]
-    purposes: Annotated[list[Purpose], Field(min_length=1)]
+    purposes: Annotated[list[Literal[Purpose.PUBLIC_PROTECTION]], Field(min_length=1)]
+    """No other: what is taken without consent to protect the public serves nothing else, UK GDPR article 5(1)(b)."""
     categories: Annotated[list[Category], Field(min_length=1)]
     starts: Moment
     ends: Moment
     """At most 28 days after `starts`."""
     review_by: Moment
     """After `starts`, and at most 28 days after `ends`."""
+    once: bool = False
+    """As for a gateway."""
     authorised_by: Annotated[OwnId, FieldKind.REFERENCE]
     approved_by: Annotated[OwnId, FieldKind.REFERENCE]
     """Own ids of two different members of staff."""

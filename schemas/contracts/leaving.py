@@ -33,8 +33,7 @@ class Permitted(Wire):
     source: AgencyId
     basis: Basis
     agreement: str | None = None
-    version: int | None = None
-    """The agreement's."""
+    agreement_version: int | None = None
     consent: int | None = None
     """The version of the client's consent, where the basis is consent."""
     invoked: int | None = None

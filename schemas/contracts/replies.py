@@ -49,7 +49,12 @@ class DoneFor(Wire):
 
 
 class WithdrawalDoneData(Wire):
-    """The withdrawal is done for every recipient that was ever sent or queued anything of the client."""
+    """The withdrawal is done for every recipient that was ever sent or queued anything of the client.
+
+    `recipients` are those of them that your agency may know of: itself, whom it tells what it recorded of the client by
+    an agreement in force, and whom its own consent, gateway or override named. The others are neither named nor
+    counted; it is done for them as well.
+    """
 
     holds: ClassVar = FieldKind.REFERENCE
 

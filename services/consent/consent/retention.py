@@ -7,6 +7,7 @@ import asyncio
 import logging
 
 from consent.domain.retention import periods
+from consent.repository import erasure
 from consent.service.erasing import erase_overdue
 from contracts.vocabulary import Category
 from servicekit import telemetry
@@ -31,6 +32,7 @@ async def run(settings: RetentionSettings) -> int:
         while some := await database.run(lambda session: erase_overdue(session, periods(settings.retention_days))):
             erased += some
             log.info("erased what was overdue of %d clients so far", erased)
+        await database.run(erasure.forget_numbers)
     finally:
         await database.close()
     return erased

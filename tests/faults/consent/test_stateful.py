@@ -155,9 +155,10 @@ class Run:
         """Play it, wait until it is quiet, check."""
         keeping = asyncio.create_task(self.stage.disclosers.keep())
         try:
-            known = [Record(n, CATEGORIES) for n in range(CLIENTS)]
-            await self._speak(PRISON, list(known))
-            await self._answered()
+            for agency in AGENCIES:  # of whom it has no records, an agency can say nothing
+                known = CATEGORIES if agency == PRISON else ("risk",)
+                await self._speak(agency, [Record(n, known) for n in range(CLIENTS)])
+                await self._answered()
             async with asyncio.TaskGroup() as tasks:
                 for agency, steps in program.lanes.items():
                     tasks.create_task(self._speak(agency, steps))

@@ -1,10 +1,12 @@
 """What an agency may know is held in the database as well: these tests go around the code, by the role's own login."""
 
+import random
 from typing import Any
 
 import asyncpg
 import pytest
-from support.agency import event, eventually_true
+from support.agency import event
+from support.told import recorded
 
 
 async def _as_agency(door: Any, agency: str | None, *, whole: bool = False) -> Any:
@@ -19,21 +21,18 @@ async def _as_agency(door: Any, agency: str | None, *, whole: bool = False) -> A
     return connection
 
 
-async def _told(door: Any) -> dict[str, Any]:
-    mine: dict[str, Any] = await door.prison.answered(door.recorded())
-    await door.prison.answered(door.consent(door.hostel))
-
-    async def arrived() -> bool:
-        return len(await door.hostel.received()) >= 1
-
-    await eventually_true(arrived, "the snapshot")
+async def _told(door: Any) -> str:
+    """A client of whom the hostel was told, and who withdrew; gives the prison's reference."""
+    client = await recorded(door)
     taken_back = door.withdrawal()
     await door.prison.answered(taken_back)
     await door.prison.done(taken_back["id"])
-    return mine
+    return client
 
 
-BOUND = ("client", "reference", "fact", "sharing_fact", "withdrawal", "retraction", "ledger", "agreement")
+BOUND = ("client", "reference", "fact", "sharing_fact", "withdrawal", "retraction", "ledger", "agreement", "link")
+CLOSED = ("candidate", "likeness")
+"""What a person is to decide of clients, and what makes them look alike: no agency's question needs it."""
 
 
 async def test_a_stranger_sees_no_row_of_any_table(door: Any) -> None:
@@ -63,7 +62,7 @@ async def test_an_agency_sees_its_own_rows_and_no_others(door: Any) -> None:
         entries = await connection.fetch("SELECT recipient, sources FROM ledger")
         assert entries
         assert all(e["recipient"] == door.prison.name or door.prison.name in e["sources"] for e in entries)
-        for reference, found in ((mine["client"], 1), (theirs["client"], 0)):
+        for reference, found in ((mine, 1), (theirs["client"], 0)):
             rows = await connection.fetch("SELECT 1 FROM reference WHERE id = $1::uuid", reference)
             assert len(rows) == found
     finally:
@@ -84,6 +83,12 @@ async def test_an_agency_sees_its_own_rows_and_no_others(door: Any) -> None:
         "INSERT INTO queue (kind, client_id, recipient, topic, type, body) VALUES (2, 1, 'x', 'x', 'x', '')",
         "SELECT value FROM identifier",
         "SELECT body FROM queue",
+        "SELECT id FROM candidate",
+        "SELECT digest FROM likeness",
+        "SELECT reason FROM link",
+        "SELECT linked_by FROM link",
+        "SELECT linked_at FROM link",
+        "UPDATE link SET unlinked_at = now()",
     ],
 )
 async def test_who_asks_can_change_nothing(door: Any, statement: str) -> None:
@@ -105,9 +110,9 @@ async def test_nobody_enters_a_decision_in_another_agencys_name(door: Any) -> No
     )
     try:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await connection.execute(insert, mine["client"], door.hostel.name, [door.hostel.name])
+            await connection.execute(insert, mine, door.hostel.name, [door.hostel.name])
         await connection.execute("BEGIN")
-        await connection.execute(insert, mine["client"], door.hostel.name, [door.prison.name])
+        await connection.execute(insert, mine, door.hostel.name, [door.prison.name])
         await connection.execute("ROLLBACK")
     finally:
         await connection.close()
@@ -124,7 +129,7 @@ async def test_who_asks_enters_only_what_it_asked(door: Any, kind: str) -> None:
     )
     try:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await connection.execute(insert, mine["client"], kind, door.prison.name)
+            await connection.execute(insert, mine, kind, door.prison.name)
     finally:
         await connection.close()
 
@@ -166,12 +171,58 @@ async def test_who_looks_waits_for_others_who_look(door: Any) -> None:
         await other.close()
 
 
+async def _linked(door: Any) -> str:
+    """Two clients of the prison who look alike and are linked, and an event that named both; gives their reference."""
+    born = {"givenName": "Robin", "familyName": f"Fictional {door.number}", "dateOfBirth": "1990-02-03"}
+    other = [{"type": "CRN", "value": f"X{random.randint(100000, 999999)}"}]
+    references = []
+    for identifiers in (door.identifiers, other):
+        data = {"identifiers": identifiers, "facts": {"identity": born}}
+        references.append((await door.prison.answered(event("client.recorded", door.prison.name, data)))["client"])
+    both = {"identifiers": [*door.identifiers, *other], "facts": {"identity": born}}
+    await door.prison.answered(event("client.recorded", door.prison.name, both))
+    link = {"identifiers": door.identifiers, "sameAs": other, "reason": "fingerprints"}
+    reply = await door.prison.answered(event("identity.linked", door.prison.name, link))
+    assert reply["type"].endswith("accepted.v1"), reply
+    return str(references[0])
+
+
+async def test_of_links_an_agency_sees_those_of_its_clients_and_who_was_made_of_whom(door: Any) -> None:
+    mine = await _linked(door)
+    seeing, stranger = await _as_agency(door, door.prison.name), await _as_agency(door, door.probation.name)
+    try:
+        client = await seeing.fetchval("SELECT client_id FROM reference WHERE id = $1::uuid", mine)
+        (link,) = await seeing.fetch("SELECT client_id, parts, unlinked_at FROM link WHERE $1 = ANY (parts)", client)
+        assert link["unlinked_at"] is None
+        assert await stranger.fetch("SELECT client_id FROM link") == []
+    finally:
+        await seeing.close()
+        await stranger.close()
+
+
+@pytest.mark.parametrize("table", CLOSED)
+async def test_even_a_mistaken_grant_shows_no_row_of_what_a_person_is_to_decide(door: Any, table: str) -> None:
+    await _linked(door)
+    database = door.system.databases["consent"]
+    connection = await asyncpg.connect(door.system.postgres.url(database.name))
+    try:
+        await connection.execute(f"BEGIN; GRANT SELECT ON {table} TO {database.agency}")
+        assert await connection.fetchval(f"SELECT count(*) FROM {table}") > 0
+        await connection.execute(f"SET LOCAL ROLE {database.agency}")
+        await connection.execute("SELECT set_config('throughgate.agency', $1, true)", door.prison.name)
+        await connection.execute("SELECT set_config('throughgate.whole', 'yes', true)")
+        assert await connection.fetch(f"SELECT * FROM {table}") == []
+        await connection.execute("ROLLBACK")
+    finally:
+        await connection.close()
+
+
 async def test_row_level_security_is_forced_and_the_roles_own_nothing(door: Any) -> None:
     name = door.system.databases["consent"].name
     connection = await asyncpg.connect(door.system.postgres.url(name))
     try:
         forced = await connection.fetch("SELECT relname FROM pg_class WHERE relrowsecurity AND relforcerowsecurity")
-        assert set(BOUND) <= {r["relname"] for r in forced}
+        assert {*BOUND, *CLOSED} <= {r["relname"] for r in forced}
         owners = await connection.fetch(
             "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'",
         )
@@ -186,11 +237,11 @@ async def test_row_level_security_is_forced_and_the_roles_own_nothing(door: Any)
 
 async def test_existence_is_not_revealed_by_any_route(door: Any) -> None:
     mine = await _told(door)
-    body = {"clients": [mine["client"]], "purpose": "referral", "categories": ["identity"]}
+    body = {"clients": [mine], "purpose": "referral", "categories": ["identity"]}
     async with door.hostel.http() as http:
-        assert (await http.get(f"/clients/{mine['client']}/disclosures")).status_code == 404
-        assert (await http.get(f"/withdrawals/{mine['client']}")).status_code == 404
+        assert (await http.get(f"/clients/{mine}/disclosures")).status_code == 404
+        assert (await http.get(f"/withdrawals/{mine}")).status_code == 404
         views = (await http.post("/views", json=body)).json()
-        assert views == {"views": [{"client": mine["client"], "sections": [], "receipt": None}]}
+        assert views == {"views": [{"client": mine, "sections": [], "receipt": None}]}
         verdicts = await http.post("/decisions", json=body | {"recipient": door.mentors.name})
         assert verdicts.json()["verdicts"][0]["known"] is False

@@ -217,7 +217,7 @@ async def arrives(party: Party, number: int, what: str) -> list[dict[str, Any]]:
 
 def versions(record: dict[str, Any]) -> set[int]:
     """The agreement versions that a record's receipt rests on."""
-    return {p["version"] for p in record["receipt"]["permitted"]}
+    return {p["agreementVersion"] for p in record["receipt"]["permitted"]}
 
 
 # --- signing ----------------------------------------------------------------------------------------------------------
@@ -340,6 +340,7 @@ async def test_all_that_a_version_says_is_kept_and_an_overdue_review_is_shown(si
             {"identifiers": [noms := own()], "facts": {"identity": FACTS["identity"]}},
         )
     )
+    await accepted(sides.hostel, "client.recorded", {"identifiers": [noms], "facts": {"contact": {}}})
     consent = granted([noms], [sides.hostel.name], ["referral"], ["identity"])
     await accepted(sides.hostel, "consent.granted", consent)
     await arrives(sides.hostel, 1, "the record that rests on the recipient's own word")
@@ -363,7 +364,7 @@ async def test_old_decisions_keep_pointing_at_the_version_that_they_rested_on(si
     assert [versions(r) for r in await sides.hostel.data()] == [{1}, {2}], "no second snapshot: nothing began"
     entries = (await sides.prison.does("GET", f"/clients/{mine['client']}/disclosures"))["entries"]
     told = [
-        {p["version"] for p in e["permitted"]}
+        {p["agreementVersion"] for p in e["permitted"]}
         for e in entries
         if e["recipient"] == sides.hostel.name and e["permitted"]
     ]
@@ -404,6 +405,82 @@ async def test_a_party_leaves_alone_and_at_once(sides: Sides) -> None:
     assert (await sides.prison.state(change["agreement"]))[-1] == "expired", "nobody is left to be told"
 
 
+async def refused(party: Party, path: str, body: dict[str, Any] | None = None) -> str:
+    """The code of the problem with which a request without effect is refused."""
+    response = await party.call("POST", path, body or {"reason": "because"})
+    assert response.status_code == 409, response.text
+    code: str = response.json()["code"]
+    return code
+
+
+async def test_who_was_a_party_is_told_that_it_has_no_say_any_more(sides: Sides) -> None:
+    change = await sides.agree(sides.hostel, sides.mentors)
+    path = f"/agreements/{change['agreement']}"
+    await sides.mentors.does("POST", f"{path}/suspension", {"reason": "We look into it."})
+    await sides.mentors.does("POST", f"{path}/departure", {"reason": "We close."})
+    assert (await sides.prison.state(change["agreement"]))[-1] == "in-force", "its suspension went with it"
+    for act in ("suspension", "resumption", "departure"):
+        assert await refused(sides.mentors, f"{path}/{act}") == "no-longer-a-party"
+    text = sides.text(sides.mentors) | {"agreement": change["agreement"]}
+    assert await refused(sides.mentors, "/agreement-drafts", text) == "no-longer-a-party"
+    assert await sides.prison.state(change["agreement"]) == ["superseded", "in-force"]
+
+
+async def test_a_party_of_what_is_still_in_force_has_a_say_though_the_next_version_is_without_it(sides: Sides) -> None:
+    change = await sides.agree(sides.hostel, sides.mentors)
+    path = f"/agreements/{change['agreement']}"
+    later = sides.text(sides.hostel, starts=moment(days=3)) | {"agreement": change["agreement"]}
+    draft = (await sides.prison.does("POST", "/agreement-drafts", later))["draft"]
+    for party in (sides.prison, sides.hostel, sides.mentors):
+        await party.signs(draft)
+    assert await sides.mentors.state(change["agreement"]) == ["in-force"]
+    assert await refused(sides.mentors, f"{path}/departure") == "not-begun"
+    await sides.mentors.does("POST", f"{path}/suspension", {"reason": "We look into it."})
+    assert await sides.prison.state(change["agreement"]) == ["suspended", "not-begun"]
+    await sides.mentors.does("POST", f"{path}/resumption", {"reason": "It was nothing."})
+    assert await sides.prison.state(change["agreement"]) == ["in-force", "not-begun"]
+
+
+async def test_of_an_agreement_that_is_over_nothing_is_changed(sides: Sides) -> None:
+    change = await sides.agree(sides.hostel)
+    path = f"/agreements/{change['agreement']}"
+    await sides.prison.does("POST", f"{path}/suspension", {"reason": "because"})
+    await sides.hostel.does("POST", f"{path}/departure", {"reason": "because"})
+    assert await sides.prison.state(change["agreement"]) == ["superseded", "expired"]
+    for act in ("suspension", "resumption", "departure"):
+        for party in (sides.prison, sides.hostel):
+            assert await refused(party, f"{path}/{act}") == "agreement-over"
+    assert len((await sides.prison.does("GET", path))["changes"]) == 3
+    again = sides.text(sides.hostel) | {"agreement": change["agreement"]}
+    await sides.prison.does("POST", "/agreement-drafts", again)
+
+
+async def test_a_second_suspension_or_signature_has_an_effect_or_says_why_not(sides: Sides) -> None:
+    change = await sides.agree(sides.hostel)
+    path, reason = f"/agreements/{change['agreement']}", {"reason": "because"}
+    assert await refused(sides.hostel, f"{path}/resumption") == "not-suspended"
+    one = await sides.hostel.does("POST", f"{path}/suspension", reason)
+    assert await refused(sides.hostel, f"{path}/suspension", {"reason": "and besides"}) == "already-suspended"
+    assert (await sides.prison.does("POST", f"{path}/suspension", reason))["change"] != one["change"]
+    await sides.hostel.does("POST", f"{path}/resumption", reason)
+    assert await refused(sides.hostel, f"{path}/resumption") == "not-suspended"
+    draft = (await sides.prison.does("POST", "/agreement-drafts", sides.text(sides.hostel)))["draft"]
+    signatures, other = f"/agreement-drafts/{draft}/signatures", {"name": "B. Other", "role": "Deputy"}
+    await sides.prison.signs(draft)
+    assert (await sides.prison.signs(draft)).status_code == 200, "the same, sent again"
+    assert await refused(sides.prison, signatures, other) == "already-signed"
+    await sides.hostel.signs(draft)
+    assert await refused(sides.hostel, signatures, other) == "already-signed"
+    ends = moment(seconds=2)
+    short = sides.text(sides.hostel, starts=moment(days=-2), review=moment(days=-1), ends=ends)
+    draft = (await sides.prison.does("POST", "/agreement-drafts", short))["draft"]
+    await sides.prison.signs(draft)
+    await asyncio.sleep(2.1)
+    for party in (sides.prison, sides.hostel):
+        closed = await party.signs(draft)
+        assert (closed.status_code, closed.json()["code"]) == (409, "draft-closed")
+
+
 # --- the minimum standard ---------------------------------------------------------------------------------------------
 
 
@@ -434,6 +511,8 @@ async def test_every_agency_can_accede_to_the_minimum_standard(sides: Sides) -> 
     first = (await sides.prison.does("GET", "/agreements/minimum-standard"))["versions"][0]
     assert (version["review"], version["ends"]) == (first["review"], first["ends"]), "who joins later joins until then"
     assert datetime.fromisoformat(first["ends"]) - datetime.now(UTC) > timedelta(days=364)
+    deputy = {"name": "B. Other", "role": "Deputy"}
+    assert await refused(sides.prison, "/agreement-template/signatures", deputy) == "already-signed"
     other = sides.text(sides.hostel) | {"agreement": "minimum-standard"}
     wrong = await sides.prison.call("POST", "/agreement-drafts", other)
     assert (wrong.status_code, wrong.json()["code"]) == (422, "not-the-template")

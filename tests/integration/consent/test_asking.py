@@ -2,20 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 from sqlalchemy import event as sql_events
 from support.agency import event, eventually_true, terms
 from support.commands import Commands
+from support.told import override, recorded, reference_of, superuser
 
 from consent.service import asking
 from contracts.vocabulary import Category, Purpose
@@ -28,31 +25,6 @@ SEEN = ["identity", "needs.accommodation", "risk"]
 @pytest.fixture
 def throughgate(lone_door: Any, tmp_path: Path) -> Commands:
     return Commands(lone_door.system, tmp_path)
-
-
-@asynccontextmanager
-async def superuser(door: Any) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def recorded(door: Any) -> str:
-    """A client whose consent the hostel has; gives the prison's reference."""
-    reply = await door.prison.answered(door.recorded())
-    await door.prison.answered(door.consent(door.hostel))
-
-    async def arrived() -> bool:
-        return len(await door.hostel.received()) >= 1
-
-    await eventually_true(arrived, "what the hostel is told")
-    return str(reply["client"])
-
-
-async def reference_of(door: Any, agency: Any) -> str:
-    return str((await agency.received())[0].event["subject"])
 
 
 async def seen(door: Any, agency: Any, clients: list[str], categories: list[str] = SEEN) -> list[dict[str, Any]]:
@@ -139,7 +111,7 @@ async def sealed(door: Any, decision: str) -> None:
 
 async def test_a_view_is_in_the_ledger_before_it_is_answered(lone_door: Any) -> None:
     await recorded(lone_door)
-    reference = await reference_of(lone_door, lone_door.hostel)
+    reference = await reference_of(lone_door.hostel)
     view = (await seen(lone_door, lone_door.hostel, [reference]))[0]
     assert sorted(s["category"] for s in view["sections"]) == ["identity", "needs.accommodation"]
     await sealed(lone_door, view["receipt"]["decision"])
@@ -148,7 +120,7 @@ async def test_a_view_is_in_the_ledger_before_it_is_answered(lone_door: Any) -> 
 async def test_a_view_waits_for_a_withdrawal_that_holds_the_client(lone_door: Any) -> None:
     """Whoever withdraws holds the client's row until the commit; a view decides with what was committed by then."""
     await recorded(lone_door)
-    reference = await reference_of(lone_door, lone_door.hostel)
+    reference = await reference_of(lone_door.hostel)
     async with superuser(lone_door) as db:
         found = "SELECT client_id FROM reference WHERE id = $1"
         client = await db.fetchval(found, UUID(reference))
@@ -218,7 +190,7 @@ async def test_two_hundred_views_take_as_many_statements_as_two(lone_door: Any) 
 
             async def look(session: Any, some: list[UUID] = some) -> Any:
                 return await asking.view(
-                    session, prison.name, some, prison.name, "p-1", Purpose.REFERRAL, frozenset({Category.RISK})
+                    session, prison.name, some, "p-1", Purpose.REFERRAL, frozenset({Category.RISK})
                 )
 
             assert len(await database.run(look)) == len(some)
@@ -271,26 +243,13 @@ async def story(lone_door: Any) -> str:
     """One client with an entry of every kind; gives the prison's reference."""
     prison = lone_door.prison
     client = await recorded(lone_door)  # told, and the mentors refused
-    reference = await reference_of(lone_door, lone_door.hostel)
+    reference = await reference_of(lone_door.hostel)
     await seen(lone_door, lone_door.hostel, [reference])
     async with prison.http() as http:
         body = {"clients": [client], "recipient": lone_door.mentors.name, "purpose": "referral", "categories": ["risk"]}
         await http.post("/decisions", json=body)
-    now = datetime.now(UTC)
-    override = {
-        "identifiers": lone_door.identifiers,
-        "override": "o-1",
-        "recipients": [lone_door.mentors.name],
-        "purposes": ["public-protection"],
-        "categories": ["risk"],
-        "starts": now.isoformat(),
-        "ends": (now + timedelta(days=7)).isoformat(),
-        "reviewBy": (now + timedelta(days=3)).isoformat(),
-        "authorisedBy": "staff-1",
-        "approvedBy": "staff-2",
-        "reason": "<script>alert('a threat')</script> & \"more\"",
-    }
-    await prison.answered(event("override.authorised", prison.name, override))
+    threat = override(lone_door, reason="<script>alert('a threat')</script> & \"more\"")
+    await prison.answered(event("override.authorised", prison.name, threat))
     other = [{"type": "CASE", "value": f"L-{lone_door.number}"}]
     await prison.answered(
         event("client.recorded", prison.name, {"identifiers": other, "facts": {"risk": {"harm": "low"}}})
@@ -375,7 +334,7 @@ async def test_the_page_has_every_entry_and_can_be_read_by_everyone(
 
 
 async def test_the_page_is_the_clients_answer_only(lone_door: Any, story: str) -> None:
-    reference = await reference_of(lone_door, lone_door.hostel)
+    reference = await reference_of(lone_door.hostel)
     async with lone_door.hostel.http() as http:
         answer = await http.get(f"/clients/{reference}/disclosures", headers={"Accept": "text/html"})
         assert (answer.status_code, answer.json()["code"]) == (403, "scope-missing")

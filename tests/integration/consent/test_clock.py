@@ -167,15 +167,15 @@ async def test_a_gateway_and_an_override_that_end_take_back_what_they_let_out(do
         "categories": ["identity", "risk"],
         "starts": soon(timedelta()),
         "ends": soon(timedelta(seconds=2)),
-        "authorisedBy": "duty-governor",
         "reason": "made up",
     }
     name = "gateway.invoked"
     if kind == "gateway":
-        data["basis"] = "vital-interests"
+        data |= {"basis": "vital-interests", "authorisedByRole": "duty manager"}
     else:
         name = "override.authorised"
-        data |= {"approvedBy": "head-of-safety", "reviewBy": soon(timedelta(days=2))}
+        staff = {"authorisedBy": "duty-governor", "approvedBy": "head-of-safety"}
+        data |= staff | {"reviewBy": soon(timedelta(days=2))}
     said = event(name, door.prison.name, data)
     await door.prison.answered(said)
     await has(recipient, SNAPSHOT)

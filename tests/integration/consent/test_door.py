@@ -36,6 +36,26 @@ async def test_nothing_leaves_before_consent_and_only_what_is_permitted_after(do
     assert await door.mentors.received() == [], "the client named one recipient only"
 
 
+async def test_a_new_client_and_what_is_said_of_them_are_one_batch(lone_door: Any) -> None:
+    door, system = lone_door, lone_door.system
+    logged = system.log("consent.worker").stat().st_size
+    system.stop_process("consent.worker")
+    withdrawal = door.withdrawal()
+    events = [
+        door.recorded(),
+        door.recorded({"contact": {"phone": "0113 496 0000"}}),
+        door.consent(door.hostel),
+        withdrawal,
+    ]
+    for body in events:
+        await door.prison.publish(body)
+    system.start_process("consent.worker")
+    await door.prison.done(withdrawal["id"])
+    told = {r["data"]["event"]: r["type"] for r in door.prison.replies}
+    assert {told[body["id"]] for body in events[:3]} == {"throughgate.event.accepted.v1"}
+    assert "event by event" not in system.log("consent.worker").read_text()[logged:]
+
+
 async def test_the_ledger_says_who_was_told_what_and_why_not(door: Any) -> None:
     reply = await door.prison.answered(door.recorded())
     await door.prison.answered(door.consent(door.hostel))
@@ -211,7 +231,7 @@ async def test_next_years_version_of_an_agreement_does_not_stop_this_years(door:
         return len(await door.hostel.received()) >= 1
 
     await eventually_true(arrived, "the snapshot under the version in force")
-    assert (await door.hostel.received())[0].event["data"]["receipt"]["permitted"][0]["version"] == 1
+    assert (await door.hostel.received())[0].event["data"]["receipt"]["permitted"][0]["agreementVersion"] == 1
 
 
 async def test_an_agency_sees_of_the_ledger_what_concerns_it(door: Any) -> None:

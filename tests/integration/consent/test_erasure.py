@@ -121,6 +121,8 @@ async def _restriction(door: Any, agency: Any) -> dict[str, Any]:
         "kind": "victim-safety",
         "reason": "a threat",
     }
+    known = {"identifiers": door.identifiers, "facts": {"contact": {}}}
+    await agency.answered(event("client.recorded", agency.name, known))
     reply: dict[str, Any] = await agency.answered(event("restriction.imposed", agency.name, data))
     assert reply["type"].endswith("accepted.v1"), reply
     return reply
@@ -170,6 +172,46 @@ async def test_a_form_of_before_the_erasure_opens_nothing_for_who_comes_after(do
 
     await eventually_true(told, "what a new form permits")
     assert len(await door.hostel.received()) == before
+
+
+async def test_a_consent_of_before_the_erasure_opens_nothing_even_on_a_form_that_nobody_has_seen(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    late, very_late = door.consent(door.hostel), door.consent(door.hostel)
+    very_late["data"]["givenAt"] = (datetime.now(UTC) - timedelta(days=400)).isoformat()
+    asked = erasure(door, door.prison, "everything")
+    await door.prison.answered(asked)
+    await door.prison.done(asked["id"])
+    before = len(await door.hostel.received())
+    await door.prison.answered(door.recorded())
+    assert (await door.prison.answered(late))["type"].endswith("accepted.v1"), "it is kept as history"
+    connection = await _admin(door)
+    try:  # a year on, the digests are deleted and the client is known for long
+        await connection.execute("UPDATE erased_number SET erased_at = erased_at - interval '366 days'")
+        subprocess.run(
+            [sys.executable, "-m", "consent.retention"],
+            env=os.environ | door.system.environment("consent.worker"),
+            check=True,
+        )
+        assert await connection.fetchval("SELECT count(*) FROM erased_number") == 0
+    finally:
+        await connection.close()
+    again = erasure(door, door.prison, "everything")
+    await door.prison.answered(again)
+    await door.prison.done(again["id"])
+    connection = await _admin(door)
+    try:
+        await connection.execute("DELETE FROM erased_number")
+    finally:
+        await connection.close()
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(very_late)
+    await door.prison.answered(door.consent(door.mentors))
+
+    async def told() -> bool:
+        return any(r.event["type"].startswith("throughgate.client.snapshot") for r in await door.mentors.received())
+
+    await eventually_true(told, "what was agreed since permits")
+    assert {r.event["type"] for r in (await door.hostel.received())[before:]} <= {WITHDRAWN}
 
 
 async def _subscribes_later(door: Any, recipient: Agency) -> str:

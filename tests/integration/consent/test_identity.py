@@ -307,9 +307,12 @@ async def test_contradicting_numbers_disclose_nothing_until_a_person_confirms(tw
     assert disclosures(await two.new(hostel, before)) == []
     (link,) = await two.links()
     assert link["needsDecision"]
+    waits = "/links?needsDecision=true"
+    assert (await two.api("GET", waits, agency=prison.name)).json() == [link]
     before = await two.told(hostel)
     assert (await two.api("PUT", f"/links/{link['link']}/confirmation", agency=prison.name)).status_code == 204
     assert (await two.api("PUT", f"/links/{link['link']}/confirmation")).json()["code"] == "nothing-to-confirm"
+    assert (await two.api("GET", waits, agency=prison.name)).json() == []
     confirmed = await two.new(hostel, before)
     assert names(confirmed) == {"Denied"}
     assert consents(disclosures(confirmed)[0])
@@ -392,6 +395,58 @@ async def test_the_same_name_and_date_of_birth_make_a_candidate(two: Two) -> Non
     assert len(await two.links()) == 1
     who = event("client.recorded", prison.name, {"identifiers": two.b, "facts": FACTS})
     assert (await prison.answered(who))["client"] == one["client"], "one client, one reference"
+
+
+async def test_candidates_and_links_come_in_pages_that_neither_repeat_nor_leave_out(two: Two) -> None:
+    prison = two.door.prison
+    people: list[dict[str, Any]] = []
+    for _ in range(5):
+        both = []
+        for type in ("NOMS", "CRN"):
+            number = f"{random.choice('ABCDEFG')}{random.randint(1000, 9999)}{''.join(random.choices('BCDFGH', k=2))}"
+            value = number if type == "NOMS" else f"X{random.randint(100000, 999999)}"
+            both.append({"type": type, "value": value})
+            await two.record([both[-1]])
+        people.append({"identifiers": both[:1], "sameAs": both[1:], "reason": "made up"})
+        data = {"identifiers": both, "facts": {"identity": {"givenName": "R", "familyName": "Both"}}}
+        assert (await prison.answered(event("client.recorded", prison.name, data)))["code"] == "identifier-conflict"
+
+    async def pages(path: str, name: str, agency: str, then: Any = None) -> list[str]:
+        found: list[str] = []
+        while True:
+            behind = f"&after={found[-1]}" if found else ""
+            page = (await two.api("GET", f"{path}?limit=2{behind}", agency=agency)).json()
+            assert len(page) <= 2
+            found += [one[name] for one in page]
+            if len(page) < 2:
+                return found
+            if then is not None:
+                await then(page[0][name])
+
+    every = [c["candidate"] for c in await two.candidates()]
+    assert len(every) == 5
+    assert await pages("/candidates", "candidate", prison.name) == every, "oldest first, each once"
+    assert await pages("/candidates", "candidate", two.door.probation.name) == []
+    assert set(every) <= set(await pages("/candidates", "candidate", "operator"))
+
+    async def decides(id: str) -> None:
+        body = {"decision": "different", "reason": "made up"}
+        assert (await two.api("POST", f"/candidates/{id}/decision", body, agency=prison.name)).status_code == 200
+
+    assert await pages("/candidates", "candidate", prison.name, decides) == every, "deciding on the way skips nobody"
+    for one in people:
+        pair = [(await two.record(one[side]))["client"] for side in ("identifiers", "sameAs")]
+        await two.api("POST", "/links", {"clients": pair, "reason": "made up"}, agency=prison.name)
+    links = [one["link"] for one in await two.links()]
+    assert len(links) == 5
+    assert await pages("/links", "link", prison.name) == links
+
+    async def undoes(id: str) -> None:
+        assert (await two.api("DELETE", f"/links/{id}", agency=prison.name)).status_code == 204
+
+    assert await pages("/links", "link", prison.name, undoes) == links, "undoing on the way moves nothing"
+    assert (await two.api("GET", "/links?limit=0")).status_code == 422
+    assert (await two.api("GET", "/links?after=x")).status_code == 422
 
 
 async def waiting(two: Two, count: int) -> None:

@@ -3,15 +3,15 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from support.agency import event, eventually_true
 from support.commands import Commands
+from support.told import override, superuser, was_told
 
 from contracts.heads import Head, sign_head
 
@@ -19,15 +19,6 @@ from contracts.heads import Head, sign_head
 @pytest.fixture
 def throughgate(lone_door: Any, tmp_path: Path) -> Commands:
     return Commands(lone_door.system, tmp_path)
-
-
-@asynccontextmanager
-async def superuser(door: Any) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 @asynccontextmanager
@@ -56,11 +47,7 @@ async def told(door: Any, count: int = 1) -> None:
     await door.prison.answered(door.recorded())
     if count == 1:
         await door.prison.answered(door.consent(door.hostel))
-
-    async def arrived() -> bool:
-        return len(await door.hostel.received()) >= count
-
-    await eventually_true(arrived, "what the hostel is told")
+    await was_told(door.hostel, count)
     await quiet(door)
 
 
@@ -336,22 +323,8 @@ async def test_what_an_auditor_gets_names_nobody(lone_door: Any) -> None:
 
 async def test_an_override_is_entered_and_sealed(lone_door: Any, throughgate: Commands) -> None:
     await told(lone_door)
-    now = datetime.now(UTC)
-    data = {
-        "identifiers": lone_door.identifiers,
-        "override": "o-1",
-        "recipients": [lone_door.mentors.name],
-        "purposes": ["public-protection"],
-        "categories": ["risk"],
-        "starts": now.isoformat(),
-        "ends": (now + timedelta(days=7)).isoformat(),
-        "reviewBy": (now + timedelta(days=3)).isoformat(),
-        "authorisedBy": "staff-1",
-        "approvedBy": "staff-2",
-        "reason": "a threat was made",
-    }
     prison = lone_door.prison
-    answer = await prison.answered(event("override.authorised", prison.name, data))
+    answer = await prison.answered(event("override.authorised", prison.name, override(lone_door)))
     assert answer["type"].endswith("accepted.v1"), answer
     same = {"identifiers": lone_door.identifiers, "override": "o-1"}
     reviewed = same | {"reviewedBy": "staff-3", "outcome": "not-justified"}

@@ -139,16 +139,16 @@ class History:
             "categories": self.some(CATEGORIES),
             "starts": now.isoformat(),
             "ends": (now + timedelta(days=1)).isoformat(),
-            "authorisedBy": "s-1",
             "reason": "made up",
         }
 
     async def gateway(self) -> None:
-        await self.publish("gateway.invoked", self._invoked() | {"gateway": self.named(), "basis": "cda-1998-s115"})
+        more = {"gateway": self.named(), "basis": "cda-1998-s115", "authorisedByRole": "duty manager"}
+        await self.publish("gateway.invoked", self._invoked() | more)
 
     async def override(self) -> None:
         review = (datetime.now(UTC) + timedelta(hours=20)).isoformat()
-        more = {"override": self.named(), "approvedBy": "s-2", "reviewBy": review}
+        more = {"override": self.named(), "authorisedBy": "s-1", "approvedBy": "s-2", "reviewBy": review}
         await self.publish("override.authorised", self._invoked() | more)
 
     async def ask(self) -> None:
@@ -280,7 +280,7 @@ async def test_a_changed_gateway_is_tried(lone_door: Any, throughgate: Commands)
         "categories": ["risk"],
         "starts": now.isoformat(),
         "ends": (now + timedelta(days=1)).isoformat(),
-        "authorisedBy": "s-1",
+        "authorisedByRole": "duty manager",
         "reason": "made up",
     }
     assert (await prison.answered(event("gateway.invoked", prison.name, data)))["type"].endswith("accepted.v1")

@@ -1,9 +1,12 @@
 """What is said about sharing has its effect through the door: restrictions, exclusions, gateways, and what is left."""
 
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
+import pytest
 from support.agency import Agency, event, eventually_true, terms
 
 from throughgate.verify import WITHDRAWN, behind_retraction
@@ -37,6 +40,8 @@ async def last(agency: Agency, look: Any, what: str) -> dict[str, Any]:
 async def _told(door: Any, *agencies: Agency) -> None:
     await door.prison.answered(door.recorded())
     await door.prison.answered(door.consent(*agencies, categories=["identity", "needs.accommodation"]))
+    known = {"identifiers": door.identifiers, "facts": {"contact": {}}}  # or it could restrict nothing
+    await door.probation.answered(event("client.recorded", door.probation.name, known))
     for agency in agencies:
         await last(agency, categories, "the snapshot")
 
@@ -46,7 +51,7 @@ async def test_a_restriction_beats_consent_until_it_is_lifted(door: Any) -> None
     imposed = restriction(door, kind="exclusion", recipients=[door.hostel.name])
     await door.probation.answered(imposed)
     done = await door.probation.done(imposed["id"])
-    assert {d["recipient"] for d in done["recipients"]} == {door.hostel.name, "referral"}
+    assert done["recipients"] == [], "it tells none of them anything, so it does not learn who was told"
     await door.prison.answered(door.recorded())
     await last(door.mentors, lambda e: e["type"] == "throughgate.client.changed.v1", "the change for others")
     assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN
@@ -103,7 +108,7 @@ async def test_withdrawing_consent_leaves_what_a_gateway_lets_out(door: Any) -> 
         "categories": ["identity", "risk"],
         "starts": (now - timedelta(minutes=1)).isoformat(),
         "ends": (now + timedelta(hours=1)).isoformat(),
-        "authorisedBy": "duty manager",
+        "authorisedByRole": "duty manager",
         "reason": "made up",
     }
     await door.prison.answered(event("gateway.invoked", door.prison.name, data))
@@ -116,3 +121,116 @@ async def test_withdrawing_consent_leaves_what_a_gateway_lets_out(door: Any) -> 
     ended = {"identifiers": door.identifiers, "gateway": data["gateway"]}
     await door.prison.answered(event("gateway.ended", door.prison.name, ended))
     await last(door.probation, lambda e: e["type"] == WITHDRAWN, "the retraction when the gateway is ended")
+
+
+# --- what is recorded while a gateway or an override is in force ------------------------------------------------------
+
+CHANGED = "throughgate.client.changed.v1"
+
+
+def invoked(door: Any, kind: str, **more: Any) -> tuple[Agency, dict[str, Any]]:
+    """Whom it names, and a gateway or an override of the prison that holds for an hour."""
+    now = datetime.now(UTC)
+    recipient: Agency = door.probation if kind == "gateway" else door.hostel
+    data = {
+        "identifiers": door.identifiers,
+        kind: uuid4().hex,
+        "recipients": [recipient.name],
+        "purposes": ["public-protection"],
+        "categories": ["identity", "risk"],
+        "starts": (now - timedelta(minutes=1)).isoformat(),
+        "ends": (now + timedelta(hours=1)).isoformat(),
+        "reason": "made up",
+    }
+    if kind == "gateway":
+        data |= {"basis": "cda-1998-s115", "authorisedByRole": "duty manager"}
+        return recipient, event("gateway.invoked", door.prison.name, data | more)
+    data |= {"reviewBy": data["ends"], "authorisedBy": "u-17", "approvedBy": "u-18"}
+    return recipient, event("override.authorised", door.prison.name, data | more)
+
+
+async def changes_decided(door: Any, recipient: Agency) -> int:
+    """How many changes were queued for a recipient for public protection: each stands in the ledger, sent or not."""
+    database = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
+    try:
+
+        async def nothing_waits() -> bool:
+            return not await database.fetchval(
+                "SELECT EXISTS (SELECT 1 FROM queue WHERE recipient = $1 AND due_at <= clock_timestamp())",
+                recipient.name,
+            )
+
+        await eventually_true(nothing_waits, "the queue to be empty")
+        count = "SELECT count(*) FROM ledger WHERE recipient = $1 AND type = $2 AND purpose = 'public-protection'"
+        return int(await database.fetchval(count, recipient.name, CHANGED))
+    finally:
+        await database.close()
+
+
+async def accepted(agency: Agency, said: dict[str, Any]) -> dict[str, Any]:
+    reply: dict[str, Any] = await agency.answered(said)
+    assert reply["type"].endswith("accepted.v1"), reply
+    return reply
+
+
+@pytest.mark.parametrize("kind", ["gateway", "override"])
+async def test_what_is_recorded_meanwhile_follows(door: Any, kind: str) -> None:
+    await accepted(door.prison, door.recorded())
+    recipient, said = invoked(door, kind)
+    await accepted(door.prison, said)
+    await last(recipient, lambda e: categories(e) == ["identity", "risk"], "the snapshot")
+    await accepted(door.prison, door.recorded({"risk": {"harm": "high"}, "contact": {"phone": "made up"}}))
+    change = await last(recipient, lambda e: e["type"] == CHANGED, "the change")
+    assert [(s["category"], s["data"]["harm"]) for s in change["data"]["sections"]] == [("risk", "high")]
+    await accepted(door.prison, door.recorded({"contact": {"phone": "made up too"}}))
+    assert await changes_decided(door, recipient) == 1, "nothing is queued of what it does not name"
+    data = {"identifiers": door.identifiers, "facts": {"risk": {"harm": "low"}}}
+    await accepted(door.mentors, event("client.recorded", door.mentors.name, data))
+    only_its_own = kind == "gateway"  # of s.115; an override names categories, of whatever source
+    assert await changes_decided(door, recipient) == (1 if only_its_own else 2)
+    await accepted(recipient, event("client.recorded", recipient.name, data))
+    assert await changes_decided(door, recipient) == (1 if only_its_own else 2), "nobody is told its own"
+    over = event(f"{kind}.ended", door.prison.name, {"identifiers": door.identifiers, kind: said["data"][kind]})
+    await accepted(door.prison, over)
+    await last(recipient, lambda e: e["type"] == WITHDRAWN, "the retraction")
+    await accepted(door.prison, door.recorded({"risk": {"harm": "low"}}))
+    assert await changes_decided(door, recipient) == (1 if only_its_own else 2), "nothing more when it has ended"
+
+
+@pytest.mark.parametrize("kind", ["gateway", "override"])
+async def test_what_was_for_one_disclosure_is_told_once(door: Any, kind: str) -> None:
+    await accepted(door.prison, door.recorded())
+    recipient, once = invoked(door, kind, once=True)
+    await accepted(door.prison, once)
+    await last(recipient, lambda e: categories(e) == ["identity", "risk"], "the snapshot")
+    await accepted(door.prison, door.recorded())
+    assert await changes_decided(door, recipient) == 0
+    await accepted(door.prison, invoked(door, kind)[1])
+    await accepted(door.prison, door.recorded())
+    assert await changes_decided(door, recipient) == 1, "one for good goes beside it"
+
+
+async def test_what_is_recorded_before_it_begins_follows_then(door: Any) -> None:
+    await accepted(door.prison, door.recorded({"contact": {"phone": "made up"}}))
+    starts = datetime.now(UTC) + timedelta(seconds=2)
+    recipient, said = invoked(door, "gateway", starts=starts.isoformat())
+    await accepted(door.prison, said)
+    await accepted(door.prison, door.recorded({"risk": {"harm": "high"}}))
+    assert await recipient.received() == []
+    change = await last(recipient, lambda e: e["type"] == CHANGED, "the change")
+    assert datetime.fromisoformat(change["data"]["receipt"]["decidedAt"]) >= starts
+
+
+@pytest.mark.parametrize("of_both", [True, False])
+async def test_what_is_recorded_of_linked_clients_follows_where_it_may_for_each(door: Any, of_both: bool) -> None:
+    other = [{"type": "CRN", "value": f"X{random.randint(100000, 999999)}"}]
+    for identifiers in (door.identifiers, other):
+        data = {"identifiers": identifiers, "facts": {"risk": {"harm": "low"}}}
+        await accepted(door.prison, event("client.recorded", door.prison.name, data))
+        recipient, said = invoked(door, "gateway", identifiers=identifiers)
+        if of_both or identifiers is other:
+            await accepted(door.prison, said)
+    link = {"identifiers": door.identifiers, "sameAs": other, "reason": "fingerprints"}
+    await accepted(door.prison, event("identity.linked", door.prison.name, link))
+    await accepted(door.prison, door.recorded({"risk": {"harm": "high"}}))
+    assert await changes_decided(door, recipient) == (1 if of_both else 0)

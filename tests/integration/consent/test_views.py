@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import httpx
 import pytest
 from support.agency import event, eventually_true, terms
+from support.told import recorded, reference_of, superuser
 
 from consent.repository import sharing
 from servicekit.db import Database
@@ -17,27 +17,8 @@ from servicekit.db import Database
 @pytest.fixture
 async def database(door: Any) -> AsyncIterator[Any]:
     """The door's database, as its superuser."""
-    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
-    try:
+    async with superuser(door) as connection:
         yield connection
-    finally:
-        await connection.close()
-
-
-async def recorded(door: Any) -> str:
-    """A client whose consent the hostel has; gives the prison's reference."""
-    reply = await door.prison.answered(door.recorded())
-    await door.prison.answered(door.consent(door.hostel))
-
-    async def arrived() -> bool:
-        return len(await door.hostel.received()) >= 1
-
-    await eventually_true(arrived, "what the hostel is told")
-    return str(reply["client"])
-
-
-async def reference_of(agency: Any) -> str:
-    return str((await agency.received())[0].event["subject"])
 
 
 async def ask(door: Any, path: str, body: dict[str, Any], agency: str, **token: Any) -> httpx.Response:
@@ -70,6 +51,8 @@ async def exclude(door: Any, practitioner: str) -> None:
         "kind": "practitioner-exclusion",
         "practitioners": [{"agency": door.hostel.name, "practitioner": practitioner}],
     }
+    known = {"identifiers": door.identifiers, "facts": {"contact": {}}}  # or it could restrict nothing
+    await door.probation.answered(event("client.recorded", door.probation.name, known))
     imposed = event("restriction.imposed", door.probation.name, data)
     reply = await door.probation.answered(imposed)
     assert reply["type"].endswith("accepted.v1"), reply
@@ -117,19 +100,38 @@ async def test_who_undertook_to_others_to_enforce_exclusions_may_be_told(door: A
     assert [w["rule"] for w in refused["withheld"]] == ["exclusion-not-enforced"]
 
 
-async def test_it_does_not_say_yes_to_a_spent_conviction(door: Any) -> None:
+@pytest.mark.parametrize(
+    ("told", "rule"),
+    [
+        ({"spentOn": "2020-01-01"}, "spent-conviction"),
+        ({}, "spent-unknown"),
+        ({"sentenceMonths": 10}, "spent-unknown"),
+        ({"neverSpent": True}, None),
+    ],
+)
+async def test_it_does_not_say_yes_to_a_conviction_that_is_or_may_be_spent(
+    door: Any, told: dict[str, Any], rule: str | None
+) -> None:
     prison, hostel = door.prison, door.hostel
     wanted = terms("referral", ["identity", "offence"])
     await door.operator.agree(f"offences-{prison.name}", [prison.name], [hostel.name], [wanted])
     facts = {
         "identity": {"givenName": "Robin", "familyName": "Fictional"},
-        "offence": {"mainOffence": "theft", "spentOn": "2020-01-01"},
+        "offence": {"mainOffence": "theft", **told},
     }
     client = (await prison.answered(door.recorded(facts)))["client"]
     await prison.answered(door.consent(hostel, categories=["identity", "offence"]))
     verdict = await may_i(door, client, hostel.name, "identity", "offence")
-    assert [p["category"] for p in verdict["permitted"]] == ["identity"]
-    assert [w["rule"] for w in verdict["withheld"]] == ["spent-conviction"]
+    assert [p["category"] for p in verdict["permitted"]] == ["identity", *(["offence"] if rule is None else [])]
+    assert [w["rule"] for w in verdict["withheld"]] == ([] if rule is None else [rule])
+
+    async def sent() -> bool:
+        return bool(await hostel.received())
+
+    await eventually_true(sent, "the snapshot")
+    data = (await hostel.received())[0].event["data"]
+    assert ("offence" in {s["category"] for s in data["sections"]}) == (rule is None)
+    assert data["receipt"]["withheld"] == [], "that there may be a spent conviction is told to nobody else"
 
 
 async def test_nobody_asks_about_itself_why_it_may_not(door: Any) -> None:
@@ -162,23 +164,24 @@ async def test_no_view_is_answered_after_a_suspension_that_it_was_decided_withou
     assert (await view(door, door.hostel.name, reference))["sections"] == []
 
 
-async def test_whoever_one_of_our_services_shows_something_is_told_to_erase_it(door: Any, database: Any) -> None:
-    prison, probation = door.prison, door.probation
-    look_only = terms("referral", ["needs.accommodation"], subscription=False)
-    await door.operator.agree(f"look-{prison.name}", [prison.name], [probation.name], [look_only])
-    client = (await prison.answered(door.recorded()))["client"]
-    await prison.answered(door.consent(probation))
+async def test_of_whom_a_service_lists_those_are_shown_whom_the_viewer_knows(door: Any, database: Any) -> None:
+    client = await recorded(door)
     of = "SELECT r.id FROM reference r JOIN reference o USING (client_id) WHERE o.id = $1::uuid AND r.recipient = $2"
-    reference = await database.fetchval(of, client, "referral")
-    assert await database.fetchval(of, client, probation.name) is None
-    for practitioner in ("p-1", "p-2"):
-        shown = await view(door, "referral", str(reference), viewer=probation.name, practitioner=practitioner)
-        assert [s["category"] for s in shown["sections"]] == ["needs.accommodation"]
-    assert len(await database.fetch(of, client, probation.name)) == 1
-    taken_back = door.withdrawal()
-    await prison.answered(taken_back)
-    done = await prison.done(taken_back["id"])
-    assert probation.name in {r["recipient"] for r in done["recipients"]}
+    listed = str(await database.fetchval(of, client, "referral"))
+    own = await view(door, door.hostel.name, await reference_of(door.hostel))
+    shown = await view(door, door.hostel.name, listed, referencesOf="referral")
+    assert shown["sections"] == own["sections"] != []
+    assert shown["client"] == listed
+    nobody: dict[str, Any] = {"sections": [], "receipt": None}
+    for agency, reference, of_service in (
+        (door.probation.name, listed, "referral"),  # nobody ever told it of the client
+        (door.hostel.name, listed, "matching"),
+        (door.hostel.name, listed, None),
+        (door.hostel.name, client, "referral"),
+        (door.hostel.name, str(uuid4()), "referral"),
+    ):
+        found = await view(door, agency, reference, referencesOf=of_service)
+        assert found == {"client": reference} | nobody, "whoever is not known is as nobody"
 
 
 # --- after a link is undone -------------------------------------------------------------------------------------------

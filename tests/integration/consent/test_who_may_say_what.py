@@ -21,24 +21,30 @@ def named(door: Any, id: str, recipient: Agency, **more: Any) -> dict[str, Any]:
         "categories": ["identity", "risk"],
         "starts": (now - timedelta(minutes=1)).isoformat(),
         "ends": (now + timedelta(hours=1)).isoformat(),
-        "authorisedBy": "u-17",
         "reason": "made up",
     } | more
 
 
 def override(door: Any, by: Agency, recipient: Agency) -> dict[str, Any]:
     review = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    data = named(door, "override", recipient, approvedBy="u-18", reviewBy=review)
+    data = named(door, "override", recipient, authorisedBy="u-17", approvedBy="u-18", reviewBy=review)
     return event("override.authorised", by.name, data)
 
 
 def gateway(door: Any, by: Agency, recipient: Agency, basis: str) -> dict[str, Any]:
-    return event("gateway.invoked", by.name, named(door, "gateway", recipient, basis=basis))
+    data = named(door, "gateway", recipient, basis=basis, authorisedByRole="duty manager")
+    return event("gateway.invoked", by.name, data)
 
 
 async def told(agency: Agency) -> list[str]:
     """The types of what has arrived at an agency."""
     return [record.event["type"] for record in await agency.received()]
+
+
+async def knows(door: Any, agency: Agency) -> None:
+    """The agency has records of the client: without any it knows none by that number."""
+    data = {"identifiers": door.identifiers, "facts": {"contact": {}}}
+    assert (await agency.answered(event("client.recorded", agency.name, data)))["type"].endswith("accepted.v1")
 
 
 async def passed(door: Any) -> None:
@@ -91,6 +97,7 @@ async def test_a_charity_tells_of_serious_harm_what_it_recorded_itself(door: Any
 
 async def test_a_recipients_own_word_opens_no_permit_for_itself(door: Any) -> None:
     await door.prison.answered(door.recorded())
+    await knows(door, door.hostel)
     own = event(
         "consent.granted",
         door.hostel.name,
@@ -118,6 +125,7 @@ async def test_own_word_counts_where_the_agreement_says_so(door: Any) -> None:
     says = terms("referral", ["identity"]) | {"ownWord": True}
     await door.operator.agree(f"own-{door.prison.name}", [door.prison.name], [door.hostel.name], [says])
     await door.prison.answered(door.recorded())
+    await knows(door, door.hostel)
     data = granted(door.identifiers, [door.hostel.name], ["referral"], ["identity"])
     await door.hostel.answered(event("consent.granted", door.hostel.name, data))
 
@@ -135,6 +143,7 @@ async def test_anyone_may_stop_and_only_who_stopped_lifts(door: Any) -> None:
         return bool(await told(door.hostel))
 
     await eventually_true(has_it, "the first record")
+    await knows(door, door.mentors)
     stop = {"identifiers": door.identifiers, "restriction": "r1", "kind": "victim-safety"}
     imposed = event("restriction.imposed", door.mentors.name, stop)
     await door.mentors.answered(imposed)

@@ -9,22 +9,17 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from consent.api import page
-from consent.api.common import SUBJECT_ACCESS, AgencyDb
+from consent.api.common import SUBJECT_ACCESS, AgencyDb, door_is_open
 from consent.service import asking
-from contracts.facts import Section, Short
-from contracts.intake import OwnId
-from contracts.leaving import Obligation, Permitted, Receipt, Withheld
-from contracts.vocabulary import SERVICE_PURPOSES, AgencyId, Category, Purpose
+from contracts.facts import Short
+from contracts.leaving import Obligation, Permitted, Withheld
+from contracts.views import Clients, View, ViewRequest, Views
+from contracts.vocabulary import AgencyId, Category, Purpose
 from servicekit.auth import Caller, require
 from servicekit.envelope import StrictWire, Wire
 from servicekit.problems import Problem
 
 router = APIRouter(tags=["clients"])
-
-MOST_CLIENTS = 200
-
-Clients = Annotated[list[UUID], Field(min_length=1, max_length=MOST_CLIENTS)]
-"""References under which the door told the caller of clients."""
 
 
 class MayIShare(StrictWire):
@@ -57,7 +52,11 @@ class Verdicts(Wire):
     verdicts: list[Verdict]
 
 
-@router.post("/decisions", summary="May I share this, and if not, what would make it possible?")
+@router.post(
+    "/decisions",
+    summary="May I share this, and if not, what would make it possible?",
+    dependencies=[Depends(door_is_open)],
+)
 async def decisions(
     body: MayIShare, db: AgencyDb, caller: Annotated[Caller, Depends(require("decisions:ask"))]
 ) -> Verdicts:
@@ -81,52 +80,25 @@ def _verdict(answer: asking.Answer) -> Verdict:
     )
 
 
-class ViewRequest(StrictWire):
-    """What may be seen of these clients for this purpose?"""
-
-    clients: Clients
-    purpose: Purpose
-    categories: Annotated[list[Category], Field(min_length=1)]
-    viewer: AgencyId | None = None
-    """Whose practitioner looks. Only one of our services says so; for anybody else it is the caller's agency."""
-    practitioner: OwnId | None = None
-    """With `viewer`: who looks, by that agency's own id."""
-
-
-class View(Wire):
-    """What may be seen of one client; without a receipt it is no client of yours."""
-
-    client: UUID
-    sections: list[Section] = []
-    receipt: Receipt | None = None
-
-
-class Views(Wire):
-    """One view a client, in the order asked."""
-
-    views: list[View]
-
-
-@router.post("/views", summary="What may be seen of up to 200 clients")
+@router.post("/views", summary="What may be seen of up to 200 clients", dependencies=[Depends(door_is_open)])
 async def view(body: ViewRequest, db: AgencyDb, caller: Annotated[Caller, Depends(require("views:read"))]) -> Views:
     """One decision a client, in the ledger before it is answered. Keep nothing of it: ask again to show again.
+
+    Clients whom one of our services lists are named by its references, with `referencesOf` its name.
 
     Who looks is told by the claim `practitioner` of the token, your agency's own id of that person. Without it a
     program looks, for nobody knows whom: of a client who excludes one of your practitioners it sees something only if
     your agency undertook to enforce exclusions by an agreement (`exclusion-not-enforced`, told as `not-permitted`).
     """
-    viewer, practitioner = caller.agency, caller.practitioner
-    if caller.agency in SERVICE_PURPOSES:
-        if body.viewer is None or body.practitioner is None:
-            raise Problem("viewer-missing", "Nobody is named who looks", "Say viewer and practitioner.", 422)
-        viewer, practitioner = body.viewer, body.practitioner
-    elif body.viewer not in (None, caller.agency) or body.practitioner is not None:
-        raise Problem(
-            "viewer-not-yours", "You cannot look for somebody else", "Leave viewer and practitioner out.", 403
-        )
     answers = await db.run(
         lambda session: asking.view(
-            session, caller.agency, body.clients, viewer, practitioner, body.purpose, set(body.categories)
+            session,
+            caller.agency,
+            body.clients,
+            caller.practitioner,
+            body.purpose,
+            set(body.categories),
+            body.references_of,
         )
     )
     return Views(views=[View.model_validate(a.told or {"client": a.client}) for a in answers])

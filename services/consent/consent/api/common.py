@@ -4,12 +4,15 @@
 the code does. `Db` is for what changes something, which always concerns several agencies, and for operations.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from consent.repository import restoring
+from consent.service.restoring import CLOSED
 from servicekit.auth import Caller
 from servicekit.db import Database
 
@@ -27,6 +30,16 @@ def _database(request: Request) -> Database:
 Db = Annotated[Database, Depends(_database)]
 
 
+async def door_is_open(db: Db) -> None:
+    """A dependency of what tells something of a client: after a restore it waits as the discloser does.
+
+    Raises:
+        Problem: 503, `closed-after-a-restore`.
+    """
+    if not await db.run(restoring.is_open):
+        raise CLOSED
+
+
 class Bound:
     """The database as the agency that calls may see it."""
 
@@ -42,3 +55,25 @@ class Bound:
 
 
 AgencyDb = Annotated[Bound, Depends(Bound)]
+
+
+async def page_of(
+    limit: int,
+    after: UUID | None,
+    read: Callable[[UUID | None, int], Awaitable[Sequence[Any]]],
+    show: Callable[[Sequence[Any]], Awaitable[list[T]]],
+    chunk: int = 500,
+) -> list[T]:
+    """So many entries that the caller may see, behind the one with id `after`; fewer, when there are no more.
+
+    `read` gives rows behind an id, at most so many; `show` what the caller may see of them. As that may be little, rows
+    are read by the chunk.
+    """
+    found: list[T] = []
+    while len(found) < limit:
+        rows = await read(after, chunk)
+        found += await show(rows)
+        if len(rows) < chunk:
+            break
+        after = rows[-1].id
+    return found[:limit]

@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.api.common import Db
+from consent.api.common import Db, page_of
 from consent.domain import may_assert
-from consent.repository import clients, links, parties
+from consent.repository import candidates, clients, links, parties
 from consent.repository.links import Side
 from consent.service import identity
 from consent.service.identity import Act
@@ -27,6 +27,7 @@ from servicekit.problems import Problem
 router = APIRouter(tags=["identity"])
 
 Deciding = Annotated[Caller, Depends(require("identity"))]
+Limit = Annotated[int, Query(ge=1, le=500)]
 
 
 def _is_operator(caller: Caller) -> bool:
@@ -85,13 +86,13 @@ class Candidate(Wire):
 
 
 @router.get("/candidates", summary="Clients that may be one person")
-async def list_candidates(db: Db, caller: Deciding) -> list[Candidate]:
-    """Oldest first. Those that your agency both knows, or whose numbers one of its events named together."""
+async def list_candidates(db: Db, caller: Deciding, limit: Limit = 100, after: UUID | None = None) -> list[Candidate]:
+    """Oldest first. Those that your agency both knows, or whose numbers one of its events named together.
 
-    async def read(session: AsyncSession) -> list[Candidate]:
-        await _may_decide(session, caller)
-        await links.compare(session)
-        rows = await links.open_candidates(session)
+    `after` for the next page is the last `candidate`; a page with fewer than `limit` is the last.
+    """
+
+    async def show(session: AsyncSession, rows: Sequence[Any]) -> list[Candidate]:
         pairs = await _pairs(session, rows, caller)
         return [
             Candidate(
@@ -104,7 +105,17 @@ async def list_candidates(db: Db, caller: Deciding) -> list[Candidate]:
             if row.id in pairs
         ]
 
-    return await db.run(read)
+    async def work(session: AsyncSession) -> list[Candidate]:
+        await _may_decide(session, caller)
+        await candidates.compare(session)
+        return await page_of(
+            limit,
+            after,
+            lambda behind, most: candidates.open_pairs(session, behind, most),
+            lambda rows: show(session, rows),
+        )
+
+    return await db.run(work)
 
 
 async def _pairs(session: AsyncSession, rows: Sequence[Any], caller: Caller) -> dict[UUID, tuple[Side, Side]]:
@@ -140,13 +151,13 @@ async def decide_candidate(candidate: UUID, body: CandidateDecision, db: Db, cal
 
     async def work(session: AsyncSession) -> LinkMade:
         await _may_decide(session, caller)
-        rows = await links.open_candidates(session, candidate)
-        if not await _pairs(session, rows, caller):
+        row = await candidates.pair(session, candidate)
+        if row is None or not await _pairs(session, [row], caller):
             raise Problem(
                 "no-such-candidate", "There is no such candidate", "List those that are open with GET /candidates.", 404
             )
         act = Act(caller.subject, body.reason)
-        outcome = await identity.decide_candidate(session, rows[0].one, rows[0].other, body.decision, act)
+        outcome = await identity.decide_candidate(session, row.one, row.other, body.decision, act)
         return LinkMade(link=outcome.link if outcome else None)
 
     return await db.run(work)
@@ -168,12 +179,20 @@ class LinkSummary(Wire):
 
 
 @router.get("/links", summary="Clients that are known as one person")
-async def list_links(db: Db, caller: Deciding) -> list[LinkSummary]:
-    """Those that wait for a person first, then the newest. Links that were undone are history and among them."""
+async def list_links(
+    db: Db,
+    caller: Deciding,
+    limit: Limit = 100,
+    after: UUID | None = None,
+    waiting: Annotated[bool, Query(alias="needsDecision")] = False,
+) -> list[LinkSummary]:
+    """Newest first. Links that were undone are history and among them.
 
-    async def read(session: AsyncSession) -> list[LinkSummary]:
-        await _may_decide(session, caller)
-        rows = await links.every_link(session)
+    `needsDecision`: only those that wait for a person. `after` for the next page is the last `link`; a page with fewer
+    than `limit` is the last.
+    """
+
+    async def show(session: AsyncSession, rows: Sequence[Any]) -> list[LinkSummary]:
         sides = await links.sides(session, {part for row in rows for part in row.parts})
         return [
             LinkSummary(
@@ -188,7 +207,16 @@ async def list_links(db: Db, caller: Deciding) -> list[LinkSummary]:
             if _sees(caller, *(sides[part] for part in row.parts))
         ]
 
-    return await db.run(read)
+    async def work(session: AsyncSession) -> list[LinkSummary]:
+        await _may_decide(session, caller)
+        return await page_of(
+            limit,
+            after,
+            lambda behind, most: links.every_link(session, behind, most, waiting=waiting),
+            lambda rows: show(session, rows),
+        )
+
+    return await db.run(work)
 
 
 class LinkBody(StrictWire):

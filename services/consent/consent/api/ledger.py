@@ -81,13 +81,18 @@ class StoredHead(Wire):
     head: dict[str, Any]
     sent: bool
     """Whether it is known to stand on the topic `heads`."""
+    lost_at: datetime | None = None
+    """Since when the entries that it sealed are lost: the database was restored, the head read back."""
 
 
 @router.get("/ledger/heads", summary="The signed heads, as they are kept")
 async def heads(db: Db, caller: Auditor, shard: Shard, after: After = 0) -> list[StoredHead]:
     """Those behind the one with sequence `after`, to be held against the topic `heads` and copies of it."""
     rows = await db.run(lambda session: audit.heads(session, shard, after, PAGE))
-    return [StoredHead(sequence=row.sequence, head=orjson.loads(row.head), sent=row.sent) for row in rows]
+    return [
+        StoredHead(sequence=row.sequence, head=orjson.loads(row.head), sent=row.sent, lost_at=row.lost_at)
+        for row in rows
+    ]
 
 
 class Opened(Wire):

@@ -32,14 +32,18 @@ class Hold(Wire):
     """Everything is denied because a stopping event could not be applied. Someone must look."""
 
     hold: UUID
-    held: Literal["client", "number"]
-    """A client; or a number that no client has yet: whoever gets it will be held."""
+    held: Literal["client", "number", "nobody"]
+    """A client; a number that no client has yet: whoever gets it will be held; or nobody, where an agency named more
+    clients than it may hold."""
     reason: str
     meaning: str
     """The reason in words."""
     asserted_by: str
     """The agency whose event it was."""
     since: datetime
+    times: int
+    """How often that agency's events gave this reason since; each counts here once."""
+    last_at: datetime
     owner: str | None
     """Who looks at it."""
 
@@ -63,6 +67,8 @@ async def list_holds(db: Db, caller: CallingOperator) -> list[Hold]:
             meaning=holds.MEANINGS.get(r.reason, holds.OTHER),
             asserted_by=r.asserted_by,
             since=r.since,
+            times=r.times,
+            last_at=r.last_at,
             owner=r.owner,
         )
         for r in rows

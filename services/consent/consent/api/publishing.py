@@ -28,6 +28,7 @@ STATUS = {
     "identifier-conflict": 409,
     "id-used-again": 409,
     "too-large": 413,
+    "too-many-holds": 429,
     "set-aside": 500,
 }
 """HTTP status of a rejection; 422 for the others."""
@@ -83,7 +84,12 @@ class RetractionStatus(Wire):
 
 
 class WithdrawalStatus(Wire):
-    """A withdrawal; it is done when every recipient's retraction is committed in its topic."""
+    """A withdrawal; it is done when every recipient's retraction is committed in its topic.
+
+    `recipients` are those that your agency may know of: itself, whom it tells what it recorded of the client by an
+    agreement in force, and whom its own consent, gateway or override named. `doneAt` is true of all the others as well,
+    who are neither named nor counted.
+    """
 
     withdrawal: UUID
     event: str

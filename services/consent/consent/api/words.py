@@ -62,6 +62,7 @@ _DETAILS = {
     "categories": "What may be told",
     "starts": "From",
     "ends": "Until",
+    "once": "Once, and no later change",
     "reviewBy": "To be reviewed by",
     "outcome": "Outcome",
     "because": "Because of",
@@ -76,6 +77,8 @@ LEFT_OFF = frozenset({"reason", "authorisedBy", "approvedBy", "reviewedBy"})
 They stand in the JSON, for the person who answers the client to tell what may be told."""
 _CODES: dict[str, str] = {
     **{str(code): told for code, told in (*PURPOSES.items(), *CATEGORIES.items())},
+    "True": "yes",
+    "False": "no",
     "no-onward-sharing": "to pass it on to nobody",
     "erase-on-retraction": "to erase it when it is taken back",
     "keep-from-practitioner": "to keep it from a practitioner who must not see it",
@@ -90,7 +93,7 @@ def basis(permitted: Permitted) -> str:
     if permitted.invoked is not None:
         told += f" (relied on for you in entry {permitted.invoked})"
     if permitted.agreement is not None:
-        told += f", under the agreement {permitted.agreement}, version {permitted.version}"
+        told += f", under the agreement {permitted.agreement}, version {permitted.agreement_version}"
     return told
 
 

@@ -1,6 +1,6 @@
 """What waits for a person: holds, numbers that are held, rows and events that were set aside."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -8,22 +8,34 @@ from sqlalchemy import text
 
 from consent.repository.sql import Executor
 
-_HELD_NUMBERS = (
-    " FROM held_identifier h WHERE NOT EXISTS"
-    " (SELECT 1 FROM identifier i WHERE i.type = h.type AND i.issuer = h.issuer AND i.value = h.value)"
-)
-"""Numbers that were held and that no client has yet: once one has it, it is the client who is held."""
-
 
 async def holds(db: Executor) -> Sequence[Any]:
-    """Holds that nobody has lifted, of clients and of numbers that no client has, oldest first. Never the number."""
+    """Holds that nobody has lifted, oldest first: of clients, of numbers that no client has, and those that hold nobody
+    but are to be seen to. Never the number.
+    """
     result = await db.execute(
         text(
-            "SELECT id, 'client' AS held, reason, asserted_by, since, owner FROM hold WHERE lifted_at IS NULL"  # noqa: S608 # ours
-            f" UNION ALL SELECT id, 'number', reason, asserted_by, since, owner {_HELD_NUMBERS} ORDER BY since, id"
+            "SELECT id, CASE WHEN client_id IS NULL THEN 'nobody' ELSE 'client' END AS held, reason, asserted_by,"
+            " since, times, last_at, owner FROM hold WHERE lifted_at IS NULL"
+            " UNION ALL SELECT id, 'number', reason, asserted_by, since, times, last_at, owner FROM held_identifier"
+            " ORDER BY since, id"
         )
     )
     return result.all()
+
+
+async def open_holds(db: Executor, agencies: Collection[str]) -> dict[str, int]:
+    """How many clients and numbers are held by the word of each of these agencies."""
+    rows = await db.execute(
+        text(
+            "SELECT a,"
+            " (SELECT count(*) FROM hold WHERE asserted_by = a AND lifted_at IS NULL AND client_id IS NOT NULL)"
+            " + (SELECT count(*) FROM held_identifier WHERE asserted_by = a) AS n"
+            " FROM unnest(CAST(:agencies AS text[])) AS r(a)"
+        ),
+        {"agencies": sorted(agencies)},
+    )
+    return {row.a: row.n for row in rows}
 
 
 async def set_owner(db: Executor, hold: UUID, owner: str) -> bool:
@@ -94,8 +106,8 @@ async def counts(db: Executor) -> tuple[int, int]:
     row = (
         await db.execute(
             text(
-                "SELECT (SELECT count(*) FROM hold WHERE lifted_at IS NULL)"  # noqa: S608 # constants
-                f" + (SELECT count(*) {_HELD_NUMBERS}) AS holds,"
+                "SELECT (SELECT count(*) FROM hold WHERE lifted_at IS NULL)"
+                " + (SELECT count(*) FROM held_identifier) AS holds,"
                 " (SELECT count(*) FROM queue WHERE set_aside IS NOT NULL) + (SELECT count(*) FROM set_aside) AS aside"
             )
         )

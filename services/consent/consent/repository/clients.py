@@ -1,16 +1,17 @@
 """Clients: identifiers, references, what is recorded of them, holds."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import orjson
 from sqlalchemy import text
 
 from consent.domain import ClientFacts, SharingFact
-from consent.repository import links, queue, sharing
+from consent.repository import candidates, links, queue, sharing
 from consent.repository.ledger import Entry
 from consent.repository.links import Found, Node
 from consent.repository.queue import QueueRow
@@ -31,6 +32,8 @@ class Reference:
     queued: bool
     client: int
     """The client that it was made for: one of the parts, where clients are linked."""
+    recorded: bool = False
+    """Whether the recipient recorded something of the client itself."""
 
 
 @dataclass(slots=True)
@@ -52,6 +55,12 @@ class Client:
     """The rows that it is made of: its own, and those of the clients linked in it."""
     erased: bool = False
     """All that was kept of it is gone: it takes nothing in any more, but confirmations of its retractions."""
+    since: datetime | None = None
+    """Since when the door knows it; of linked clients, all of them. None: it is made in this batch."""
+    known_to: set[str] = field(default_factory=set)
+    """Agencies that know it by its numbers: they recorded something of it, or were sent a record (`told`)."""
+    holds: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(agency, reason) of its open holds, to the row that each was put on."""
 
     def say(self, fact: SharingFact) -> None:
         """Add to the facts in memory what is said of this client, its linked parts included."""
@@ -72,6 +81,7 @@ class Changes:
     identifiers: list[tuple[IdentifierKey, int, str]] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
     first_queued: list[UUID] = field(default_factory=list)
+    first_recorded: list[UUID] = field(default_factory=list)
     facts: dict[tuple[int, str, str], tuple[datetime, str]] = field(default_factory=dict)
     source_versions: dict[tuple[int, str], int] = field(default_factory=dict)
     said: list[Said] = field(default_factory=list)
@@ -81,8 +91,12 @@ class Changes:
         default_factory=list
     )
     retractions: list[tuple[UUID, UUID, str, UUID, str]] = field(default_factory=list)
-    holds: list[tuple[UUID, int, str, str]] = field(default_factory=list)
-    held_identifiers: dict[IdentifierKey, tuple[str, str]] = field(default_factory=dict)
+    named: set[UUID] = field(default_factory=set)
+    """Of the retractions, those whose recipient the publisher of the stop may know of."""
+    holds: Counter[tuple[int | None, str, str]] = field(default_factory=Counter)
+    """(client, agency, reason) to how often it came. Without a client: what operations are to see to besides."""
+    held_identifiers: Counter[tuple[IdentifierKey, str, str]] = field(default_factory=Counter)
+    """(number, agency, reason) to how often it came."""
     likenesses: dict[tuple[int, str], bytes] = field(default_factory=dict)
     """(client, source) to the digest of the names and date of birth that this source recorded."""
     candidates: list[tuple[int, int, str | None]] = field(default_factory=list)
@@ -193,24 +207,62 @@ async def make(db: Executor, count: int) -> list[int]:
     return sorted(row.id for row in result)
 
 
-async def held_identifiers(db: Executor, keys: Collection[IdentifierKey]) -> set[IdentifierKey]:
-    """Which of these numbers a stopping event named before any client had them."""
+_THESE = "unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]), CAST(:a2 AS text[])) AS r(t, i, v)"
+
+
+async def held_numbers(db: Executor, keys: Collection[IdentifierKey]) -> set[tuple[IdentifierKey, str, str]]:
+    """The open holds of these numbers, which no client has yet: (number, agency, reason)."""
     if not keys:
         return set()
     result = await arrays(
         db,
         text(
-            "SELECT type, issuer, value FROM held_identifier JOIN unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]),"
-            " CAST(:a2 AS text[])) AS r(t, i, v) ON type = t AND issuer = i AND value = v"
+            "SELECT type, issuer, value, asserted_by, reason FROM held_identifier"  # noqa: S608 # a constant
+            f" JOIN {_THESE} ON type = t AND issuer = i AND value = v"
         ),
         list(keys),
     )
-    return {(row.type, row.issuer, row.value) for row in result}
+    return {((row.type, row.issuer, row.value), row.asserted_by, row.reason) for row in result}
+
+
+async def take_held_numbers(db: Executor, keys: Collection[IdentifierKey]) -> list[tuple[IdentifierKey, str]]:
+    """Take the holds off these numbers, for now a client has them: it is the one to hold. Gives number and agency."""
+    if not keys:
+        return []
+    result = await arrays(
+        db,
+        text(
+            f"DELETE FROM held_identifier USING {_THESE} WHERE type = t AND issuer = i AND value = v"  # noqa: S608
+            " RETURNING type, issuer, value, asserted_by"
+        ),
+        list(keys),
+    )
+    return sorted(((row.type, row.issuer, row.value), row.asserted_by) for row in result)
+
+
+async def told(db: Executor, clients: Collection[Client], agencies: Collection[str]) -> None:
+    """Enter in `known_to` which of these agencies a record of these clients was sent to.
+
+    Only what was sent counts: a recipient for whom something was queued and refused does not know whom it was about.
+    """
+    whose = {member: client for client in clients for member in client.members}
+    if not whose or not agencies:
+        return
+    rows = await db.execute(
+        text(
+            "SELECT DISTINCT client_id, recipient FROM ledger WHERE client_id = ANY(:ids)"
+            " AND recipient = ANY(:agencies) AND kind = 'disclosure'"
+        ),
+        {"ids": sorted(whose), "agencies": sorted(agencies)},
+    )
+    for row in rows:
+        whose[row.client_id].known_to.add(row.recipient)
 
 
 async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) -> dict[int, Client]:
     """Clients with their references; those in `with_facts` with all that rules their sharing. Read after the lock.
 
+    So are those for whom a gateway or an override has not ended: its recipients are to get what is recorded.
     `ids` are clients as they are now (`find`), not parts of others. A recipient that knows several parts of a linked
     client goes on under the reference of the oldest of them; its others are `former`.
     """
@@ -221,25 +273,34 @@ async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) 
     linked: list[int] = []
     for row in await db.execute(
         text(
-            "SELECT c.id, c.version, c.parts, c.key IS NULL AS erased, r.id AS reference, r.recipient, r.queued"
-            " FROM client c"
+            "SELECT c.id, c.version, c.parts, c.key IS NULL AS erased, c.made_at, r.id AS reference, r.recipient,"
+            " r.queued, r.recorded FROM client c"
             " LEFT JOIN reference r ON r.client_id = c.id WHERE c.id = ANY(:ids)"
         ),
         {"ids": list(ids)},
     ):
         if row.id not in clients:
-            clients[row.id] = Client(row.id, row.version, members=(row.id,), erased=row.erased)
+            clients[row.id] = Client(row.id, row.version, members=(row.id,), erased=row.erased, since=row.made_at)
             linked += [row.id] if row.parts else []
         if row.reference:
-            given.append(Reference(row.reference, row.recipient, row.queued, row.id))
+            given.append(Reference(row.reference, row.recipient, row.queued, row.id, row.recorded))
     whose = dict(clients)
     if linked:
         for id, members in (await links.members(db, linked)).items():
             clients[id].members = members
             whose |= dict.fromkeys(members, clients[id])
         given += await _references(db, whose.keys() - clients.keys())
+        since: dict[int, datetime] = {}
+        for row in await db.execute(
+            text("SELECT id, made_at FROM client WHERE id = ANY(:ids) AND parts = '{}'"), {"ids": list(whose)}
+        ):
+            since[whose[row.id].id] = max(row.made_at, since.get(whose[row.id].id, row.made_at))
+        for id, at in since.items():
+            clients[id].since = at
     for reference in sorted(given, key=lambda r: r.client):
         client = whose[reference.client]
+        if reference.recorded:
+            client.known_to.add(reference.recipient)
         if client.references.setdefault(reference.recipient, reference) is not reference:
             client.former.append(reference)
     for row in await db.execute(
@@ -247,21 +308,29 @@ async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) 
         {"ids": list(whose)},
     ):
         whose[row.client_id].source_versions[row.client_id, row.source] = row.clientversion
+    others = [row for row, client in whose.items() if client.id not in with_facts]
+    with_facts = {*with_facts, *(whose[row].id for row in await sharing.invoked(db, others))}
     if with_facts:
         known = await sharing.known(db, with_facts)
         for id, made in (await sections(db, known)).items():
             clients[id].sections = {(s["source"], s["category"]): s for s in made}
         for id in with_facts:
             clients[id].facts = known[id].facts
+        if any(known[id].facts.held for id in with_facts):
+            for row in await db.execute(_OPEN_HOLDS, {"ids": list(whose)}):
+                whose[row.client_id].holds[row.asserted_by, row.reason] = row.client_id
     return clients
+
+
+_OPEN_HOLDS = text("SELECT client_id, asserted_by, reason FROM hold WHERE client_id = ANY(:ids) AND lifted_at IS NULL")
 
 
 async def _references(db: Executor, ids: Collection[int]) -> list[Reference]:
     rows = await db.execute(
-        text("SELECT id, recipient, queued, client_id FROM reference WHERE client_id = ANY(:ids)"),
+        text("SELECT id, recipient, queued, client_id, recorded FROM reference WHERE client_id = ANY(:ids)"),
         {"ids": sorted(ids)},
     )
-    return [Reference(row.id, row.recipient, row.queued, row.client_id) for row in rows]
+    return [Reference(row.id, row.recipient, row.queued, row.client_id, row.recorded) for row in rows]
 
 
 async def sections(
@@ -313,7 +382,9 @@ _IDENTIFIERS = insert_of(
     "text, text, text, bigint, text",
     "ON CONFLICT DO NOTHING RETURNING 1",
 )
-_REFERENCES = insert_of("reference", "id, client_id, recipient, queued", "uuid, bigint, text, boolean")
+_REFERENCES = insert_of(
+    "reference", "id, client_id, recipient, queued, recorded", "uuid, bigint, text, boolean, boolean"
+)
 _FACTS = text(
     "INSERT INTO fact (client_id, source, category, recorded_at, data) SELECT * FROM unnest(CAST(:a0 AS bigint[]),"
     " CAST(:a1 AS text[]), CAST(:a2 AS text[]), CAST(:a3 AS timestamptz[]), CAST(:a4 AS text[]))"
@@ -330,16 +401,25 @@ _VERSIONS = text(
 _DUE = insert_of("due", "client_id, version, kind, due_at", "bigint, int, text, timestamptz")
 _WITHDRAWALS = insert_of(
     "withdrawal",
-    "id, client_id, version, agency, event_id, because, traceparent, recorded_at",
-    "uuid, bigint, int, text, text, text, text, timestamptz",
+    "id, client_id, version, agency, event_id, because, traceparent, recorded_at, done_at",
+    "uuid, bigint, int, text, text, text, text, timestamptz, timestamptz",
 )
-_RETRACTIONS = insert_of("retraction", "id, withdrawal_id, recipient, reference, body", "uuid, uuid, text, uuid, text")
-_HOLDS = insert_of("hold", "id, client_id, reason, asserted_by", "uuid, bigint, text, text")
+_RETRACTIONS = insert_of(
+    "retraction", "id, withdrawal_id, recipient, reference, body, named", "uuid, uuid, text, uuid, text, boolean"
+)
+_HOLDS = insert_of(
+    "hold",
+    "client_id, asserted_by, reason, times",
+    "bigint, text, text, int",
+    "ON CONFLICT (client_id, asserted_by, reason) WHERE lifted_at IS NULL"
+    " DO UPDATE SET times = hold.times + excluded.times, last_at = clock_timestamp()",
+)
 _HELD = insert_of(
     "held_identifier",
-    "type, issuer, value, reason, asserted_by",
-    "text, text, text, text, text",
-    "ON CONFLICT DO NOTHING",
+    "type, issuer, value, asserted_by, reason, times",
+    "text, text, text, text, text, int",
+    "ON CONFLICT (type, issuer, value, asserted_by, reason)"
+    " DO UPDATE SET times = held_identifier.times + excluded.times, last_at = clock_timestamp()",
 )
 
 
@@ -350,26 +430,32 @@ async def write(db: Executor, changes: Changes) -> bool:
         if len((await arrays(db, _IDENTIFIERS, rows)).all()) < len(rows):
             return False
     if changes.references:
-        await arrays(db, _REFERENCES, [(r.id, r.client, r.recipient, r.queued) for r in changes.references])
+        await arrays(db, _REFERENCES, [(r.id, r.client, r.recipient, r.queued, r.recorded) for r in changes.references])
     if changes.first_queued:
         await db.execute(text("UPDATE reference SET queued = true WHERE id = ANY(:ids)"), {"ids": changes.first_queued})
+    if changes.first_recorded:
+        await db.execute(
+            text("UPDATE reference SET recorded = true WHERE id = ANY(:ids)"), {"ids": changes.first_recorded}
+        )
     if changes.facts:
         await arrays(db, _FACTS, [(*key, *value) for key, value in sorted(changes.facts.items())])
     if changes.source_versions:
         await arrays(db, _SOURCE_VERSIONS, [(*key, v) for key, v in sorted(changes.source_versions.items())])
     await sharing.append(db, changes.said)
+    owed = {withdrawal for _, withdrawal, *_ in changes.retractions}
     for statement, more in (
         (_VERSIONS, list(changes.versions.items())),
         (_DUE, changes.due),
-        (_WITHDRAWALS, changes.withdrawals),
-        (_RETRACTIONS, changes.retractions),
-        (_HOLDS, changes.holds),
-        (_HELD, [(*key, *value) for key, value in changes.held_identifiers.items()]),
+        # one that reaches nobody is done when it is recorded, the last of its fields
+        (_WITHDRAWALS, [(*one, None if one[0] in owed else one[-1]) for one in changes.withdrawals]),
+        (_RETRACTIONS, [(*one, one[0] in changes.named) for one in changes.retractions]),
+        (_HOLDS, [(*hold, times) for hold, times in changes.holds.items()]),
+        (_HELD, [(*key, by, reason, times) for (key, by, reason), times in changes.held_identifiers.items()]),
     ):
         if more:
             await arrays(db, statement, more)
-    await links.resemble(db, [(*key, digest) for key, digest in changes.likenesses.items()])
-    await links.propose(db, changes.candidates, "identifier-conflict")
+    await candidates.resemble(db, [(*key, digest) for key, digest in changes.likenesses.items()])
+    await candidates.propose(db, changes.candidates, "identifier-conflict")
     await queue.add(db, changes.queue)
     return True
 
@@ -389,19 +475,12 @@ async def acknowledge_retractions(db: Executor, acknowledged: Collection[tuple[U
 
 
 async def was_told(db: Executor, told: Collection[Known], recipient: str) -> None:
-    """Enter that a recipient was told something of these clients, so that a retraction is owed to it.
+    """Enter that a recipient, who knows them, was told something of these clients: a retraction is owed to it.
 
-    It gets a reference where it has none: the retraction comes under it. The caller holds the clients' locks.
+    The caller holds the clients' locks.
     """
-    if not told:
-        return
     members = {member for client in told for member in client.members}
-    rows = await db.execute(
-        text("SELECT client_id, queued FROM reference WHERE client_id = ANY(:ids) AND recipient = :recipient"),
-        {"ids": sorted(members), "recipient": recipient},
-    )
-    queued = {row.client_id: row.queued for row in rows}
-    if not all(queued.values()):
+    if members:
         await db.execute(
             text(
                 "UPDATE reference SET queued = true WHERE client_id = ANY(:ids) AND recipient = :recipient"
@@ -409,17 +488,23 @@ async def was_told(db: Executor, told: Collection[Known], recipient: str) -> Non
             ),
             {"ids": sorted(members), "recipient": recipient},
         )
-    new = {client.id for client in told if queued.keys().isdisjoint(client.members)}
-    if new:
-        await arrays(db, _REFERENCES, [(uuid4(), client, recipient, True) for client in sorted(new)])
 
 
-async def held_client(db: Executor, hold: UUID) -> int | None:
-    """The client of a hold that nobody has lifted."""
-    found = (
-        await db.execute(text("SELECT client_id FROM hold WHERE id = :id AND lifted_at IS NULL"), {"id": hold})
-    ).scalar()
-    return None if found is None else int(found)
+async def own_references(db: Executor, named: Collection[UUID], service: str) -> dict[UUID, UUID]:
+    """The asker's own references, by those that one of our services named: of clients whom the asker knows already."""
+    rows = await db.execute(
+        text("SELECT named, own FROM own_references(:named, :service)"), {"named": list(named), "service": service}
+    )
+    return {row.named: row.own for row in rows}
+
+
+async def open_hold(db: Executor, hold: UUID) -> Any | None:
+    """A hold that nobody has lifted: `client_id`, None where it holds nobody, `asserted_by`, `times` and `last_at`."""
+    found = await db.execute(
+        text("SELECT client_id, asserted_by, times, last_at FROM hold WHERE id = :id AND lifted_at IS NULL"),
+        {"id": hold},
+    )
+    return found.one_or_none()
 
 
 async def lift_hold(db: Executor, hold: UUID, by: str) -> None:

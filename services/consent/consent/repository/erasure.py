@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from consent.repository.clients import IdentifierKey
 from consent.repository.sql import Executor, arrays
 from contracts.vocabulary import Category
 
@@ -102,8 +103,17 @@ _KEEP_FORMS = (
     " FROM sharing_fact WHERE client_id = ANY(:clients) AND kind = 'granted' AND own_id IS NOT NULL"
     " ON CONFLICT DO NOTHING"
 )
+REMEMBERED = timedelta(days=365)
+"""For how long the numbers of a client who was erased are known again, by their digests."""
+_DIGEST = "sha256(k.key || convert_to({0} || '/' || {1} || '/' || {2}, 'UTF8'))"
+_KEEP_NUMBERS = (
+    "INSERT INTO erased_number (digest, erased_at)"  # noqa: S608 # constants
+    f" SELECT {_DIGEST.format('type', 'issuer', 'value')}, clock_timestamp() FROM identifier CROSS JOIN erasure_key k"
+    " WHERE client_id = ANY(:clients) ON CONFLICT (digest) DO UPDATE SET erased_at = excluded.erased_at"
+)
 EVERYTHING = (
     _KEEP_FORMS,
+    _KEEP_NUMBERS,
     "DELETE FROM identifier WHERE client_id = ANY(:clients)",
     "DELETE FROM fact WHERE client_id = ANY(:clients)",
     "DELETE FROM source_version WHERE client_id = ANY(:clients)",
@@ -118,13 +128,39 @@ EVERYTHING = (
     "UPDATE client SET key = NULL, conflicting = true WHERE id = ANY(:clients)",
 )
 """What erases a client. References stay: they are random, recipients confirm by them. So do digests of the forms that
-the client signed, without the client: each opens a permit once."""
+the client signed, without the client: each opens a permit once. And for a time keyed digests of the numbers: a consent
+of before the erasure opens nothing for who comes after."""
 
 
 async def everything(db: Executor, clients: Collection[int]) -> None:
     """Erase these clients, all but the leaves of the ledger and what has to be told to recipients."""
     for statement in EVERYTHING:
         await db.execute(text(statement), {"clients": sorted(clients)})
+
+
+async def erased_before(db: Executor, keys: Collection[IdentifierKey]) -> dict[IdentifierKey, datetime]:
+    """Which of these numbers a client had of whom everything was erased, and when; as long as that is remembered."""
+    if not keys:
+        return {}
+    rows = await arrays(
+        db,
+        text(
+            "SELECT t, i, v, erased_at"  # noqa: S608 # constants
+            " FROM unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]), CAST(:a2 AS text[]))"
+            " AS r(t, i, v) CROSS JOIN erasure_key k"
+            f" JOIN erased_number ON digest = {_DIGEST.format('t', 'i', 'v')}"
+        ),
+        list(keys),
+    )
+    return {(type, issuer, value): at for type, issuer, value, at in rows}
+
+
+async def forget_numbers(db: Executor) -> None:
+    """Forget the digests of numbers that were erased so long ago that consents of before open nothing anyway."""
+    await db.execute(
+        text("DELETE FROM erased_number WHERE erased_at < clock_timestamp() - CAST(:period AS interval)"),
+        {"period": REMEMBERED},
+    )
 
 
 async def set_aside_events(db: Executor) -> Sequence[Any]:

@@ -1,4 +1,4 @@
-"""Linked clients: which row means whom, entering and undoing links, and pairs for a person to decide."""
+"""Linked clients: which row means whom, entering and undoing links, and what a person is shown of them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from consent.repository.sql import Executor, arrays, insert_of
+from consent.repository.sql import Executor
 
 T = TypeVar("T")
 
@@ -237,16 +237,16 @@ async def confirm(db: Executor, link: Link, by: str, now: datetime) -> None:
     )
 
 
-async def take_holds(db: Executor, client: int, by: str) -> list[tuple[str, str]]:
-    """Lift the holds of a client, to be put on others instead; gives reason and agency of each."""
+async def take_holds(db: Executor, client: int, by: str) -> list[tuple[str, str, int]]:
+    """Lift the holds of a client, to be put on others instead; gives reason, agency and count of each."""
     rows = await db.execute(
         text(
             "UPDATE hold SET lifted_at = clock_timestamp(), lifted_by = :by"
-            " WHERE client_id = :client AND lifted_at IS NULL RETURNING reason, asserted_by"
+            " WHERE client_id = :client AND lifted_at IS NULL RETURNING reason, asserted_by, times"
         ),
         {"client": client, "by": by},
     )
-    return [(row.reason, row.asserted_by) for row in rows]
+    return [(row.reason, row.asserted_by, row.times) for row in rows]
 
 
 _LINKS = "SELECT id, client_id, parts, conflicting, confirmed_at, unlinked_at FROM link WHERE "
@@ -287,82 +287,6 @@ async def undone_of(db: Executor, rows: Collection[int]) -> list[int]:
         {"ids": sorted(rows)},
     )
     return [row.client_id for row in found]
-
-
-# --- pairs for a person to decide -------------------------------------------------------------------------------------
-
-_CANDIDATES = insert_of(
-    "candidate", "one, other, because, found_by", "bigint, bigint, text, text", "ON CONFLICT DO NOTHING"
-)
-_LIKENESSES = text(
-    "INSERT INTO likeness (client_id, source, digest) SELECT * FROM unnest(CAST(:a0 AS bigint[]),"
-    " CAST(:a1 AS text[]), CAST(:a2 AS bytea[]))"
-    " ON CONFLICT (client_id, source) DO UPDATE SET digest = excluded.digest, compared = false"
-    " WHERE likeness.digest <> excluded.digest"
-)
-
-
-async def propose(db: Executor, pairs: Collection[tuple[int, int, str | None]], because: str) -> None:
-    """Enter pairs that may be one person: (client, client, publisher of the event that named both).
-
-    A pair that is known already, decided or not, stays as it is.
-    """
-    if pairs:
-        first = {(min(one, other), max(one, other)): by for one, other, by in pairs}
-        await arrays(db, _CANDIDATES, [(*pair, because, by) for pair, by in sorted(first.items())])
-
-
-async def resemble(db: Executor, digests: Collection[tuple[int, str, bytes]]) -> None:
-    """Keep what makes clients look alike: (client, source, digest)."""
-    if digests:
-        await arrays(db, _LIKENESSES, sorted(digests))
-
-
-async def compare(db: Executor) -> None:
-    """Propose the pairs of clients that came to look alike since this was last done.
-
-    Done when somebody looks and not when facts come in: whichever of two was committed later is seen here with both.
-    """
-    rows = await db.execute(
-        text(
-            "WITH news AS (UPDATE likeness SET compared = true WHERE NOT compared RETURNING client_id, digest)"
-            " SELECT DISTINCT least(n.client_id, l.client_id) AS one, greatest(n.client_id, l.client_id) AS other"
-            " FROM news n JOIN likeness l ON l.digest = n.digest AND l.client_id <> n.client_id"
-        )
-    )
-    await propose(db, [(row.one, row.other, None) for row in rows], "same-details")
-
-
-async def told_apart(db: Executor, one: Collection[int], other: Collection[int]) -> bool:
-    """Whether it was decided that these are different people."""
-    result = await db.execute(
-        text(
-            "SELECT 1 FROM candidate WHERE decision = 'different' AND (one = ANY(:one) AND other = ANY(:other)"
-            " OR one = ANY(:other) AND other = ANY(:one)) LIMIT 1"
-        ),
-        {"one": list(one), "other": list(other)},
-    )
-    return result.first() is not None
-
-
-async def decide(db: Executor, pairs: Iterable[tuple[int, int]], decision: str, by: str, now: datetime) -> None:
-    """Enter what a person decided of pairs; they are not proposed again."""
-    rows = sorted({(min(pair), max(pair)) for pair in pairs})
-    if rows:
-        await arrays(
-            db,
-            text(
-                "INSERT INTO candidate (one, other, because, decision, decided_by, decided_at)"
-                " SELECT o, t, 'unlinked', :decision, :by, :now"
-                " FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS bigint[])) AS r(o, t)"
-                " ON CONFLICT (one, other) DO UPDATE SET decision = excluded.decision,"
-                " decided_by = excluded.decided_by, decided_at = excluded.decided_at"
-            ),
-            rows,
-            decision=decision,
-            by=by,
-            now=now,
-        )
 
 
 # --- what a person is shown -------------------------------------------------------------------------------------------
@@ -407,24 +331,17 @@ async def sides(db: Executor, ids: Collection[int]) -> dict[int, Side]:
     }
 
 
-async def open_candidates(db: Executor, id: UUID | None = None) -> Sequence[Any]:
-    """Pairs that nobody has decided yet, oldest first; or the one with this id, decided or not."""
-    result = await db.execute(
-        text(
-            "SELECT id, one, other, because, found_by, found_at FROM candidate"
-            " WHERE CASE WHEN CAST(:id AS uuid) IS NULL THEN decision IS NULL ELSE id = :id END ORDER BY found_at, id"
-        ),
-        {"id": id},
-    )
-    return result.all()
-
-
-async def every_link(db: Executor) -> Sequence[Any]:
-    """All links, those that wait for a person first, then the newest; undone ones are history and among them."""
+async def every_link(db: Executor, after: UUID | None, limit: int, *, waiting: bool) -> Sequence[Any]:
+    """Links behind the one with id `after`, newest first; undone ones are history and among them. `waiting`: only those
+    that wait for a person."""
     result = await db.execute(
         text(
             "SELECT id, client_id, parts, linked_at, conflicting, confirmed_at, unlinked_at FROM link"
-            " ORDER BY NOT (conflicting AND confirmed_at IS NULL AND unlinked_at IS NULL), linked_at DESC, id"
-        )
+            " WHERE (NOT :waiting OR (conflicting AND confirmed_at IS NULL AND unlinked_at IS NULL))"
+            " AND (CAST(:after AS uuid) IS NULL"
+            " OR (linked_at, id) < (SELECT l.linked_at, l.id FROM link l WHERE l.id = :after))"
+            " ORDER BY linked_at DESC, id DESC LIMIT :limit"
+        ),
+        {"waiting": waiting, "after": after, "limit": limit},
     )
     return result.all()

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from consent.repository import queue
 from consent.repository.sql import Executor
 
 
@@ -45,7 +46,7 @@ async def names(db: Executor) -> dict[str, str]:
 
 
 async def withdrawal(db: Executor, id: UUID, agency: str) -> tuple[Any, Sequence[Any]] | None:
-    """A withdrawal that this agency published, and its retractions."""
+    """A withdrawal that this agency published, and its retractions as `queue.places_of` tells them."""
     found = (
         await db.execute(
             text("SELECT id, event_id, recorded_at, done_at FROM withdrawal WHERE id = :id AND agency = :agency"),
@@ -54,11 +55,4 @@ async def withdrawal(db: Executor, id: UUID, agency: str) -> tuple[Any, Sequence
     ).one_or_none()
     if found is None:
         return None
-    rows = await db.execute(
-        text(
-            'SELECT recipient, topic, partition, "offset", done_at, acknowledged_at FROM retraction'
-            " WHERE withdrawal_id = :id ORDER BY recipient, reference"
-        ),
-        {"id": id},
-    )
-    return found, rows.all()
+    return found, await queue.places_of(db, [id])

@@ -5,7 +5,7 @@ shard of the discloser saw it (`status`), and what it begins is offered in the b
 """
 
 import calendar
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -68,17 +68,41 @@ def sees(caller: Caller, version: Version) -> bool:
     return OPERATOR in caller.scopes or caller.agency in version.parties or caller.agency == version.proposed_by
 
 
-def _acting(caller: Caller, known: Collection[Version]) -> str:
-    """In whose name the caller acts: as a party when it is one, else as the operator.
+def _acting(caller: Caller, versions: Sequence[Version], concerned: Collection[Version]) -> str:
+    """In whose name the caller acts: as a party to one of the versions `concerned`, else as the operator.
 
     Raises:
-        Problem: 404, it is neither.
+        Problem: 404, it is neither; 409, it was a party and is one no longer.
     """
-    if any(caller.agency in v.parties for v in known):
+    if any(caller.agency in v.parties for v in concerned):
         return caller.agency
-    if known and OPERATOR in caller.scopes:
+    if versions and OPERATOR in caller.scopes:
         return OPERATOR
+    if any(caller.agency in v.parties for v in versions):
+        raise Problem(
+            "no-longer-a-party",
+            "Your agency is no longer a party to this agreement",
+            "What you say of it would have no effect. To share under it again, its parties sign a version with you.",
+            409,
+        )
     raise no_such_agreement()
+
+
+def _living(versions: Sequence[Version], now: datetime) -> Sequence[Version]:
+    """The versions under which something may be shared, now or later; else the newest, which is over."""
+    agreements = [v.agreement for v in versions]
+    over = ("superseded", "expired")
+    return [v for v in versions if register.state(v.agreement, agreements, now) not in over] or versions[-1:]
+
+
+def _refuse_if_over(newest: Version, now: datetime) -> None:
+    if newest.agreement.ends <= now:
+        raise Problem(
+            "agreement-over",
+            "This agreement is over",
+            "Nothing is shared under it. To share again, propose its next version.",
+            409,
+        )
 
 
 def no_such_agreement() -> Problem:
@@ -148,11 +172,13 @@ async def propose(session: AsyncSession, caller: Caller, id: str | None, text: A
     Only the operator chooses the id of a new agreement, so that nobody finds out by trying which there are.
 
     Raises:
-        Problem: 404, the caller is no party of that agreement; 422, the text cannot be.
+        Problem: 404 or 409, the caller is no party of that agreement; 422, the text cannot be.
     """
-    newest = None if id is None else await _newest(session, id)
+    now = await clients.time_now(session)
+    versions = [] if id is None else await agreements.versions(session, id)
+    newest = versions[-1] if versions else None
     if newest is not None:
-        _acting(caller, [newest])
+        _acting(caller, versions, [*_living(versions, now), newest])
     elif id is not None and OPERATOR not in caller.scopes:
         raise no_such_agreement()
     number = 1 if newest is None else newest.agreement.version + 1
@@ -162,7 +188,6 @@ async def propose(session: AsyncSession, caller: Caller, id: str | None, text: A
     if OPERATOR not in caller.scopes and caller.agency not in draft.parties:
         raise _not_a_party()
     registered = await _check_text(session, draft)
-    now = await clients.time_now(session)
     if agreement.ends <= now or not signers(draft, None, registered.kinds, now):
         raise Problem(
             "nothing-to-sign",
@@ -186,10 +211,11 @@ class Signed:
 
 
 async def sign(session: AsyncSession, caller: Caller, id: UUID, name: str, role: str) -> Signed:
-    """Sign a draft for the caller's agency. The last signature makes it the next version. Again: changes nothing.
+    """Sign a draft for the caller's agency. The last signature makes it the next version. The same again: no change.
 
     Raises:
-        Problem: 404, the caller may not know of it; 403, it is no party; 409, the draft was overtaken or is too old.
+        Problem: 404, the caller may not know of it; 403, it is no party; 409, the draft was overtaken or is too old, or
+            somebody else signed for the agency.
     """
     await agreements.lock(session)
     draft = next(iter(await agreements.drafts(session, id=id)), None)
@@ -204,7 +230,9 @@ async def sign(session: AsyncSession, caller: Caller, id: UUID, name: str, role:
     needed = signers(draft, before, registered.kinds, now)
     if caller.agency not in needed:
         raise _not_a_party() if sees(caller, draft) else no_such_agreement()
+    signed = draft.signatures.get(caller.agency)
     if done is not None:
+        _refuse_another(signed, name, role)
         changes = await agreements.changes(session, draft.agreement.id)
         made = next(c for c in changes if c.kind == "version" and c.version == done.agreement.version)
         return Signed(draft, frozenset(), made)
@@ -218,21 +246,35 @@ async def sign(session: AsyncSession, caller: Caller, id: UUID, name: str, role:
             "Another version was signed first, or its end has passed. Propose it anew on the newest version.",
             409,
         )
-    await agreements.add_signature(session, id, caller.agency, Signature(name, role, now))
+    _refuse_another(signed, name, role)
+    if signed is None:
+        await agreements.add_signature(session, id, caller.agency, Signature(name, role, now))
     (draft,) = await agreements.drafts(session, id=id)
     missing = needed - draft.signatures.keys()
     change = None if missing else await _enter(session, draft, caller.agency)
     return Signed(draft, missing, change)
 
 
+def _refuse_another(signed: Signature | None, name: str, role: str) -> None:
+    """An agency's first signature stands; the same once more is the same request, sent again."""
+    if signed is not None and (signed.name, signed.role) != (name, role):
+        raise Problem(
+            "already-signed",
+            "Somebody else has signed for your agency",
+            "That signature stands, and a second one is not needed. GET /agreements names who signed.",
+            409,
+        )
+
+
 async def accede(session: AsyncSession, caller: Caller, name: str, role: str) -> Change:
     """Sign the minimum standard: the next version of that agreement has the caller's agency among its parties.
 
     Who signed before agreed by it to whoever signs later. The agreement runs from its first signature; who joins it
-    later joins until its end. Signing again changes nothing.
+    later joins until its end. The same signature again changes nothing.
 
     Raises:
-        Problem: 422, the agency is not registered; 409, what the others signed is not this text, or has not begun.
+        Problem: 422, the agency is not registered; 409, what the others signed is not this text, or has not begun, or
+            somebody else signed for the agency.
     """
     await agreements.lock(session)
     template = minimum_standard()
@@ -247,6 +289,7 @@ async def accede(session: AsyncSession, caller: Caller, name: str, role: str) ->
     number = 1 if newest is None else newest.agreement.version + 1
     if newest is not None and newest.agreement.ends > now:
         if caller.agency in newest.agreement.sources & newest.agreement.recipients:
+            _refuse_another(newest.signatures.get(caller.agency), name, role)
             changes = await agreements.changes(session, template.id)
             return [c for c in changes if c.kind == "version"][-1]
         if newest.agreement.terms != terms_of(template.terms) or newest.agreement.starts > now:
@@ -276,17 +319,26 @@ async def accede(session: AsyncSession, caller: Caller, name: str, role: str) ->
 
 
 async def suspend(session: AsyncSession, caller: Caller, id: str, reason: str) -> Change:
-    """Stop all sharing under an agreement from now on. Suspending again changes nothing.
+    """Stop all sharing under an agreement from now on. The same again changes nothing.
 
     Raises:
-        Problem: 404, the caller is neither a party nor the operator.
+        Problem: 404, the caller is neither a party nor the operator; 409, it is a party no longer, the agreement is
+            over, or it has suspended it for another reason.
     """
     await agreements.lock(session)
     versions = await agreements.versions(session, id)
-    by = _acting(caller, versions)
-    if mine := await _suspension(session, id, by):
-        return mine
     now = await clients.time_now(session)
+    by = _acting(caller, versions, _living(versions, now))
+    _refuse_if_over(versions[-1], now)
+    if mine := await _suspension(session, id, by):
+        if mine.reason != reason:
+            raise Problem(
+                "already-suspended",
+                "You have suspended this agreement already",
+                "It is suspended until you resume it. GET /agreements/{id} shows since when and why.",
+                409,
+            )
+        return mine
     return await _change(session, versions[-1].agreement, "suspended", by, reason, now, now)
 
 
@@ -294,11 +346,14 @@ async def resume(session: AsyncSession, caller: Caller, id: str, reason: str) ->
     """Take back a suspension. The agreement is in force again when nobody else's is left.
 
     Raises:
-        Problem: 404, the caller is neither a party nor the operator; 409, it has not suspended it.
+        Problem: 404, the caller is neither a party nor the operator; 409, it is a party no longer, the agreement is
+            over, or it has not suspended it.
     """
     await agreements.lock(session)
     versions = await agreements.versions(session, id)
-    by = _acting(caller, versions)
+    now = await clients.time_now(session)
+    by = _acting(caller, versions, _living(versions, now))
+    _refuse_if_over(versions[-1], now)
     if await _suspension(session, id, by) is None:
         raise Problem(
             "not-suspended",
@@ -306,7 +361,6 @@ async def resume(session: AsyncSession, caller: Caller, id: str, reason: str) ->
             "Each party takes back its own suspension: ask the one that GET /agreements/{id} names.",
             409,
         )
-    now = await clients.time_now(session)
     change = await _change(session, versions[-1].agreement, "resumed", by, reason, now, now)
     sources = frozenset[str]().union(*(v.agreement.sources for v in versions if v.agreement.ends > now))
     if sources:
@@ -320,19 +374,21 @@ async def leave(session: AsyncSession, caller: Caller, id: str, reason: str) -> 
     Where nobody is left to tell or to be told, the next version ends now. The operator ends the agreement as a whole.
 
     Raises:
-        Problem: 404, the caller is neither a party nor the operator; 409, the newest version is not running.
+        Problem: 404, the caller is neither a party nor the operator; 409, it is a party no longer, the agreement is
+            over, or its newest version has yet to begin.
     """
     await agreements.lock(session)
     versions = await agreements.versions(session, id)
-    by = _acting(caller, [v for v in versions[-1:] if sees(caller, v)])
-    newest = versions[-1]
     now = await clients.time_now(session)
+    by = _acting(caller, versions, _living(versions, now))
+    newest = versions[-1]
+    _refuse_if_over(newest, now)
     old = newest.agreement
-    if not old.starts < now < old.ends:
+    if old.starts >= now:
         raise Problem(
-            "not-running",
-            "The newest version of this agreement is not running",
-            "It is over already, or has yet to begin: suspend the agreement, and propose a new version.",
+            "not-begun",
+            "The newest version of this agreement has yet to begin",
+            "Suspend the agreement, and propose a new version.",
             409,
         )
     sources, recipients = old.sources - {by}, old.recipients - {by}
@@ -373,7 +429,8 @@ async def status(session: AsyncSession, caller: Caller, id: UUID) -> Status:
     change = await agreements.change(session, id)
     if change is None:
         raise no_such_agreement()
-    _acting(caller, await agreements.versions(session, change.agreement))
+    versions = await agreements.versions(session, change.agreement)
+    _acting(caller, versions, versions)
     seen = {row.shard: row for row in await shards.each(session)}
     waiting: tuple[int, ...] | None = None
     if seen:

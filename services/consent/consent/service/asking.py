@@ -1,6 +1,6 @@
 """Answers over HTTP: may I share, what may be seen, who was told. Each decision is in the ledger before it is given."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -93,12 +93,12 @@ async def may_share(
 
 async def view(
     session: AsyncSession,
-    asker: str,
-    references: Sequence[UUID],
     viewer: str,
+    references: Sequence[UUID],
     practitioner: str | None,
     purpose: Purpose,
     categories: Collection[Category],
+    of_service: str | None = None,
 ) -> list[Answer]:
     """What a viewer may see of clients now. Each answer's `told` holds sections and receipt.
 
@@ -107,14 +107,16 @@ async def view(
 
     Args:
         practitioner: who looks, by the viewer's own id; None when a program asks, for nobody knows whom.
+        of_service: whose references these are, where one of our services named the clients to the viewer. Whoever the
+            viewer does not know itself is nobody, as anybody else's.
 
     Raises:
-        Problem: 422, there is no such viewer.
+        Problem: 422, the viewer is no agency.
         TryAgain: a client was linked meanwhile.
     """
-    found = await _find(session, asker, references)
+    found = await _find(session, viewer, references, of_service)
     await clients.hold_still(session, set(found.values()))
-    if await _find(session, asker, references) != found:
+    if await _find(session, viewer, references, of_service) != found:
         raise TryAgain  # a link was made or undone while we waited
     await agreements.hold_still(session)
     registered = await register.load_bound(session)
@@ -207,9 +209,15 @@ def _line(row: Any, asker: str, whole: bool) -> Line:
     return Line(row, told if whole else as_told(told, asker, row.recipient), details)
 
 
-async def _find(session: AsyncSession, asker: str, references: Iterable[UUID]) -> dict[UUID, int]:
-    keys = {("THROUGHGATE", asker, str(reference)) for reference in references}
-    return {UUID(value): client for (_, _, value), client in (await clients.resolve(session, keys)).items()}
+async def _find(
+    session: AsyncSession, asker: str, references: Collection[UUID], of_service: str | None = None
+) -> dict[UUID, int]:
+    own = {reference: reference for reference in references}
+    if of_service is not None:
+        own = await clients.own_references(session, references, of_service)
+    keys = {reference: ("THROUGHGATE", asker, str(mine)) for reference, mine in own.items()}
+    found = await clients.resolve(session, set(keys.values()))
+    return {reference: found[key] for reference, key in keys.items() if key in found}
 
 
 def _recipient(registered: Register, id: str) -> Agency:

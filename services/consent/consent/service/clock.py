@@ -139,7 +139,9 @@ def _more(one: ClientFacts, other: ClientFacts, said: Timed, client: Client, des
         purposes, categories = said.purposes, said.categories
     # Also of what was only asked about, such as a provider's answer: who knows the client may have said something.
     sources = sorted({source for source, _ in client.sections} | client.references.keys())
-    spent = spent_convictions(client.sections.values())
+    spent = dict.fromkeys(sources) | spent_convictions(
+        client.sections.values()
+    )  # one not told now may have left before
     found: dict[tuple[str, Purpose], frozenset[Category]] = {}
     for recipient in _reached(said, desk.register):
         items = tuple(Item(s, c) for s in sources if s != recipient.id for c in sorted(categories))

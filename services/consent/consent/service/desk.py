@@ -4,7 +4,7 @@ The caller holds the lock of every client on the desk. Events are applied one af
 events before it in the same batch did.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import orjson
 
 from consent.domain import (
     Agency,
+    ClientFacts,
     GatewayInvoked,
     Granted,
     Item,
@@ -29,9 +30,10 @@ from consent.domain import (
 )
 from consent.events import SOURCE
 from consent.repository.clients import Changes, Client, IdentifierKey, Reference, section
+from consent.repository.erasure import REMEMBERED
 from consent.repository.queue import NOTICE, RECORD, RETRACTION, QueueRow
 from consent.repository.sharing import Said
-from consent.service.register import Register
+from consent.service.register import Register, Subscription, merged
 from consent.service.sections import spent_convictions
 from contracts.vocabulary import AgencyKind, Category, Purpose
 from servicekit.envelope import encode
@@ -63,6 +65,10 @@ class Desk:
     def __init__(self, clients: dict[int, Client], register: Register, now: datetime) -> None:
         self.known: dict[IdentifierKey, frozenset[int]] = {}
         """Whom each identifier of the batch may mean: one client, or those whose link was undone."""
+        self.held_numbers: set[tuple[IdentifierKey, str, str]] = set()
+        """(number, agency, reason) of the open holds of numbers that no client has."""
+        self.open_holds: dict[str, int] = {}
+        """How many holds are open by the word of each agency (`service.holds`)."""
         self.clients = clients
         self.register = register
         self.now = now
@@ -70,15 +76,19 @@ class Desk:
         self.erasures: list[Erasure] = []
         """What goes once the changes are written."""
 
-    def reference(self, client: Client, recipient: str, *, queued: bool) -> Reference:
-        """The client's reference for a recipient, made when there is none yet."""
+    def reference(self, client: Client, recipient: str, *, queued: bool, recorded: bool = False) -> Reference:
+        """The client's reference for a recipient, made when there is none yet; `recorded` when it records something."""
         known = client.references.get(recipient)
         if known is None:
-            known = client.references[recipient] = Reference(uuid4(), recipient, queued, client.id)
+            known = client.references[recipient] = Reference(uuid4(), recipient, queued, client.id, recorded)
             self.changes.references.append(known)
-        elif queued and not known.queued:
+            return known
+        if queued and not known.queued:
             known.queued = True  # also one made in this batch: its row is written with what it says by then
             self.changes.first_queued.append(known.id)
+        if recorded and not known.recorded:
+            known.recorded = True
+            self.changes.first_recorded.append(known.id)
         return known
 
     def queue_record(
@@ -121,14 +131,14 @@ class Desk:
     def record(
         self, client: Client, source: str, facts: dict[str, Any], recorded_at: datetime, traceparent: str | None
     ) -> None:
-        """Keep facts, and queue the change for everyone who subscribes to one of its categories."""
+        """Keep facts, and queue the change for everyone who is to get one of its categories unasked."""
         sections = []
         for category, data in facts.items():
             made = section(source, category, recorded_at, data)
             client.sections[source, category] = made
             self.changes.facts[client.id, source, category] = (recorded_at, orjson.dumps(data).decode())
             sections.append(made)
-        for subscription in self.register.subscriptions(source, self.now):
+        for subscription in self._subscriptions(client, source):
             if any(category in subscription.categories for category in facts):
                 self.queue_record(
                     client,
@@ -140,13 +150,46 @@ class Desk:
                     due_at=max(self.now, subscription.starts),
                 )
 
+    def _subscriptions(self, client: Client, source: str) -> list[Subscription]:
+        """Who gets what this source records of the client, unasked: by an agreement, a gateway or an override."""
+        agreed = self.register.subscriptions(source, self.now)
+        invoked = list(self._following(client, source))
+        return merged([*agreed, *invoked]) if invoked else agreed
+
+    def _following(self, client: Client, source: str) -> Iterator[Subscription]:
+        """By the gateways and overrides that let out what this source records, unless they were for one disclosure.
+
+        They are asked of the rules beforehand: there is no sense in queueing for those whom they do not reach.
+        """
+        facts = _lasting(client.facts)
+        for said in facts.said:
+            if not isinstance(said, GatewayInvoked | OverrideAuthorised) or said.ends <= self.now:
+                continue
+            items = tuple(Item(source, category) for category in sorted(said.categories))
+            for id in sorted((said.recipients & self.register.agencies.keys()) - {source}):
+                recipient = self.register.agencies[id]
+                for purpose in sorted(said.purposes):
+                    question = Question(recipient, purpose, items, max(said.starts, self.now), spent={source: None})
+                    permits = decide(question, facts, self.register.policy).permits
+                    reached = frozenset(p.item.category for p in permits if p.invoked is not None)
+                    if reached:
+                        yield Subscription(recipient, purpose, reached, said.starts)
+
     # --- what is said about sharing -----------------------------------------------------------------------------------
 
     def grant(
         self, client: Client, granted: Granted, form: str, form_seen: bool, event_id: str, details: dict[str, Any]
     ) -> Granted:
-        """Add a grant to the history; it takes effect only when it `lifts` what the client said no to before."""
-        granted = replace(granted, void=lifts(granted.given_at, client.facts.said, form_seen))
+        """Add a grant to the history; it takes effect only when it `lifts` what the client said no to before.
+
+        Nor does one that comes more than `REMEMBERED` after it was given for a client whom the door did not know then:
+        all that was said of this person may have been erased since, and nothing is left by which to know.
+        """
+        void = lifts(granted.given_at, client.facts.said, form_seen)
+        was_unknown = client.since is None or granted.given_at < client.since
+        if void is None and was_unknown and granted.given_at < self.now - REMEMBERED:
+            void = "consent-withdrawn"
+        granted = replace(granted, void=void)
         return self.say(client, granted, event_id, form, details)
 
     def say(
@@ -232,9 +275,9 @@ class Desk:
     ) -> UUID:
         """Queue these retractions as one stop, which holds from the client's version on; gives its id.
 
-        With an `agency` and its event, that agency is told when it is done.
+        With an `agency` and its event, that agency is told when it is done, and by name of those whom it may know of.
         """
-        id = uuid4()
+        id, named = uuid4(), self._may_know_of(agency, client)
         self.changes.withdrawals.append(
             (id, client.id, client.version, agency, event_id, because, traceparent, self.now)
         )
@@ -245,6 +288,8 @@ class Desk:
             )
             body = retraction.encode(self.now).decode()
             self.changes.retractions.append((retraction.id, id, recipient.id, reference.id, body))
+            if recipient.id in named:
+                self.changes.named.add(retraction.id)
             to = recipient.id, recipient.topic, reference.id
             self.changes.queue.append(
                 retraction_row(client.id, *to, retraction.id, body, self.now, traceparent, reference.client)
@@ -253,11 +298,56 @@ class Desk:
             self.changes.queue.append(withdrawal_done(client.id, id, agency, event_id, [], self.now, traceparent))
         return id
 
+    def _may_know_of(self, agency: str | None, client: Client) -> frozenset[str]:
+        """The recipients of a client whom an agency may know of: itself, whom it tells by an agreement in force what it
+        recorded of the client, and whom its own consent, gateway or override named.
+
+        Not whom its stop names: it could name everybody, to learn who was told. For that reason the others are not
+        counted either.
+        """
+        if agency is None:
+            return frozenset()
+        found = {agency}
+        if any(source == agency for source, _ in client.sections):
+            found |= self.register.tells(agency, self.now)
+        for said in client.facts.said:
+            if said.asserted_by == agency:
+                match said:
+                    case Granted() if said.void is None:
+                        found |= said.agencies | {provider for provider, _ in said.services}
+                    case GatewayInvoked() | OverrideAuthorised():
+                        found |= said.recipients
+        return frozenset(found)
+
     def hold(self, client: Client, agency: str, reason: str, event_id: str, traceparent: str | None) -> None:
-        """Deny everything for this client until a person has looked: a stopping event could not be applied."""
+        """Deny everything for this client until a person has looked: a stopping event could not be applied.
+
+        Coalesced: while one is open for the same reason by the same agency's word, another only counts. What the client
+        may have taken back by it was denied already, and is said once more when it is lifted (`service.holds`).
+        """
+        is_open = (agency, reason) in client.holds
+        self.changes.holds[client.holds.setdefault((agency, reason), client.id), agency, reason] += 1
+        if is_open:
+            return
         client.facts = replace(client.facts, held=True, parts=tuple(replace(p, held=True) for p in client.facts.parts))
-        self.changes.holds.append((uuid4(), client.id, reason, agency))
-        self.withdraw(client, agency, event_id, self.now, Scope(), traceparent)
+        self.say_no(client, agency, self.now, event_id, traceparent, because="held")
+
+    def say_no(
+        self,
+        client: Client,
+        agency: str,
+        at: datetime,
+        event_id: str,
+        traceparent: str | None,
+        *,
+        because: str,
+    ) -> None:
+        """Add to the history that the client said no to everything at that time, and retract what rested on consent.
+
+        Nobody is told when it is done: to whom it does not say so already, that would say that there is such a client.
+        """
+        no = self.say(client, Withdrawn(0, agency, at), event_id)
+        self.stop(client, Scope(), None, None, traceparent, because=because, consent_version=no.version)
 
     def falls_due(self, client: Client, version: int, kind: str, at: datetime | None) -> None:
         """Remember that what was said ends by the clock: then its end is told."""
@@ -308,6 +398,12 @@ class Desk:
                 for id in said.recipients & self.register.agencies.keys():
                     found |= {(id, purpose): self.register.agencies[id] for purpose in said.purposes}
         return found
+
+
+def _lasting(facts: ClientFacts) -> ClientFacts:
+    """Without what was invoked or authorised for one disclosure."""
+    history = tuple(f for f in facts.history if not (isinstance(f, GatewayInvoked | OverrideAuthorised) and f.once))
+    return replace(facts, history=history, parts=tuple(_lasting(part) for part in facts.parts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ async def _forget_set_aside(session: AsyncSession, members: tuple[int, ...]) -> 
     meant = [
         row.id
         for row in await erasure.set_aside_events(session)
-        if numbers & reading.identifiers_in(row.value, row.topic.rpartition(".")[2])
+        if not numbers.isdisjoint(reading.identifiers_in(row.value, row.topic.rpartition(".")[2]))
     ]
     await erasure.forget_set_aside(session, meant)
 

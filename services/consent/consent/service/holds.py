@@ -1,13 +1,22 @@
-"""Holds: what a stopping event that could not be applied denies, until a person has looked."""
+"""Holds: what a stopping event that could not be applied denies, until a person has looked.
 
-from collections.abc import Mapping
+What an agency may hold is bounded where it would be cheap to deny what it has nothing to do with. Each bound's safe
+direction stands with it; none leaves a client unheard whom the publisher knows.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from consent.domain import Granted, Scope, Withdrawn
 from consent.repository import aside, clients, queue
+from consent.repository.clients import Client, IdentifierKey
 from consent.service import register
 from consent.service.desk import Desk
+from consent.service.reading import MOST_NAMED
 from servicekit.db import wake_after_commit
 from servicekit.problems import Problem
 
@@ -24,11 +33,42 @@ MEANINGS: Mapping[str, str] = {
     "identifier-conflict": "A withdrawal or restriction named numbers of different clients.",
     "agency-not-registered": "A withdrawal or restriction came from an agency that is not registered.",
     "set-aside": "A withdrawal or restriction could not be applied for a reason of our own, and was set aside.",
+    "lost-in-a-restore": "Something was retracted, or told under a reference, that the database lost in a restore; why,"
+    " or of whom, nobody can tell any more.",
     "named-by-an-earlier-withdrawal": "A withdrawal or restriction named this client's number before the client was"
     " known.",
+    "names-too-many": "A withdrawal or restriction named more clients than one can mean. The first are held each on"
+    " their own; this holds nobody, and says that there are more.",
+    "too-many-holds": "A withdrawal or restriction held nobody: its agency has no records of the client, and as many"
+    " holds open as it may.",
 }
 """In words why something is held, by the code with which the event was rejected."""
 OTHER = "A stopping event could not be applied."
+
+MOST_OPEN = 100
+"""Holds that may be open by one agency's word before it gets no more on clients and numbers of which it has no records.
+
+The safe direction: what it says of a client whom it knows is always held, whatever else is open. Of strangers it can
+make no more than so many wait for a person; each further one is told, to the agency and to operations. Two workers at
+once may let a few more pass.
+"""
+
+NAMES_TOO_MANY = Problem(
+    "names-too-many",
+    "The event names more clients than it can be about",
+    f"It could not be applied. Nothing leaves for the first {MOST_NAMED} numbers in it until operations, who were told,"
+    " have looked. Send one event a client, with that client's numbers only.",
+    422,
+)
+TOO_MANY_HOLDS = Problem(
+    "too-many-holds",
+    "Too much is held already by your agency's word",
+    "It stopped nothing for clients of whom your agency has no records; operations were told. Publish"
+    " throughgate.client.recorded.v1 first, then send a new event with a new id, or ask operations.",
+    429,
+)
+
+log = logging.getLogger(__name__)
 
 NO_SUCH_HOLD = Problem("no-such-hold", "There is no such hold", "List the open ones with GET /holds.", 404)
 
@@ -42,26 +82,100 @@ async def lift(session: AsyncSession, id: UUID, by: str) -> None:
         Problem: 404, there is no such hold.
         TryAgain: the client was linked, or its link undone, meanwhile.
     """
-    client_id = await clients.held_client(session, id)
-    if client_id is not None:
-        await _lift(session, id, client_id, by)
-    else:
+    hold = await clients.open_hold(session, id)
+    if hold is None:
         await clients.lock_numbers(session, exclusive=True)  # nobody is to get the number at this moment
         if not await aside.forget_held_number(session, id):
             raise NO_SUCH_HOLD
+    elif hold.client_id is None:
+        await clients.lift_hold(session, id, by)
+    else:
+        await _lift(session, id, hold.client_id, by)
     await aside.enter(session, by, "hold-lifted", str(id))
 
 
 async def _lift(session: AsyncSession, id: UUID, client_id: int, by: str) -> None:
     found = (await clients.lock_whole(session, [client_id]))[client_id]
+    hold = await clients.open_hold(session, id)  # it may have been lifted, or repeated, while we waited
+    if hold is None:
+        raise NO_SUCH_HOLD
     await clients.lift_hold(session, id, by)
     now = await clients.time_now(session)
     loaded = await clients.load(session, found.may_mean, found.may_mean)
     desk = Desk(loaded, await register.load(session), now)
     for client in loaded.values():
+        if hold.times > 1 and _agreed_since(client, hold.last_at):
+            desk.say_no(client, hold.asserted_by, hold.last_at, "", None, because="held")
         desk.offer_snapshots(client, now, None)
     await clients.write(session, desk.changes)
     wake_after_commit(session, queue.CHANNEL)
+
+
+def _agreed_since(client: Client, until: datetime) -> bool:
+    """Whether the client consented behind the last no to everything and before a time: a repeated no takes that back.
+
+    A consent that came behind the repetition goes with it. That is the safe direction, and rare.
+    """
+    said = client.facts.said
+    no = max((f.version for f in said if isinstance(f, Withdrawn) and f.scope == Scope()), default=0)
+    return any(isinstance(f, Granted) and f.void is None and f.version > no and f.given_at <= until for f in said)
+
+
+def deny(
+    desk: Desk,
+    keys: Sequence[IdentifierKey],
+    names_more: bool,
+    agency: str,
+    problem: Problem,
+    event_id: str,
+    traceparent: str | None,
+) -> Problem:
+    """A stopping event that cannot be applied stops anyway, for every client that it may mean, and someone is told.
+
+    Args:
+        names_more: whether there are more numbers in it than `keys`.
+        problem: why it cannot be applied.
+
+    Returns:
+        What its publisher is told. It depends on nothing that the publisher may not know: a stranger's number counts
+        the same whether a client has it or nobody.
+    """
+    known, strange = set[int](), set[int]()
+    for key in keys:
+        whom = desk.known.get(key, frozenset())
+        (known if key[1] else strange).update(whom)
+    known |= {number for number in strange if agency in desk.clients[number].known_to}
+    for number in sorted(known):
+        desk.hold(desk.clients[number], agency, problem.code, event_id, traceparent)
+    refused = False
+    for number in sorted(strange - known):
+        client = desk.clients[number]
+        if _has_room(desk, agency, (agency, problem.code) in client.holds):
+            desk.hold(client, agency, problem.code, event_id, traceparent)
+        else:
+            refused = True
+    for key in keys:
+        if key not in desk.known and key[0] != "THROUGHGATE":
+            held = key, agency, problem.code
+            if _has_room(desk, agency, held in desk.held_numbers):
+                desk.held_numbers.add(held)
+                desk.changes.held_identifiers[held] += 1
+            else:
+                refused = True
+    log.error("a stopping event of %s could not be applied (%s): held; see GET /holds", agency, problem.code)
+    for bound, exceeded in ((TOO_MANY_HOLDS, refused), (NAMES_TOO_MANY, names_more)):
+        if exceeded:
+            log.error("a stopping event of %s is not held in full (%s); see GET /holds", agency, bound.code)
+            desk.changes.holds[None, agency, bound.code] += 1
+            problem = bound
+    return problem
+
+
+def _has_room(desk: Desk, agency: str, is_open: bool) -> bool:
+    if is_open:
+        return True
+    desk.open_holds[agency] = desk.open_holds.get(agency, 0) + 1
+    return desk.open_holds[agency] <= MOST_OPEN
 
 
 async def give_to(session: AsyncSession, id: UUID, owner: str) -> None:

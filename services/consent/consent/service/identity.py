@@ -28,7 +28,7 @@ from consent.domain import (
     acts_for,
     decide,
 )
-from consent.repository import clients, links, queue, sharing
+from consent.repository import candidates, clients, links, queue, sharing
 from consent.repository.clients import Client, Reference
 from consent.repository.ledger import Entry
 from consent.repository.links import Found, Link
@@ -116,7 +116,7 @@ async def link(session: AsyncSession, one: Collection[int], other: Collection[in
         return await _close(session, desk, first, act, between.id if between else None, None)
     before = await clients.load(session, [first, second], [first, second])
     members = [before[id].members for id in (first, second)]
-    if act.agency is not None and await links.told_apart(session, *members):
+    if act.agency is not None and await candidates.told_apart(session, *members):
         raise TOLD_APART
     id, version = uuid4(), max(client.version for client in before.values()) + 1
     conflicting = await links.contradict(session, *members)
@@ -201,7 +201,7 @@ def _lost(recipient: Agency, part: Client, client: Client, desk: Desk) -> Iterat
 def _decided(
     client: Client, recipient: Agency, purpose: Purpose, items: tuple[Item, ...], service: str | None, desk: Desk
 ) -> Decision:
-    spent = spent_convictions(client.sections.values())
+    spent = {i.source: None for i in items} | spent_convictions(client.sections.values())  # as in `service.clock`
     question = Question(recipient, purpose, items, desk.now, service, spent=spent)
     return decide(question, client.facts, desk.register.policy)
 
@@ -233,7 +233,7 @@ async def unlink(session: AsyncSession, id: UUID, act: Act) -> Outcome:
             said = desk.say(part, fact, act.event_id or str(id), getattr(fact, "id", None))
             if isinstance(said, Restricted):
                 desk.falls_due(part, said.version, "restriction", said.until)
-        desk.changes.holds += [(uuid4(), part.id, reason, agency) for reason, agency in holds]
+        desk.changes.holds.update({(part.id, agency, reason): times for reason, agency, times in holds})
     withdrawal = desk.stop(linked, Scope(), act.agency, act.event_id, act.traceparent, because="unlinked")
     # read again with what was just written, so that the snapshots are offered on the facts as they are now
     await clients.write(session, desk.changes)
@@ -288,7 +288,7 @@ async def _between(session: AsyncSession, client: int, one: int, other: int) -> 
 async def _tell_apart(session: AsyncSession, parts: tuple[int, int], act: Act, now: datetime) -> None:
     rows = await links.members(session, parts)
     pairs = [(a, b) for a in rows[parts[0]] for b in rows[parts[1]]]
-    await links.decide(session, pairs, "different", act.by, now)
+    await candidates.decide(session, pairs, "different", act.by, now)
 
 
 # --- what a person decides --------------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ async def decide_candidate(session: AsyncSession, one: int, other: int, decision
         Problem: 409, one of them is no client any more.
     """
     now = await clients.time_now(session)
-    await links.decide(session, [(one, other)], decision, act.by, now)
+    await candidates.decide(session, [(one, other)], decision, act.by, now)
     return await link(session, [one], [other], act) if decision == "same" else None
 
 

@@ -7,6 +7,7 @@ waited), and only then read facts and time. Reading them together with the lock 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import combinations
 from typing import Any
 from uuid import UUID
@@ -15,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import RESPONSIBLE, Agency, may_assert
 from consent.events import ANSWER_PASSED_AS, PASSED_ON, STOPPING_TYPES, IntakeEvent
-from consent.repository import answers, clients, ledger, links, queue, sharing
+from consent.repository import answers, aside, clients, erasure, ledger, links, queue, sharing
 from consent.repository.clients import Client, IdentifierKey
 from consent.repository.links import Found
-from consent.service import erasing, identity, reading, register, saying
+from consent.service import erasing, holds, identity, reading, register, saying
 from consent.service.desk import Desk
 from consent.service.ledger import enter
 from consent.service.reading import Arrival
@@ -41,13 +42,17 @@ from servicekit.telemetry import Step, follow
 
 log = logging.getLogger(__name__)
 
+THE_DOOR = "throughgate"
+"""Who says what no agency said."""
+
 UNKNOWN_CLIENT = Problem(
     "unknown-client",
-    "We do not know this client",
-    "Publish throughgate.client.recorded.v1 with this identifier first, then send a new event with a new id. A"
-    " withdrawal counts already: nothing will leave for whoever gets this identifier.",
+    "Your agency has no client with these identifiers",
+    "Publish throughgate.client.recorded.v1 with all of them first, then send a new event with a new id. What stops"
+    " sharing counts already: nothing leaves for whoever has one of them, or gets it, until operations have looked.",
     404,
 )
+"""There is no such client, or the publisher does not know it: nobody learns by an answer which of the two it is."""
 CONFLICT = Problem(
     "identifier-conflict",
     "The identifiers belong to different clients",
@@ -85,6 +90,8 @@ class Case:
     problem: Problem | None = None
     keys: list[IdentifierKey] = field(default_factory=list)
     """Whom the event is about; for a stopping event that cannot be applied, whom it may mean."""
+    names_more: bool = False
+    """Whether such an event names still more."""
     client: int | None = None
     rows: frozenset[int] = frozenset()
     """The rows of the client that its identifiers belong to: some of the parts, where clients are linked."""
@@ -117,7 +124,7 @@ class Case:
         """It has no effect; if it was to stop sharing, it denies for everyone whom it may mean."""
         self.problem = problem
         if self.stops:
-            self.keys = sorted(reading.identifiers_in(self.arrival.value, self.arrival.agency) | set(self.keys))
+            self.keys, self.names_more = reading.meant_by(self.arrival.value, self.arrival.agency, self.keys)
 
 
 async def take_in(session: AsyncSession, arrivals: Sequence[Arrival], clock: Clock = system_clock) -> list[bytes]:
@@ -187,7 +194,11 @@ async def _identify(session: AsyncSession, case: Case, event: IdentityLinked | I
             raise problem
         found = await clients.find(session, {*keys[0], *keys[1]})
         one, other = ({found[key].own for key in some if key in found} for some in keys)
-        if len(found) < len({*keys[0], *keys[1]}):
+        whom = {client for one_found in found.values() for client in one_found.may_mean}
+        named = await clients.load(session, whom, ())
+        await clients.told(session, [c for c in named.values() if agency not in c.known_to], [agency])
+        known_to = {id: client.known_to for id, client in named.items()}
+        if not all(_knows(agency, key, found, known_to) for some in keys for key in some):
             raise UNKNOWN_CLIENT
         act = identity.Act(agency, event.data.reason, agency, event.id, case.traceparent)
         outcome = await (identity.link if linking else identity.unlink_between)(session, one, other, act)
@@ -269,15 +280,51 @@ async def _open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
         for client in known[key].may_mean
     }
     desk = Desk(await clients.load(session, whom, suspected), registered, now)
+    await _tell_who_was_told(session, cases, known, desk)
     await _settle_clients(session, cases, known, desk)
+    if stopping := [case for case in cases if case.stops]:
+        nobodys = {key for case in stopping for key in case.keys if key not in desk.known}
+        desk.held_numbers = await clients.held_numbers(session, nobodys)
+        desk.open_holds = await aside.open_holds(session, {case.arrival.agency for case in stopping})
     return desk
 
 
 def _named(case: Case) -> set[IdentifierKey]:
     """The numbers to look up for an event: for one that stops sharing, all that stand anywhere in it."""
     if case.event is not None and case.event.type in STOPPING_TYPES:
-        return reading.identifiers_in(case.arrival.value, case.arrival.agency) | set(case.keys)
+        return set(reading.meant_by(case.arrival.value, case.arrival.agency, case.keys)[0])
     return set(case.keys)
+
+
+def _knows(
+    agency: str, key: IdentifierKey, found: Mapping[IdentifierKey, Found], known_to: Mapping[int, set[str]]
+) -> bool:
+    """Whether an agency may know that a client has this identifier: by its own number or reference, or because it
+    recorded something of the client or was sent a record.
+
+    Of whom it does not know, every answer is the same as if there were no such client.
+    """
+    if key not in found:
+        return False
+    return bool(key[1]) or any(agency in known_to.get(client, ()) for client in found[key].may_mean)
+
+
+async def _tell_who_was_told(
+    session: AsyncSession, cases: Sequence[Case], known: Mapping[IdentifierKey, Found], desk: Desk
+) -> None:
+    """Look up who was sent a record, where a publisher recorded nothing itself; nothing to read for most batches."""
+    asked = {
+        (client, case.arrival.agency)
+        for case in cases
+        if not isinstance(case.event, ClientRecorded)
+        for key in _named(case)
+        if key in known and not key[1]
+        for client in known[key].may_mean
+        if case.arrival.agency not in desk.clients[client].known_to
+    }
+    if asked:
+        whom = {client for client, _ in asked}
+        await clients.told(session, [desk.clients[id] for id in whom], {agency for _, agency in asked})
 
 
 async def _settle_clients(
@@ -285,6 +332,7 @@ async def _settle_clients(
 ) -> None:
     """Say for each event which client it is about; make clients and give them identifiers for recorded facts."""
     numbers = await _numbers(session, cases, known, desk)
+    known_to = {id: client.known_to for id, client in desk.clients.items()}
     newcomers: list[tuple[Case, int]] = []  # numbered downwards from -1 until the rows are made
     linked: list[tuple[IdentifierKey, int, str]] = []
     for case in cases:
@@ -294,17 +342,20 @@ async def _settle_clients(
             case.reject(problem)
             continue
         found = {known[key].client for key in case.keys if key in known}
+        met = [desk.clients[id] for id in found if id in desk.clients]  # without whom this batch makes
         rows = frozenset(known[key].own for key in case.keys if key in known)
         undone = any(known[key].instead for key in case.keys if key in known)
         unknown = [key for key in case.keys if key not in known]
-        if len(found) > 1 or (undone and not isinstance(case.event, RetractionConfirmed)):
+        if not isinstance(case.event, ClientRecorded) and not _knows_all(case, known, known_to):
+            case.reject(UNKNOWN_CLIENT)
+        elif len(found) > 1 or (undone and not isinstance(case.event, RetractionConfirmed)):
             if not undone:
                 _propose(case, known, desk)
             case.reject(CONFLICT)
-        elif not isinstance(case.event, RetractionConfirmed) and any(desk.clients[id].erased for id in found):
+        elif not isinstance(case.event, RetractionConfirmed) and any(client.erased for client in met):
             case.reject(UNKNOWN_CLIENT)
         elif isinstance(case.event, ErasureRequested) and any(
-            erasing.is_protected(case.event, case.arrival.agency, desk.clients[id], desk.now) for id in found
+            erasing.is_protected(case.event, case.arrival.agency, client, desk.now) for client in met
         ):
             case.reject(erasing.STILL_RESTRICTED)
         elif not isinstance(case.event, ClientRecorded):
@@ -325,13 +376,14 @@ async def _settle_clients(
             # A number stays with the part through which it came, and so with one client when the link is undone.
             row = next(iter(rows)) if len(rows) == 1 else client
             case.client, case.rows = client, rows or frozenset({client})
+            known_to.setdefault(client, set()).add(case.arrival.agency)
             for key in unknown:
                 known[key] = Found(client, row)
                 linked.append((key, row, case.arrival.agency))
                 had[key[0]] = had.get(key[0], 0) + 1
     made = dict(zip((number for _, number in newcomers), await clients.make(session, len(newcomers)), strict=True))
-    for number in made.values():
-        desk.clients[number] = Client(number, 0, members=(number,))
+    for nth, number in made.items():
+        desk.clients[number] = Client(number, 0, members=(number,), known_to=known_to[nth])
     for case in cases:
         if case.client is not None:
             case.client = made.get(case.client, case.client)
@@ -341,10 +393,21 @@ async def _settle_clients(
         known[key] = found_one._replace(client=whom, own=made.get(found_one.own, found_one.own))
     desk.known = {key: found_one.may_mean for key, found_one in known.items()}
     desk.changes.identifiers = [(key, made.get(number, number), agency) for key, number, agency in linked]
-    held = await clients.held_identifiers(session, [key for key, _, _ in linked])
-    for key, _, agency in desk.changes.identifiers:
-        if key in held:
-            desk.hold(desk.clients[known[key].client], agency, "named-by-an-earlier-withdrawal", "", None)
+    new = [key for key, _, _ in linked]
+    for key, agency in await clients.take_held_numbers(session, new):
+        desk.hold(desk.clients[known[key].client], agency, "named-by-an-earlier-withdrawal", "", None)
+    erased: dict[int, datetime] = {}
+    for key, at in (await erasure.erased_before(session, new)).items():
+        erased[known[key].client] = max(at, erased.get(known[key].client, at))
+    for number, at in sorted(erased.items()):  # erasing everything was a no as well: only consent given since counts
+        desk.say_no(desk.clients[number], THE_DOOR, at, "", None, because="erased")
+
+
+def _knows_all(case: Case, known: Mapping[IdentifierKey, Found], known_to: Mapping[int, set[str]]) -> bool:
+    """Whether a publisher knows whom it names; only a number of its own may be new."""
+    agency = case.arrival.agency
+    mine = [key for key in case.keys if _knows(agency, key, known, known_to)]
+    return bool(mine) and all(key in mine or key[1] for key in case.keys)
 
 
 def _may_not(case: Case, publisher: Agency | None) -> Problem | None:
@@ -397,7 +460,8 @@ def _apply(case: Case, desk: Desk, forms: set[tuple[str, str]]) -> None:
     if case.problem is None and case.client is not None and case.event is not None:
         client = desk.clients[case.client]
         agency, event = case.arrival.agency, case.event
-        told: dict[str, Any] = {"client": str(desk.reference(client, agency, queued=False).id)}
+        records = isinstance(event, ClientRecorded)
+        told: dict[str, Any] = {"client": str(desk.reference(client, agency, queued=False, recorded=records).id)}
         if isinstance(event, ClientRecorded):
             _record(case, event, client, desk)
         elif isinstance(event, ReferralAnswered | OfferAnswered):
@@ -412,7 +476,8 @@ def _apply(case: Case, desk: Desk, forms: set[tuple[str, str]]) -> None:
         return
     problem = case.problem or UNKNOWN_CLIENT
     if case.stops:
-        deny_for_all(desk, case.keys, case.arrival.agency, problem.code, case.event_id, case.traceparent)
+        named = case.keys, case.names_more, case.arrival.agency
+        problem = holds.deny(desk, *named, problem, case.event_id or "", case.traceparent)
     case.answer = reading.rejected(case.arrival, case.event_id, problem, desk.now)
 
 
@@ -425,24 +490,6 @@ def _confirmed(cases: Sequence[Case], desk: Desk) -> list[tuple[UUID, UUID]]:
             own = [r.id for r in [*client.references.values(), *client.former] if r.recipient == case.arrival.agency]
             found += [(case.event.data.retraction, reference) for reference in own]
     return found
-
-
-def deny_for_all(
-    desk: Desk,
-    keys: Sequence[IdentifierKey],
-    agency: str,
-    reason: str,
-    event_id: str | None,
-    traceparent: str | None,
-) -> None:
-    """A stopping event that cannot be applied stops anyway, for every client that it may mean, and someone is told."""
-    known = desk.known
-    for number in sorted({number for key in keys for number in known.get(key, ())}):
-        desk.hold(desk.clients[number], agency, reason, event_id or "", traceparent)
-    for key in keys:
-        if key not in known and key[0] != "THROUGHGATE":
-            desk.changes.held_identifiers[key] = (reason, agency)
-    log.error("a stopping event of %s could not be applied (%s): held; see GET /holds", agency, reason)
 
 
 def _record(case: Case, event: ClientRecorded, client: Client, desk: Desk) -> None:

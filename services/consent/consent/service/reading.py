@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -22,6 +23,8 @@ from servicekit.problems import Problem, where
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far ahead a publisher's clock may be."""
+MOST_NAMED = 20
+"""Identifiers for which one stopping event that cannot be applied denies: twice what an event may list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,26 +141,48 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _CASE = re.compile(PATTERNS[IdentifierType.CASE])
 
 
-def identifiers_in(value: bytes, agency: str) -> set[IdentifierKey]:
-    """Every identifier that may stand anywhere in the bytes: whom an unreadable stopping event may mean.
+def identifiers_in(value: bytes, agency: str) -> Iterator[IdentifierKey]:
+    """Every identifier that may stand anywhere in the bytes, some more than once: whom a stopping event may mean.
 
-    JSON is walked, so that no escape hides a number; what is not JSON is searched as text, escaped slashes undone.
+    First those of the place where an event says whom it is about, then the others. JSON is walked, so that no escape
+    hides a number; what is not JSON is searched as text from its beginning, escaped slashes undone.
     """
-    found: set[IdentifierKey] = set()
     try:
         parsed = orjson.loads(value)
     except orjson.JSONDecodeError:
         text = _unescaped(_text(value))
-        found |= _numbers_in(text, agency)
+        found = _numbers_in(text, agency)
         if "CASE" in text:
-            found |= {("CASE", agency, m.group(1)) for m in re.finditer(r'"value"\s*:\s*"([^"]{1,64})"', text)}
-    else:
-        for node in _nodes(parsed):
+            found += [
+                (m.start(), ("CASE", agency, m.group(1)))
+                for m in re.finditer(r'"value"\s*:\s*"([^"]{1,64})"', text)
+                if _CASE.fullmatch(m.group(1))
+            ]
+        yield from (key for _, key in sorted(found))
+        return
+    for root in (_whom(parsed), parsed):
+        for node in _nodes(root):
             if isinstance(node, str | int):  # an NHS number may have been sent as a number
-                found |= _numbers_in(str(node), agency)
-            elif isinstance(node, dict) and node.get("type") == "CASE" and isinstance(node.get("value"), str):
-                found.add(("CASE", agency, node["value"]))
-    return {key for key in found if key[0] != "CASE" or _CASE.fullmatch(key[2])}
+                yield from (key for _, key in _numbers_in(str(node), agency))
+            elif isinstance(node, dict) and node.get("type") == "CASE":
+                value_there = node.get("value")
+                if isinstance(value_there, str) and _CASE.fullmatch(value_there):
+                    yield "CASE", agency, value_there
+
+
+def meant_by(value: bytes, agency: str, whom: Iterable[IdentifierKey]) -> tuple[list[IdentifierKey], bool]:
+    """For whom a stopping event that cannot be applied denies, at most `MOST_NAMED`; and whether it names more.
+
+    `whom`, what could be read of whom it is about, goes first. The safe direction: a real withdrawal is about one
+    client, whose numbers stand where such an event has them or near its beginning, so it always denies. To hold
+    everybody else whose number stands somewhere in it would let one event stop the sharing of thousands.
+    """
+    found: dict[IdentifierKey, None] = {}
+    for key in chain(whom, identifiers_in(value, agency)):
+        found[key] = None
+        if len(found) > MOST_NAMED:
+            break
+    return list(found)[:MOST_NAMED], len(found) > MOST_NAMED
 
 
 def _unescaped(text: str) -> str:
@@ -169,12 +194,19 @@ def _text(value: bytes) -> str:
     return value.replace(b"\0", b"").decode("utf-8", "replace")
 
 
-def _numbers_in(text: str, agency: str) -> set[IdentifierKey]:
-    return {
-        (type.value, agency if type is IdentifierType.THROUGHGATE else "", match.group(0))
+def _numbers_in(text: str, agency: str) -> list[tuple[int, IdentifierKey]]:
+    """Numbers, and where they begin."""
+    return [
+        (match.start(), (type.value, agency if type is IdentifierType.THROUGHGATE else "", match.group(0)))
         for type, pattern in _ANYWHERE
         for match in pattern.finditer(text)
-    }
+    ]
+
+
+def _whom(event: Any) -> Any:
+    """What stands where an event says whom it is about; None: nothing does."""
+    data = event.get("data") if isinstance(event, dict) else None
+    return data.get("identifiers") if isinstance(data, dict) else None
 
 
 def _nodes(root: Any) -> Iterable[Any]:

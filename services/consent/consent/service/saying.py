@@ -183,11 +183,11 @@ def _invoke(
     invoked: domain.GatewayInvoked | domain.OverrideAuthorised
     if isinstance(event, GatewayInvoked):
         kind, own_id = "gateway", event.data.gateway
-        invoked = domain.GatewayInvoked(0, agency, own_id, event.data.basis, *named)
+        invoked = domain.GatewayInvoked(0, agency, own_id, event.data.basis, *named, data.once)
     else:
         kind, own_id = "override", event.data.override
-        invoked = domain.OverrideAuthorised(0, agency, own_id, *named, event.data.review_by)
-    details = data.model_dump(mode="json", include={"authorised_by", "approved_by", "reason"})
+        invoked = domain.OverrideAuthorised(0, agency, own_id, *named, event.data.review_by, data.once)
+    details = data.model_dump(mode="json", include={"authorised_by", "authorised_by_role", "approved_by", "reason"})
     invoked = desk.say(client, invoked, event.id, own_id, details)
     desk.falls_due(client, invoked.version, kind, data.ends)
     desk.offer_snapshots(client, max(desk.now, data.starts), traceparent, resting_on=invoked.version)

@@ -17,11 +17,6 @@ CREATE FUNCTION asking() RETURNS text LANGUAGE sql STABLE
 CREATE FUNCTION answers_for_all() RETURNS boolean LANGUAGE sql STABLE
     RETURN coalesce(current_setting('throughgate.whole', true), '') = 'yes'
 """,
-    # One of our own services asks for the practitioners of any agency: it is their way to the door.
-    """
-CREATE FUNCTION asks_for_others() RETURNS boolean LANGUAGE sql STABLE
-    RETURN asking() IN ('referral', 'matching', 'notifications')
-""",
     # Whether the asker was ever given a reference for this client, or for one that is linked with it.
     """
 CREATE FUNCTION knows_client(wanted bigint) RETURNS boolean
@@ -46,7 +41,7 @@ END $$
     """
 CREATE FUNCTION party_to(wanted text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
-    SELECT asks_for_others() OR answers_for_all() OR EXISTS (
+    SELECT answers_for_all() OR EXISTS (
         SELECT 1 FROM agreement WHERE id = wanted AND (asking() = ANY (sources) OR asking() = ANY (recipients))
     ) OR EXISTS (
         SELECT 1 FROM agreement_draft
@@ -71,6 +66,23 @@ CREATE FUNCTION undertakings() RETURNS TABLE (
         AND EXISTS (SELECT 1 FROM agreement v WHERE v.id = a.id AND v.enforces <> '{}')
 $$
 """,
+    # The asker's own references of clients whom one of our services named to it by that service's: of those alone whom
+    # it knows already. Where links gave it several, the oldest client's.
+    """
+CREATE FUNCTION own_references(wanted uuid[], service text) RETURNS TABLE (named uuid, own uuid)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    WITH RECURSIVE above AS (
+        SELECT r.id AS named, c.id, c.merged_into FROM reference r JOIN client c ON c.id = r.client_id
+        WHERE r.id = ANY (wanted) AND r.recipient = service
+        UNION SELECT a.named, c.id, c.merged_into FROM above a JOIN client c ON c.id = a.merged_into
+    ), whole AS (
+        SELECT a.named, c.id, c.parts FROM above a JOIN client c ON c.id = a.id WHERE a.merged_into IS NULL
+        UNION SELECT w.named, c.id, c.parts FROM whole w JOIN client c ON c.id = ANY (w.parts) AND c.merged_into = w.id
+    )
+    SELECT DISTINCT ON (w.named) w.named, r.id FROM whole w JOIN reference r ON r.client_id = w.id
+    WHERE r.recipient = asking() ORDER BY w.named, w.id
+$$
+""",
     # Locks clients, for the role that may only look and has no right to lock rows itself. Not FOR SHARE: one who looks
     # after the other could keep out who withdraws.
     """
@@ -83,12 +95,12 @@ END $$
 ]
 
 KNOWN = "knows_client(client_id)"
-CONCERNS = "recipient = asking() OR asking() = ANY (sources) OR asks_for_others()"
+CONCERNS = "recipient = asking() OR asking() = ANY (sources)"
 """An entry of the ledger."""
 BOUND = {
     # table: what the asker may see
     "client": "knows_client(id)",
-    "reference": "recipient = asking() OR asks_for_others()",
+    "reference": "recipient = asking()",
     "fact": KNOWN,
     "sharing_fact": KNOWN,
     "hold": KNOWN,
@@ -107,9 +119,8 @@ WRITES = [
     # table, command, which rows
     # it enters what it asked itself, of clients it knows; nothing else comes into the ledger in its name
     ("ledger", "INSERT", f"kind IN ('view', 'consultation') AND knows_client(client_id) AND ({CONCERNS})"),
-    # that something was told; a service makes the reference of whom it asks for, and nobody makes itself one
-    ("reference", "UPDATE", "recipient = asking() OR asks_for_others()"),
-    ("reference", "INSERT", "asks_for_others() AND knows_client(client_id)"),
+    # that something was told; nobody makes itself a reference
+    ("reference", "UPDATE", "recipient = asking()"),
 ]
 """What that role may write."""
 OPEN = ("agency", "agreement_follow_up", "discloser_shard", "head", "signing_key")
@@ -118,7 +129,7 @@ AGENCY = "current_database() || '_agency'"
 GRANTS = {
     **dict.fromkeys((*BOUND, *OPEN), "SELECT"),
     "ledger": "SELECT, INSERT",
-    "reference": "SELECT, INSERT, UPDATE (queued)",
+    "reference": "SELECT, UPDATE (queued)",
     "queue": "SELECT (id)",
 }
 ROLES = ("api", "worker")
@@ -138,12 +149,13 @@ def upgrade() -> None:
     """Make functions and policies, and force them on the owner too."""
     for statement in FUNCTIONS:
         op.execute(statement)
-    for function in ("asking()", "answers_for_all()", "asks_for_others()", "knows_client(bigint)", "party_to(text)"):
+    for function in ("asking()", "answers_for_all()", "knows_client(bigint)", "party_to(text)"):
         for role in ("api", "worker", "agency"):
             op.execute(_grant_execute(function, role))
     for role in ("api", "agency"):
         op.execute(_grant_execute("hold_still(bigint[])", role))
         op.execute(_grant_execute("undertakings()", role))
+    op.execute(_grant_execute("own_references(uuid[], text)", "agency"))
     for statement in grants(GRANTS, "agency"):
         op.execute(statement)
     for table, rule in BOUND.items():

@@ -1,0 +1,326 @@
+"""An agency that has no business with a client learns nothing of it, and can deny for no more than a few."""
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from support.agency import Agency, event, eventually, eventually_true, granted, withdrawn
+
+from consent.service.holds import MOST_OPEN
+from consent.service.reading import MOST_NAMED
+from throughgate.verify import WITHDRAWN
+
+
+def number() -> str:
+    """A prison number that nobody has."""
+    return f"Z{random.randint(1000, 9999)}{''.join(random.choices('BCDFGHJKLMNPQRSTVWXYZ', k=2))}"
+
+
+def noms(value: str) -> dict[str, str]:
+    return {"type": "NOMS", "value": value}
+
+
+def about(value: str, other: str, recipient: str) -> dict[str, dict[str, Any]]:
+    """The data of one event of each kind that says something of a client who is there already, by kind."""
+    now = datetime.now(UTC)
+    whom = {"identifiers": [noms(value)]}
+    named = {
+        "recipients": [recipient],
+        "purposes": ["public-protection"],
+        "categories": ["risk"],
+        "starts": (now - timedelta(minutes=1)).isoformat(),
+        "ends": (now + timedelta(hours=1)).isoformat(),
+        "reason": "made up",
+    }
+    refused = {"refusedAt": now.isoformat(), "scope": "everything"}
+    return {
+        "consent.granted": granted([noms(value)], [recipient], ["referral"], ["identity"]),
+        "consent.refused": whom | refused,
+        "consent.withdrawn": withdrawn([noms(value)]),
+        "restriction.imposed": whom | {"restriction": "r-1", "kind": "victim-safety", "reason": "made up"},
+        "restriction.lifted": whom | {"restriction": "r-1"},
+        "gateway.invoked": whom | named | {"gateway": "g-1", "basis": "vital-interests", "authorisedByRole": "manager"},
+        "gateway.ended": whom | {"gateway": "g-1"},
+        "override.authorised": whom
+        | named
+        | {
+            "override": "o-1",
+            "authorisedBy": "u-17",
+            "approvedBy": "u-18",
+            "reviewBy": (now + timedelta(days=1)).isoformat(),
+        },
+        "override.ended": whom | {"override": "o-1"},
+        "override.reviewed": whom | {"override": "o-1", "reviewedBy": "u-1", "outcome": "justified"},
+        "identity.linked": whom | {"sameAs": [noms(other)], "reason": "made up"},
+        "identity.unlinked": whom | {"notSameAs": [noms(other)], "reason": "made up"},
+        "retraction.confirmed": whom | {"retraction": str(uuid4())},
+        "erasure.requested": whom | {"scope": "everything", "reason": "client-asked"},
+        "referral.answered": whom | {"referral": str(uuid4()), "answer": "accepted"},
+        "mentoring.offer-answered": whom | {"offer": str(uuid4()), "answer": "accepted"},
+    }
+
+
+KINDS = sorted(about("A1234BC", "A1234BD", "x"))
+OFTEN = ("event", "topic", "partition", "offset")
+"""What differs between two answers of the same meaning."""
+
+
+async def over_kafka(agency: Agency, body: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in (await agency.answered(body)).items() if k not in OFTEN}
+
+
+async def over_http(agency: Agency, body: dict[str, Any]) -> dict[str, Any]:
+    async with agency.http() as http:
+        answer = await http.post("/events", json=body)
+    told = {k: v for k, v in answer.json().items() if k not in OFTEN}
+    return {"status": answer.status_code, "headers": sorted(answer.headers.keys()), **told}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stranger_cannot_tell_a_client_from_nobody(door: Any, kind: str) -> None:
+    second = number()
+    await door.prison.answered(door.recorded())
+    also = {"identifiers": [noms(second)], "facts": {"risk": {"harm": "low"}}}
+    await door.prison.answered(event("client.recorded", door.prison.name, also))
+    there, nobody = (
+        event(kind, door.probation.name, about(value, other, door.mentors.name)[kind])
+        for value, other in ((door.number, second), (number(), number()))
+    )
+    answers = [await over_kafka(door.probation, body) for body in (there, nobody)]
+    assert answers[0] == answers[1]
+    assert answers[0]["code"] == "unknown-client", answers
+    again = [await over_http(door.probation, body | {"id": str(uuid4())}) for body in (there, nobody)]
+    assert again[0] == again[1]
+    assert again[0]["status"] == 404
+
+
+async def test_nor_by_two_numbers_of_which_one_is_its_own_clients(door: Any) -> None:
+    """The second number is another's, whom it does not know, or nobody's."""
+    mine = number()
+    await door.prison.answered(door.recorded())
+    data = {"identifiers": [noms(mine)], "facts": {"risk": {"harm": "low"}}}
+    await door.hostel.answered(event("client.recorded", door.hostel.name, data))
+    answers = []
+    for other in (door.number, number()):
+        data = granted([noms(mine), noms(other)], [door.mentors.name], ["referral"], ["identity"])
+        answers.append(await over_kafka(door.hostel, event("consent.granted", door.hostel.name, data)))
+    assert answers[0] == answers[1]
+    assert answers[0]["code"] == "unknown-client"
+
+
+async def test_recording_is_the_way_in_and_does_not_tell_who_was_there(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    for value in (door.number, number()):
+        data = {"identifiers": [noms(value)], "facts": {"contact": {}}}
+        answer = await over_http(door.probation, event("client.recorded", door.probation.name, data))
+        assert answer["status"] == 202
+        assert answer["withdrawal"] is None
+        no = event("consent.withdrawn", door.probation.name, withdrawn([noms(value)]))
+        assert (await door.probation.answered(no))["type"] == "throughgate.event.accepted.v1"
+        assert (await door.probation.done(no["id"]))["recipients"] == []
+
+
+async def test_a_strangers_no_stops_and_it_hears_no_more_of_it(door: Any) -> None:
+    await permitted(door)
+    no = event("consent.withdrawn", door.probation.name, withdrawn(door.identifiers))
+    assert (await door.probation.answered(no))["code"] == "unknown-client"
+    cut = json.dumps(no | {"id": str(uuid4())}).encode()[:-20]
+    assert (await door.probation.answered(cut))["code"] == "malformed-json"
+    await retracted(door)
+    assert {h["reason"] for h in await holds(door, door.probation)} == {"unknown-client", "malformed-json"}
+    later = door.withdrawal()
+    await door.prison.answered(later)
+    await door.prison.done(later["id"])  # and so all that was to be told before was told
+    assert [r["type"] for r in door.probation.replies if "withdrawal.done" in r["type"]] == []
+
+
+async def permitted(door: Any) -> None:
+    """The hostel was sent a record of the client; the mentors were refused what was queued for them."""
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def has_it() -> bool:
+        return bool(await door.hostel.received())
+
+    await eventually_true(has_it, "the snapshot")
+
+
+async def retracted(door: Any) -> None:
+    async def last() -> bool:
+        return bool((await door.hostel.received())[-1].event["type"] == WITHDRAWN)
+
+    await eventually_true(last, "the retraction")
+
+
+async def holds(door: Any, agency: Agency) -> list[dict[str, Any]]:
+    return [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == agency.name]
+
+
+async def test_who_was_sent_a_record_knows_the_client_and_who_was_refused_one_does_not(door: Any) -> None:
+    await permitted(door)
+    for agency, kind in ((door.mentors, "rejected"), (door.hostel, "accepted")):
+        no = event("consent.withdrawn", agency.name, withdrawn(door.identifiers))
+        assert (await agency.answered(no))["type"] == f"throughgate.event.{kind}.v1"
+
+
+# --- who is named to the publisher of a stop --------------------------------------------------------------------------
+
+
+async def named(agency: Agency, stop: dict[str, Any]) -> list[str]:
+    """The recipients named in the notice that it is done, and by its status, which must not differ."""
+    reply = await agency.answered(stop)
+    notice = await agency.done(stop["id"])
+    async with agency.http() as http:
+        status = (await http.get(f"/withdrawals/{reply['withdrawal']}")).json()
+    assert status["doneAt"]
+    places = [{k: r[k] for k in ("recipient", "topic", "partition", "offset", "doneAt")} for r in status["recipients"]]
+    assert places == [r | {"doneAt": s["doneAt"]} for r, s in zip(notice["recipients"], places, strict=True)]
+    return [place["recipient"] for place in places]
+
+
+async def test_a_publisher_is_told_of_recipients_that_it_may_know_of(door: Any) -> None:
+    await permitted(door)
+    everyone = {door.hostel.name, door.mentors.name, "referral"}
+    stop = event("consent.withdrawn", door.hostel.name, withdrawn(door.identifiers))
+    assert await named(door.hostel, stop) == [door.hostel.name], "it learns of itself"
+    probing = withdrawn(door.identifiers, recipients=[door.mentors.name, door.hostel.name, "referral"])
+    asked = event("consent.withdrawn", door.hostel.name, probing)
+    assert await named(door.hostel, asked) == [door.hostel.name], "to list them in the stop changes nothing"
+    assert set(await named(door.prison, door.withdrawal())) == everyone, "it tells them what it recorded"
+    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
+    try:  # as the database has it, whatever the code does
+        await connection.execute(f'SET ROLE "{door.system.databases["consent"].name}_agency"')
+        for agency, seen in ((door.hostel, {door.hostel.name}), (door.prison, everyone)):
+            await connection.execute("SELECT set_config('throughgate.agency', $1, false)", agency.name)
+            assert {r["recipient"] for r in await connection.fetch("SELECT recipient FROM retraction")} == seen
+    finally:
+        await connection.close()
+
+
+async def test_who_recorded_the_consent_is_told_of_whom_it_named(door: Any) -> None:
+    await permitted(door)
+    facts = {"identifiers": door.identifiers, "facts": {"contact": {}}}
+    await door.probation.answered(event("client.recorded", door.probation.name, facts))
+    agreed = granted(door.identifiers, [door.mentors.name], ["referral"], ["identity"])
+    await door.probation.answered(event("consent.granted", door.probation.name, agreed))
+    stop = event("consent.withdrawn", door.probation.name, withdrawn(door.identifiers))
+    assert await named(door.probation, stop) == [door.mentors.name]
+
+
+# --- cheap denial -----------------------------------------------------------------------------------------------------
+
+
+async def test_one_event_denies_for_a_few_numbers_and_says_that_it_named_more(door: Any) -> None:
+    many = [noms(number()) for _ in range(3 * MOST_NAMED)]
+    body = event("consent.withdrawn", door.mentors.name, {"identifiers": many})
+    answer = await door.mentors.answered(body)
+    assert answer["code"] == "names-too-many"
+    found = await holds(door, door.mentors)
+    assert sorted(h["held"] for h in found) == ["nobody", *["number"] * MOST_NAMED]
+    (alert,) = [h for h in found if h["held"] == "nobody"]
+    await door.operator.call("PUT", f"/holds/{alert['hold']}/owner", {"owner": "duty desk"})
+    await door.operator.call("DELETE", f"/holds/{alert['hold']}")
+    assert {h["held"] for h in await holds(door, door.mentors)} == {"number"}
+
+
+async def test_the_client_whom_a_withdrawal_is_about_is_held_however_much_else_it_names(door: Any) -> None:
+    await permitted(door)
+    junk = " ".join(number() for _ in range(5 * MOST_NAMED))
+    data = {"note": junk, "identifiers": door.identifiers, "more": junk}
+    body = event("consent.withdrawn", door.prison.name, data)
+    answer = await door.prison.answered({"note": junk} | body | {"more": junk})
+    assert answer["code"] == "names-too-many"
+    await retracted(door)
+
+
+async def test_a_stop_repeated_under_its_id_is_one_hold_and_takes_back_what_was_agreed_meanwhile(door: Any) -> None:
+    await permitted(door)
+    bad = door.withdrawal() | {"data": {"identifiers": door.identifiers}}
+    assert (await door.prison.answered(bad))["code"] == "invalid-event"
+    await retracted(door)
+    await door.prison.answered(door.consent(door.hostel))
+    for n in range(3):
+        async with door.prison.http() as http:
+            await http.post("/events", json=bad | {"id": str(uuid4()), "time": f"2026-01-0{n + 1}T00:00:00Z"})
+    (hold,) = [h for h in await holds(door, door.prison) if h["held"] == "client"]
+    assert hold["times"] == 4
+    records = await door.hostel.received()
+    assert len([r for r in records if r.event["type"] == WITHDRAWN]) == 1, "each repetition only counts"
+    await door.operator.call("DELETE", f"/holds/{hold['hold']}")
+    await door.prison.answered(door.recorded())
+    passed = door.withdrawal(recipients=["nobody-here"])
+    await door.prison.answered(passed)
+    await door.prison.done(passed["id"])
+    assert {r.event["type"] for r in (await door.hostel.received())[len(records) :]} <= {WITHDRAWN}
+
+
+async def test_an_agency_holds_no_more_strangers_than_it_may_and_its_own_clients_always(door: Any) -> None:
+    def junk(count: int) -> dict[str, Any]:
+        identifiers = [noms(number()) for _ in range(count)]
+        return event("consent.withdrawn", door.mentors.name, {"identifiers": identifiers})
+
+    facts = {"identifiers": door.identifiers, "facts": {"contact": {}}}
+    await door.mentors.answered(event("client.recorded", door.mentors.name, facts))
+    for _ in range(MOST_OPEN // 10):
+        assert (await door.mentors.answered(junk(10) | {"time": "never"}))["code"] == "invalid-event"
+    for body in (junk(1), junk(1)):
+        answer = await door.mentors.answered(body)
+        assert answer["code"] == "too-many-holds"
+    async with door.mentors.http() as http:
+        refused = await http.post("/events", json=junk(1))
+    assert refused.status_code == 429
+    found = await holds(door, door.mentors)
+    assert sorted({h["held"] for h in found}) == ["nobody", "number"]
+    assert len([h for h in found if h["held"] == "number"]) == MOST_OPEN
+    assert [h["times"] for h in found if h["held"] == "nobody"] == [3]
+    own = event("consent.withdrawn", door.mentors.name, {"identifiers": door.identifiers})
+    assert (await door.mentors.answered(own))["code"] == "invalid-event"
+    assert [h["held"] for h in await holds(door, door.mentors)].count("client") == 1
+
+
+async def test_a_number_held_by_two_agencies_is_held_until_both_are_answered(door: Any) -> None:
+    for agency in (door.mentors, door.prison):
+        no = event("consent.withdrawn", agency.name, withdrawn(door.identifiers))
+        assert (await agency.answered(no))["code"] == "unknown-client"
+    (junk,) = await holds(door, door.mentors)
+    await door.operator.call("DELETE", f"/holds/{junk['hold']}")
+    await door.prison.answered(door.recorded())
+    (hold,) = await holds(door, door.prison)
+    assert (hold["held"], hold["reason"]) == ("client", "named-by-an-earlier-withdrawal")
+    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
+    try:
+        left = await connection.fetchval("SELECT count(*) FROM held_identifier WHERE value = $1", door.number)
+    finally:
+        await connection.close()
+    assert left == 0, "the client is held, and the number is not kept a second time"
+
+
+async def test_a_reply_of_operations_tells_the_same(door: Any) -> None:
+    """An event that was set aside and is tried again goes the same way."""
+    await door.prison.answered(door.recorded())
+    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
+    try:
+        for value in (door.number, number()):
+            data = {"identifiers": [noms(value)], "retraction": str(uuid4())}
+            body = event("retraction.confirmed", door.probation.name, data)
+            id = await connection.fetchval(
+                'INSERT INTO set_aside (topic, partition, "offset", reason, value) VALUES ($1, 0, $2, $3, $4)'
+                " RETURNING id",
+                f"{door.system.namespace}intake.{door.probation.name}",
+                uuid4().int % 2**62,
+                "KeyError",
+                json.dumps(body).encode(),
+            )
+            outcome = await door.operator.call("POST", f"/set-aside/arrived/{id}/retry")
+            assert outcome == {"outcome": "unknown-client"}
+            reply = await eventually(
+                lambda of=body["id"]: next((r for r in door.probation.replies if r["data"]["event"] == of), None),  # type: ignore[misc]
+                "the answer to its publisher",
+            )
+            assert reply["data"]["code"] == "unknown-client"
+    finally:
+        await connection.close()
