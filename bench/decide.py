@@ -5,7 +5,9 @@ recipient, one purpose and 8 to 17 items; a client has 1, 5, 20 or 50 consents, 
 verdict is the set of items that may leave; before anything is measured, all must give the same one for every case.
 There is no cache between facts and a decision: each call begins from the client's plain facts. What does not belong to
 one client (agreements, kinds of agency) the peers have parsed and indexed beforehand, and their facts and questions
-are in the form that they would be stored in. The engines take turns (A B A B ...).
+are in the form that they would be stored in. That is JSON text for them and Python objects for us, so the fastest is
+measured in two more ways: both from Python objects (`..._from_facts`), and both from JSON text (`..._from_stored`).
+The engines take turns (A B A B ...).
 
 Then the store: loading one client's facts and deciding, with 100 and with 100,000 clients in a real PostgreSQL.
 """
@@ -18,15 +20,16 @@ from collections.abc import Callable, Sequence
 
 from bench.figures import Figures, say
 from bench.peers.casbin import Casbin
-from bench.peers.cases import Case, Ours, Peer, Verdict, make
+from bench.peers.cases import Case, Ours, OursFromStored, Peer, Verdict, make
 from bench.peers.cedar import Cedar
-from bench.peers.rego import Interpreter, Machine
+from bench.peers.rego import Interpreter, Machine, MachineFromFacts
 from bench.pipeline import machine
 from bench.store import compare
 from consent.domain import Policy
 from throughgate.native.process import NativeError
 
-ENGINES: tuple[type[Peer], ...] = (Ours, Machine, Interpreter, Cedar, Casbin)
+PEERS: tuple[type[Peer], ...] = (Machine, Interpreter, Cedar, Casbin)
+ENGINES: tuple[type[Peer], ...] = (Ours, *PEERS, MachineFromFacts, OursFromStored)
 POLICIES = 8
 """Different sets of agreements of each size."""
 LONG_ENOUGH = 0.05
@@ -72,8 +75,11 @@ class Race:
         }
         for name, value in spent.items():
             figures.add(f"{name}_us_{self.size}", value, "us")
-        ours = spent.pop(Ours.name)
-        figures.add(f"decide_vs_fastest_peer_{self.size}", min(spent.values()) / ours, "ratio")
+        ours, fastest = spent[Ours.name], min(spent[peer.name] for peer in PEERS)
+        figures.add(f"decide_vs_fastest_peer_{self.size}", fastest / ours, "ratio")
+        figures.add(f"decide_vs_regorus_from_facts_{self.size}", spent[MachineFromFacts.name] / ours, "ratio")
+        stored = spent[Machine.name] / spent[OursFromStored.name]
+        figures.add(f"decide_vs_regorus_from_stored_{self.size}", stored, "ratio")
 
 
 def _seconds(calls: Sequence[Callable[[], Verdict]], repeats: int) -> float:
@@ -136,8 +142,9 @@ def _options() -> argparse.Namespace:
         "Progress goes to standard error; the last lines, on standard output, are\n"
         "  figure NAME MEDIAN UNIT min=LEAST max=GREATEST\n"
         "where NAME is ENGINE_us_SIZE (microseconds a call), decide_vs_fastest_peer_SIZE (how many times as long the\n"
-        "fastest peer takes), decide_vs_fastest_peer (that of the worst size), decide_store_few, decide_store_many\n"
-        "and decide_store (the two loads and decisions, and the one divided by the other).",
+        "fastest peer takes), decide_vs_regorus_from_facts_SIZE and _from_stored_SIZE (the same with the same input\n"
+        "on both sides: objects, JSON text), decide_vs_fastest_peer (that of the worst size), decide_store_few,\n"
+        "decide_store_many and decide_store (the two loads and decisions, and the one divided by the other).",
     )
     add = parser.add_argument
     add("--sizes", type=_sizes, default=[1, 5, 20, 50], metavar="N,N", help="consents, and agreements (1,5,20,50)")

@@ -5,9 +5,11 @@ What is measured begins in `ask`; it is the one place that knows how our rules a
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+
+from pydantic import TypeAdapter
 
 from consent.domain import (
     GATEWAYS,
@@ -70,6 +72,26 @@ class Ours:
     def prepare(self, case: Case) -> Callable[[], Verdict]:
         """Nothing is prepared: each call begins from the plain facts of the client."""
         return lambda: ask(case, self._policy)
+
+
+class OursFromStored(Ours):
+    """The same, the history read in the call from the JSON that it is stored in, as strictly as the door does."""
+
+    name = "decide_from_stored"
+
+    def prepare(self, case: Case) -> Callable[[], Verdict]:
+        """Keep the history as JSON texts."""
+        stored = [(READ[type(fact)].validate_json, READ[type(fact)].dump_json(fact)) for fact in case.facts.history]
+
+        def run() -> Verdict:
+            facts = replace(case.facts, history=tuple([read(text) for read, text in stored]))
+            return decide(case.question, facts, self._policy).permitted
+
+        return run
+
+
+READ: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Granted, Withdrawn)}
+"""As `consent.repository.sharing` reads what it stored; the cases hold no other kinds."""
 
 
 def ask(case: Case, policy: Policy) -> Verdict:

@@ -148,6 +148,16 @@ class Machine(_Rego):
         return found
 
 
+class MachineFromFacts(Machine):
+    """The same, its document made in the call: for who has the client's facts in Python, as `decide` does."""
+
+    name = "regorus_rvm_from_facts"
+
+    def prepare(self, case: Case) -> Callable[[], Verdict]:
+        """Nothing is prepared."""
+        return lambda: super(MachineFromFacts, self).prepare(case)()
+
+
 def _question(case: Case) -> str:
     question = case.question
     recipient = question.recipient
