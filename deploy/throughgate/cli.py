@@ -367,7 +367,7 @@ def provision(
 def databases(
     wait: Annotated[float, typer.Option(help="Seconds to wait for PostgreSQL.")] = 60.0,
 ) -> None:
-    """Make each service's database and its three roles. May be run again; migrations are each service's own step.
+    """Make each service's database and its four roles. May be run again; migrations are each service's own step.
 
     Environment: THROUGHGATE_POSTGRES_URL (postgresql://, of an administrator); each role's password in
     THROUGHGATE_DATABASE_PASSWORD_CONSENT_OWNER, THROUGHGATE_DATABASE_PASSWORD_CONSENT_API and so on, or all of them as

@@ -31,6 +31,14 @@ def test_every_code_of_a_problem_is_explained() -> None:
     assert missing == {}, "add a row to docs/reference/errors.md"
 
 
+def test_a_rejection_over_http_has_the_status_of_the_page() -> None:
+    publishing = pytest.importorskip("consent.api.publishing", reason="consent is not installed here")
+    page = {row[0].strip("`"): int(row[1]) for row in table("errors.md", "code") if row[1].isdigit()}
+    published = (make.REFERENCE / "errors.md").read_text().split("## When an event is published\n")[1].split("\n## ")[0]
+    codes = {*publishing.STATUS, *re.findall(r"^\| `([^`]+)`", published, re.MULTILINE)}
+    assert {code: publishing.STATUS.get(code, 422) for code in codes} == {code: page[code] for code in codes}
+
+
 TERMS: dict[str, type[StrEnum]] = {
     "Kinds of agency": vocabulary.AgencyKind,
     "Identifiers": vocabulary.IdentifierType,

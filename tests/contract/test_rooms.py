@@ -49,7 +49,7 @@ PLANTED = [
     ("services/referral/referral/domain.py", "import matching.domain", "know nothing of each other"),
     ("services/consent/consent/domain/rules.py", "import consent.service.desk", "Inside a service"),
     ("services/notifications/notifications/repository.py", "import notifications.service", "Inside a service"),
-    ("libs/servicekit/servicekit/clock.py", "import contracts.facts", "knows nothing of those who share it"),
+    ("libs/servicekit/servicekit/sql.py", "import contracts.facts", "knows nothing of those who share it"),
     ("services/matching/matching/service.py", "import contracts.cleared_rows", "are for repositories"),
     ("deploy/throughgate/issuer.py", "import consent.domain", "imports none"),
 ]

@@ -181,21 +181,6 @@ class Kafka:
         found = self.admin().list_topics(topic, timeout=10)
         return int(found.topics[topic].partitions[partition].leader)
 
-    def wait_in_sync(self, timeout: float = 30.0) -> None:
-        """Return when every replica of every partition is in sync; raises NativeError after `timeout`
-        seconds.
-        """
-        admin = self.admin()
-        until = time.monotonic() + timeout
-        while True:
-            with suppress(KafkaException):
-                topics = admin.list_topics(timeout=5).topics.values()
-                if all(len(p.isrs) == len(p.replicas) for t in topics for p in t.partitions.values()):
-                    return
-            if time.monotonic() > until:
-                raise NativeError(f"Some Kafka replicas were not in sync after {timeout:.0f} s; see {self.log()}.")
-            time.sleep(0.05)
-
     def _process(self, broker: int) -> Process:
         if broker not in self._processes:
             raise NativeError(f"Kafka broker {broker} was not started.")

@@ -1,4 +1,4 @@
-"""A database for each service, with three roles: one owns it and migrates, the API's and the worker's own
+"""A database for each service, with four roles: one owns it and migrates; the API's, the agencies' and the worker's own
 nothing.
 """
 

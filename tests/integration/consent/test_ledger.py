@@ -186,7 +186,6 @@ async def test_the_ledger_is_as_it_was_sealed(lone_door: Any, throughgate: Comma
 
 
 _ONE = "(SELECT id FROM ledger WHERE kind = 'disclosure' AND recipient LIKE 'hostel%' ORDER BY id DESC LIMIT 1)"
-_BATCH = f"shard = 0 AND sequence = (SELECT sequence FROM ledger WHERE id = {_ONE})"
 
 _PUT_IN = (
     "INSERT INTO ledger (kind, decision, client_id, recipient, purpose, type, decided_at, sources, leaf, shard,"

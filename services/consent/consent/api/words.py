@@ -30,7 +30,7 @@ CATEGORIES = {
     Category.OFFENCE: "offences",
     Category.HEALTH: "health",
     Category.FAMILY: "family",
-    Category.EQUALITY: "equality: such as ethnicity, religion, disability",
+    Category.EQUALITY: "equality: language, faith, whether you need an interpreter",
 }
 
 BASES = {

@@ -78,12 +78,16 @@ class Policy:
             found = self._agreed[recipient, purpose] = self._look_through(recipient, purpose)
         return found
 
-    def _look_through(self, recipient: str, purpose: Purpose) -> Mapping[str, Sequence[Versions]]:
+    def versions(self) -> list[list[Agreement]]:
+        """Of each agreement all versions, newest first; the agreements in the order of their ids."""
         by_id: dict[str, list[Agreement]] = {}
         for a in sorted(self.agreements, key=lambda a: a.version, reverse=True):
             by_id.setdefault(a.id, []).append(a)
+        return [versions for _, versions in sorted(by_id.items())]
+
+    def _look_through(self, recipient: str, purpose: Purpose) -> Mapping[str, Sequence[Versions]]:
         found: dict[str, list[Versions]] = {}
-        for _, versions in sorted(by_id.items()):
+        for versions in self.versions():
             telling = [a for a in versions if recipient in a.recipients and purpose in a.terms]
             for source in {source for a in telling for source in a.sources}:
                 found.setdefault(source, []).append(

@@ -22,7 +22,6 @@ from consent.domain.facts import (
     Restricted,
     SharingFact,
     Terms,
-    Versions,
     Withdrawn,
 )
 from consent.domain.question import Decision, Item, Obligation, Permit, Question, Refusal
@@ -198,7 +197,7 @@ class _Case:
         recipient, practitioner, at = self._question.recipient.id, self._question.practitioner, self._question.at
         if practitioner is not None:  # the door itself sees to it
             return practitioner not in self._excluded
-        current = _current(self._policy.agreements, at)
+        current = (_counting([(a, None) for a in versions], at)[0] for versions in self._policy.versions())
         return any(recipient in agreement.enforces and in_force(agreement, at) is None for agreement in current)
 
     def _spent(self, source: str) -> str | None:
@@ -371,25 +370,12 @@ def _further(rule: str, other: str) -> str:
     return rule if RANK[rule] >= RANK[other] else other
 
 
-def _counting(versions: Versions, at: datetime) -> tuple[Agreement, Terms | None]:
+def _counting(versions: Sequence[tuple[Agreement, Terms | None]], at: datetime) -> tuple[Agreement, Terms | None]:
     """The version that counts: the newest that has begun, or the first where none has."""
     for version in versions:
         if version[0].starts <= at:
             return version
     return versions[-1]
-
-
-def _current(agreements: Iterable[Agreement], at: datetime) -> Iterable[Agreement]:
-    """Of each agreement the version that counts: the newest that has begun, or the first when none has."""
-    chosen: dict[str, Agreement] = {}
-    for a in agreements:
-        other = chosen.get(a.id)
-        if other is None or (a.starts <= at, a.version if a.starts <= at else -a.version) > (
-            other.starts <= at,
-            other.version if other.starts <= at else -other.version,
-        ):
-            chosen[a.id] = a
-    return chosen.values()
 
 
 def _restricts(restriction: Restricted, recipient: str, purpose: Purpose) -> bool:

@@ -64,7 +64,7 @@ async def histories(db: Executor, clients: Collection[int]) -> Histories:
     return Histories(parts, await sharing.own_histories(db, parts))
 
 
-class Register:
+class PastRegister:
     """Every version of every agreement, to be read as the register was at a time."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Register:
         return min(standing.values(), default=None)
 
 
-async def register(db: Executor) -> Register:
+async def register(db: Executor) -> PastRegister:
     """The register with its history."""
     entered = {
         (row.id, row.version): row.signed_at
@@ -106,7 +106,7 @@ async def register(db: Executor) -> Register:
     stops = await db.execute(
         text("SELECT at, by, agreement, kind FROM agreement_change WHERE kind <> 'version' ORDER BY number")
     )
-    return Register(
+    return PastRegister(
         [(entered[a.id, a.version], a) for a in await parties.agreements(db)],
         [(row.at, row.by, row.agreement, row.kind) for row in stops],
     )

@@ -8,7 +8,8 @@ from cryptography.exceptions import InvalidTag
 
 from consent.repository import ledger
 
-_COLUMNS = {"kind": "kind", "decision": "decision", "recipient": "recipient", "purpose": "purpose", "type": "type"}
+_COLUMNS = ("kind", "decision", "recipient", "purpose", "type")
+"""What stands in the body as well, under the same names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def look_into(row: Any) -> Content:
 
 def _agrees(row: Any, explanation: Mapping[str, Any]) -> bool:
     told = {name: str(value) for name in _COLUMNS if (value := explanation.get(name)) is not None}
-    if told != {name: str(getattr(row, column)) for name, column in _COLUMNS.items() if name in told}:
+    if told != {name: str(getattr(row, name)) for name in told}:
         return False
     if row.decided_at.isoformat() != explanation.get("decidedAt"):
         return False

@@ -137,8 +137,9 @@ def deny(
         problem: why it cannot be applied.
 
     Returns:
-        What its publisher is told. It depends on nothing that the publisher may not know: a stranger's number counts
-        the same whether a client has it or nobody.
+        What its publisher is told: the same whether a client has a stranger's number or nobody. Only who has as many
+        holds open as it may can tell whether one more number is of a client whom it holds already. Counting numbers
+        and not clients would close that, and let a case system that repeats itself use up its room.
     """
     known, strange = set[int](), set[int]()
     for key in keys:

@@ -1,13 +1,14 @@
 """Taking in what case systems publish: a batch is read, its clients are found and locked, each event has its effect.
 
-The order matters: enter the ids, find the clients, lock their rows, find them again (a link may have changed while we
+The order matters: look up the ids, find the clients, lock their rows, find them again (a link may have changed while we
 waited), and only then read facts and time. Reading them together with the lock would give the facts of before the lock.
+The ids are entered last, with the answers; whoever finds that another transaction was first begins anew.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
 from uuid import UUID
@@ -35,7 +36,6 @@ from contracts.intake import (
     RetractionConfirmed,
 )
 from contracts.vocabulary import SERVICE_PURPOSES, Category
-from servicekit.clock import Clock, system_clock
 from servicekit.db import TryAgain, wake_after_commit
 from servicekit.problems import Problem
 from servicekit.telemetry import Step, follow
@@ -113,7 +113,7 @@ class Case:
     @property
     def changes_sharing(self) -> bool:
         """Whether what was said about sharing, and what is recorded, of the client is needed."""
-        return self.stops or isinstance(self.event, (*saying.SAID, ErasureRequested))
+        return self.stops or isinstance(self.event, saying.Saying | ErasureRequested)
 
     @property
     def traceparent(self) -> str | None:
@@ -127,13 +127,13 @@ class Case:
             self.keys, self.names_more = reading.meant_by(self.arrival.value, self.arrival.agency, self.keys)
 
 
-async def take_in(session: AsyncSession, arrivals: Sequence[Arrival], clock: Clock = system_clock) -> list[bytes]:
+async def take_in(session: AsyncSession, arrivals: Sequence[Arrival]) -> list[bytes]:
     """Give every event its effect, once, and its answer: the stored reply, in the order of `arrivals`.
 
     Raises:
         TryAgain: another transaction linked one of the identifiers, or took in one of the events, meanwhile.
     """
-    cases = [_read(arrival, clock) for arrival in arrivals]
+    cases = [_read(arrival) for arrival in arrivals]
     try:
         return [answer for run in _runs(cases) for answer in await _take_run(session, run)]
     finally:
@@ -212,9 +212,9 @@ async def _identify(session: AsyncSession, case: Case, event: IdentityLinked | I
     case.answer = reading.accepted(case.arrival, event, told, await clients.time_now(session))
 
 
-def _read(arrival: Arrival, clock: Clock) -> Case:
+def _read(arrival: Arrival) -> Case:
     try:
-        event = reading.read(arrival, clock())
+        event = reading.read(arrival, datetime.now(UTC))
     except Problem as problem:
         case = Case(arrival, reading.id_of(arrival.value))
         case.reject(problem)
@@ -280,7 +280,7 @@ async def _open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
         for client in known[key].may_mean
     }
     desk = Desk(await clients.load(session, whom, suspected), registered, now)
-    await _tell_who_was_told(session, cases, known, desk)
+    await _look_up_who_was_told(session, cases, known, desk)
     await _settle_clients(session, cases, known, desk)
     if stopping := [case for case in cases if case.stops]:
         nobodys = {key for case in stopping for key in case.keys if key not in desk.known}
@@ -309,7 +309,7 @@ def _knows(
     return bool(key[1]) or any(agency in known_to.get(client, ()) for client in found[key].may_mean)
 
 
-async def _tell_who_was_told(
+async def _look_up_who_was_told(
     session: AsyncSession, cases: Sequence[Case], known: Mapping[IdentifierKey, Found], desk: Desk
 ) -> None:
     """Look up who was sent a record, where a publisher recorded nothing itself; nothing to read for most batches."""
@@ -333,7 +333,7 @@ async def _settle_clients(
     """Say for each event which client it is about; make clients and give them identifiers for recorded facts."""
     numbers = await _numbers(session, cases, known, desk)
     known_to = {id: client.known_to for id, client in desk.clients.items()}
-    newcomers: list[tuple[Case, int]] = []  # numbered downwards from -1 until the rows are made
+    newcomers: list[int] = []  # numbered downwards from -1 until their rows are made
     linked: list[tuple[IdentifierKey, int, str]] = []
     for case in cases:
         if case.problem is not None:
@@ -372,7 +372,7 @@ async def _settle_clients(
                 case.reject(CONFLICT)
                 continue
             if not rows:
-                newcomers.append((case, client))
+                newcomers.append(client)
             # A number stays with the part through which it came, and so with one client when the link is undone.
             row = next(iter(rows)) if len(rows) == 1 else client
             case.client, case.rows = client, rows or frozenset({client})
@@ -381,7 +381,7 @@ async def _settle_clients(
                 known[key] = Found(client, row)
                 linked.append((key, row, case.arrival.agency))
                 had[key[0]] = had.get(key[0], 0) + 1
-    made = dict(zip((number for _, number in newcomers), await clients.make(session, len(newcomers)), strict=True))
+    made = dict(zip(newcomers, await clients.make(session, len(newcomers)), strict=True))
     for nth, number in made.items():
         desk.clients[number] = Client(number, 0, members=(number,), known_to=known_to[nth])
     for case in cases:
@@ -393,7 +393,13 @@ async def _settle_clients(
         known[key] = found_one._replace(client=whom, own=made.get(found_one.own, found_one.own))
     desk.known = {key: found_one.may_mean for key, found_one in known.items()}
     desk.changes.identifiers = [(key, made.get(number, number), agency) for key, number, agency in linked]
-    new = [key for key, _, _ in linked]
+    await _apply_what_was_said_before(session, [key for key, _, _ in linked], known, desk)
+
+
+async def _apply_what_was_said_before(
+    session: AsyncSession, new: Sequence[IdentifierKey], known: Mapping[IdentifierKey, Found], desk: Desk
+) -> None:
+    """Hold, or begin with a no, the client of a number that is new: a stop, or an erasure, may have named it before."""
     for key, agency in await clients.take_held_numbers(session, new):
         desk.hold(desk.clients[known[key].client], agency, "named-by-an-earlier-withdrawal", "", None)
     erased: dict[int, datetime] = {}
@@ -468,7 +474,7 @@ def _apply(case: Case, desk: Desk, forms: set[tuple[str, str]]) -> None:
             _pass_on(case, event, client, desk)
         elif isinstance(event, ErasureRequested):
             told["withdrawal"] = str(erasing.request(event, agency, client, desk, case.traceparent))
-        elif isinstance(event, saying.SAID):
+        elif isinstance(event, saying.Saying):
             withdrawal = saying.say(event, agency, client, desk, forms, case.traceparent)
             if withdrawal is not None:
                 told["withdrawal"] = str(withdrawal)

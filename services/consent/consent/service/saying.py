@@ -37,18 +37,6 @@ Saying = (
     | OverrideEnded
     | OverrideReviewed
 )
-SAID = (
-    ConsentGranted,
-    ConsentRefused,
-    ConsentWithdrawn,
-    RestrictionImposed,
-    RestrictionLifted,
-    GatewayInvoked,
-    GatewayEnded,
-    OverrideAuthorised,
-    OverrideEnded,
-    OverrideReviewed,
-)
 
 
 def say(
