@@ -9,6 +9,7 @@ from prometheus_client import Gauge
 from pydantic import PositiveFloat
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from consent.repository import restoring
 from consent.repository.due import Patience
 from consent.service import clock
 from consent.service.clock import Waiting
@@ -62,7 +63,8 @@ async def all_in_batches(
     """Work in batches while there is any; where one fails, one by one; what fails alone is put off."""
     limit = BATCH
     try:
-        while await database.run(lambda session: work(session, limit)):
+        # While the door is closed after a restore, what stops could get versions that were used before.
+        while await database.run(restoring.is_open) and await database.run(lambda session: work(session, limit)):
             pass
         return
     except Exception as error:

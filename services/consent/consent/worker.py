@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -69,11 +70,29 @@ class Intake:
         return Outgoing(f"{self._namespace}replies.{arrival.agency}", None, value)
 
 
+class StillClosed(TimeoutError):
+    """The database was put back, or started again, and is not compared with the topics yet: try again."""
+
+
+async def apply_when_open(intake: Intake, session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
+    """Take in a batch once the door is open. After a restore what was lost is taken in first, by the step itself: what
+    came before must not overwrite what came after.
+
+    Raises:
+        StillClosed: it is not.
+    """
+    if not await restoring.is_open(session):
+        raise StillClosed
+    return await intake.apply(session, records)
+
+
 async def follow_up(database: Database, chunk: int) -> None:
     """Offer the snapshots that changes of the register make due, until cancelled. A failure holds up only its own."""
     while True:
         try:
-            while await database.run(lambda session: offer_next_chunk(session, chunk)):
+            while await database.run(restoring.is_open) and await database.run(
+                lambda session: offer_next_chunk(session, chunk)
+            ):
                 faults.point("worker.followed-up")
         except Exception as error:
             log.exception("a follow-up is put off after %s", type(error).__name__)
@@ -92,7 +111,6 @@ async def main(ready: Callable[[], None]) -> None:
     producer = create_producer(settings)
     intake = Intake(settings.namespace)
     try:
-        # After a restore what was lost is taken in first: what came before must not overwrite what came after.
         while not await database.run(restoring.is_open):
             await asyncio.sleep(POLL_SECONDS)
         await producer.start()
@@ -105,7 +123,7 @@ async def main(ready: Callable[[], None]) -> None:
             await Worker(
                 database,
                 consumer,
-                intake.apply,
+                partial(apply_when_open, intake),
                 poison=intake.poison,
                 producer=producer,
                 batch=settings.batch,

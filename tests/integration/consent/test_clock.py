@@ -307,6 +307,9 @@ async def test_an_end_that_cannot_be_told_holds_up_nobody_else(database: Databas
     bad, *others = await clients_whose_consent_ended(admin, 5)
     await admin.execute("UPDATE sharing_fact SET body = '{}' WHERE client_id = $1", bad)
     await upkeep.all_in_batches(database, clock.end_what_is_due, clock.put_off)
+    assert await admin.fetchval("SELECT count(*) FROM due") == 5, "the door is closed until a discloser has compared"
+    await admin.execute("INSERT INTO opened (incarnation) SELECT incarnation()")
+    await upkeep.all_in_batches(database, clock.end_what_is_due, clock.put_off)
     left = await admin.fetch("SELECT client_id, due_at > clock_timestamp() AS later FROM due")
     assert [tuple(r) for r in left] == [(bad, True)]
     ended = await admin.fetch("SELECT client_id FROM sharing_fact WHERE kind = 'expired' ORDER BY client_id")

@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from consent.api.common import AgencyDb, Db
+from consent.api.common import AgencyDb, Db, door_is_open
 from consent.repository import views
 from consent.service.intake import refuse, take_in
 from consent.service.reading import Arrival, is_stopping
@@ -24,20 +24,26 @@ STATUS = {
     "malformed-json": 400,
     "wrong-agency": 403,
     "agency-not-registered": 403,
+    "not-yours-to-say": 403,
     "unknown-client": 404,
+    "no-such-link": 404,
     "identifier-conflict": 409,
     "id-used-again": 409,
+    "told-apart": 409,
+    "still-restricted": 409,
+    "linked-further": 409,
     "too-large": 413,
     "too-many-holds": 429,
     "set-aside": 500,
 }
-"""HTTP status of a rejection; 422 for the others."""
+"""HTTP status of a rejection; 422 for the others. The stored answer, which every repetition gets again, has none."""
 
 
 @router.post(
     "/events",
     status_code=202,
     summary="Publish one event",
+    dependencies=[Depends(door_is_open)],
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/cloudevents+json": {"schema": {"type": "object"}}}}
     },
@@ -45,6 +51,7 @@ STATUS = {
         202: {"description": "Accepted: it has its effect, whatever crashes"},
         409: {"model": ProblemDetails, "description": "The id was used for other content, or identifiers conflict"},
         413: {"model": ProblemDetails, "description": "Too large"},
+        503: {"model": ProblemDetails, "description": "Closed after a restore: nothing leaves; publish it again later"},
     },
 )
 async def publish(

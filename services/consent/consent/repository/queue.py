@@ -84,7 +84,7 @@ _NOT_BEHIND = (
 )
 
 
-BESIDE_FIRST = 4
+BESIDE_FIRST = 20
 """Of a cycle's records this part leaves beside retractions and notices, so that those are there soon."""
 
 
