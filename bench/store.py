@@ -26,6 +26,7 @@ from consent.repository import clients, parties, sharing
 from consent.repository.sharing import Said
 from consent.repository.sql import arrays, insert_of
 from consent.service import register
+from consent.service.sections import spent_convictions
 from contracts.vocabulary import Category
 from servicekit.db import create_engine
 from throughgate.native.postgres import Postgres
@@ -33,7 +34,10 @@ from throughgate.provision import databases
 
 CONSENTS, DIFFERENT = 5, 200
 """Consents a client, and different clients; the others repeat them."""
-DATA = '{"level":"urgent","summary":"No address to go to on the day of release; was staying with friends before."}'
+DATA = (
+    '{"level":"urgent","summary":"No address to go to on the day of release; was staying with friends before.",'
+    '"neverSpent":true}'
+)
 OTHERS = "FROM generate_series(CAST(:least AS bigint), CAST(:most AS bigint)) AS n JOIN"
 BULK = (
     f"INSERT INTO client (version) SELECT version {OTHERS} client ON id = (n - 1) % :first + 1 ORDER BY n",
@@ -121,7 +125,8 @@ async def _load_and_decide(engine: AsyncEngine, id: int, case: Case) -> frozense
         known = await sharing.known(db, [id])
         sections = (await clients.sections(db, known))[id]
     recipient, purpose = registered.agencies[case.question.recipient.id], case.question.purpose
-    question = Question(recipient, purpose, tuple(Item(s["source"], Category(s["category"])) for s in sections), NOW)
+    items = tuple(Item(s["source"], Category(s["category"])) for s in sections)
+    question = Question(recipient, purpose, items, NOW, spent=spent_convictions(sections))
     return decide(question, known[id].facts, registered.policy).permitted
 
 
