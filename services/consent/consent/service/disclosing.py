@@ -163,9 +163,9 @@ def _decide_row(
         cycle.entries.append(_entry("cancelled", doubt.decision, row, client, now, cancelled))
     if decision.permits:
         leaving = Leaving(row, told)
-        cycle.leaving.append(leaving)
         if queue.is_partners(row.topic):
             cycle.unproved.append((leaving, place_for_proof(told, write(why)), len(cycle.entries)))
+        cycle.leaving.append(leaving)
         cycle.entries.append(_entry("disclosure", id, row, client, now, whole, told))
         return
     cycle.refused.append(row.id)
