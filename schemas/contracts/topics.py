@@ -35,7 +35,7 @@ class Topic:
 
     @property
     def reader(self) -> str:
-        """Who reads it, for people. The door reads back what it wrote itself only after a restore."""
+        """Who reads it, for people; not the door, which reads its own to find out whether its database was restored."""
         writers = {_USERS.get(user, user) for user in self.writers}
         return ", ".join(dict.fromkeys(name for u in self.readers if (name := _USERS.get(u, u)) not in writers))
 

@@ -1,8 +1,9 @@
 """The discloser: the one process a shard that writes what leaves. `python -m consent.discloser`.
 
 Its order is what makes a withdrawal exact, and must not be changed: take the shard's advisory lock; start the producer,
-which fences any older one at the broker; only then claim the first row; all of it on one database session. A discloser
-that was stopped and wakes later finds its session gone (`idle_session_timeout`) or its producer fenced, and ends.
+which fences any older one at the broker; compare the database with the topics; only then claim the first row; all of it
+on one database session. A discloser that was stopped and wakes later finds its session gone (`idle_session_timeout`) or
+its producer fenced, and ends.
 """
 
 import asyncio

@@ -1,14 +1,15 @@
 """Read back from the topics what a restored database does not know: `python -m consent.restore`, as the worker.
 
 A step, like the migration: it is run when the discloser says that the database is behind its topics. Until it is done
-nothing leaves. It may be run again at any time; where nothing is missing it changes nothing. `--open` lets the door
-open when it could not tell by itself that everything is there again.
+nothing leaves. It may be run again at any time; where nothing is missing it changes nothing. Not all that is missing
+stands in a topic, so it says what people have to do, and the door opens when they say that it is done: `--open`.
 """
 
 import argparse
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
@@ -19,6 +20,7 @@ from aiokafka import AIOKafkaConsumer
 from consent.repository import clients, restoring
 from consent.repository.restoring import Restore
 from consent.service.restoring import (
+    BEGINNING,
     KEPT,
     MARGIN,
     CannotRestore,
@@ -27,6 +29,7 @@ from consent.service.restoring import (
     is_behind,
     is_ours,
     known_until,
+    missing_promises,
     take_back,
     take_heads_back,
 )
@@ -84,21 +87,23 @@ async def _read_back(settings: WorkerSettings, database: Database, restore: Rest
     for some in _parts(list(published.told.values()), REFERENCES):
         taken += await database.run(partial(take_back, restore=restore, some=some))
     # Behind the retractions, so that a consent that was given after one of them counts again.
-    events = await _take_in_again(settings, database, restore.since)
+    events = await _take_in_again(settings, database)
+    promised = await database.run(lambda session: missing_promises(session, published))
     heads = await database.run(lambda session: take_heads_back(session, published.heads.values()))
     await database.run(lambda session: restoring.was_read(session, restore))
     said = [f"Read back what stands in the topics since {restore.since.isoformat(timespec='seconds')}."]
-    said += _lost(heads)
-    said += [
+    return [
+        *said,
+        *_lost(heads),
         f"{taken.retractions} retractions were unknown and stop again; {taken.holds} clients are held: GET /holds.",
         f"{events} events and requests were taken in again; those that were known already had no second effect.",
+        *_left_to_do(
+            await database.run(lambda session: restoring.nameless(session, restore)),
+            promised,
+            restore.since,
+            await database.run(clients.time_now),
+        ),
     ]
-    now = await database.run(clients.time_now)
-    nameless = await database.run(lambda session: restoring.nameless(session, restore))
-    if not nameless and now - restore.since < KEPT:
-        await database.run(lambda session: restoring.end(session, restore))
-        return [*said, OPENS]
-    return [*said, *_left_to_do(nameless, restore.since, now), "Then: python -m consent.restore --open"]
 
 
 def _lost(heads: Sequence[Head]) -> list[str]:
@@ -110,8 +115,8 @@ def _lost(heads: Sequence[Head]) -> list[str]:
     ]
 
 
-def _left_to_do(nameless: int, since: datetime, now: datetime) -> list[str]:
-    """What only people can mend, before the door may open."""
+def _left_to_do(nameless: int, promised: Collection[tuple[str, str]], since: datetime, now: datetime) -> list[str]:
+    """What only people can mend, before the door may open: what was said over HTTP stands in no topic."""
     said = ["The door stays closed."]
     if nameless:
         said.append(
@@ -120,15 +125,23 @@ def _left_to_do(nameless: int, since: datetime, now: datetime) -> list[str]:
         )
     if now - since >= KEPT:
         said.append("The database is older than what every topic keeps: retractions may be missing that nobody sees.")
-    said.append(
-        "Ask the agencies that publish over HTTP to send again what they published since"
-        f" {since.isoformat(timespec='minutes')}, and enter again what was changed in the register."
-    )
-    return said
+    for agency, count in sorted(Counter(agency for agency, _ in promised).items()):
+        said.append(f"{agency} was told that {count} events have their effect which are in no topic any more.")
+    return [
+        *said,
+        f"What was said since {since.isoformat(timespec='minutes')} not by Kafka is lost. Before anything leaves:",
+        "- let the agencies that publish with POST /events send again, with the same ids, what they published since;",
+        "- enter again what was changed in the register: agencies, agreements, suspensions, enforcement;",
+        "- do again what was done by hand: clients linked or unlinked, holds lifted, what was set aside.",
+        "Then: python -m consent.restore --open",
+    ]
 
 
-async def _take_in_again(settings: WorkerSettings, database: Database, since: datetime) -> int:
-    """Give every event and request since then its effect, unless it has it; gives how many there were."""
+async def _take_in_again(settings: WorkerSettings, database: Database) -> int:
+    """Give every event and request that is still kept its effect, unless it has it; gives how many there were.
+
+    Not only those since the backup: some may have waited in their topic when it was made.
+    """
     intake, taken = Intake(settings.namespace), 0
     kinds = tuple(f"{settings.namespace}{kind}." for kind in ("intake", "requests"))
     producer = create_producer(settings)
@@ -136,7 +149,7 @@ async def _take_in_again(settings: WorkerSettings, database: Database, since: da
     try:
         async with _reader(settings) as reader:
             worker = Worker(database, reader, intake.apply, poison=intake.poison, producer=producer)
-            async for records in written_since(settings, reader, lambda topic: topic.startswith(kinds), since):
+            async for records in written_since(settings, reader, lambda topic: topic.startswith(kinds), BEGINNING):
                 for some in _parts(records, settings.batch):
                     await worker.take(some)
                 taken += len(records)
@@ -174,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m consent.restore", description="Read back what a restored database has lost."
     )
-    parser.add_argument("--open", action="store_true", help="all that could be sent again was sent: open the door")
+    parser.add_argument("--open", action="store_true", help="what people have to do was done: open the door")
     arguments = parser.parse_args()
     settings = WorkerSettings()
     telemetry.set_up(settings, "consent-restore")

@@ -226,7 +226,16 @@ async def test_a_client_of_whom_something_cannot_be_read_is_held_and_the_others_
         await connection.close()
 
 
-async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_again(lone_door: Any) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE ledger SET body = '\\x00' WHERE queue_id = ANY($1)",
+        "DELETE FROM head WHERE (shard, sequence) IN (SELECT shard, sequence FROM ledger WHERE queue_id = ANY($1))",
+    ],
+)
+async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_again(
+    lone_door: Any, damage: str
+) -> None:
     door = lone_door
     await door.prison.answered(door.recorded())
     await door.prison.answered(door.consent(door.hostel))
@@ -238,8 +247,7 @@ async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_a
             async with connection.transaction():
                 rows = [await _queue(connection, door, {"sections": [section]}) for _ in range(2)]
             await _stands_still(door)
-            damaged = await connection.execute("UPDATE ledger SET body = '\\x00' WHERE queue_id = ANY($1)", rows)
-            assert damaged == "UPDATE 2"
+            assert await connection.execute(damage, rows) not in ("UPDATE 0", "DELETE 0")
         await _settled(door)
         found = "SELECT count(*) FROM ledger WHERE kind = 'cancelled' AND queue_id = ANY($1)"
         assert await connection.fetchval(found, rows) == 2

@@ -31,7 +31,7 @@ WRITES: dict[str, set[str]] = {
 }
 READS: dict[str, set[str]] = {
     **{f"intake.{a}": {"consent-intake"} for a in AGENCIES},
-    **{f"replies.{a}": {a} for a in AGENCIES},
+    **{f"replies.{a}": {a, "consent-discloser", "consent-intake"} for a in AGENCIES},
     **{f"partner.{a}": {a, "consent-discloser", "consent-intake"} for a in AGENCIES},
     **{f"cleared.{s}": {s, "consent-discloser", "consent-intake"} for s in SERVICES},
     **{f"requests.{s}": {"consent-intake"} for s in SERVICES},

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from consent.api import page
-from consent.api.common import SUBJECT_ACCESS, AgencyDb, door_is_open
+from consent.api.common import SUBJECT_ACCESS, AgencyDb, may_leave
 from consent.service import asking
 from contracts.facts import Short
 from contracts.leaving import Obligation, Permitted, Withheld
@@ -55,7 +55,7 @@ class Verdicts(Wire):
 @router.post(
     "/decisions",
     summary="May I share this, and if not, what would make it possible?",
-    dependencies=[Depends(door_is_open)],
+    dependencies=[Depends(may_leave)],
 )
 async def decisions(
     body: MayIShare, db: AgencyDb, caller: Annotated[Caller, Depends(require("decisions:ask"))]
@@ -80,7 +80,7 @@ def _verdict(answer: asking.Answer) -> Verdict:
     )
 
 
-@router.post("/views", summary="What may be seen of up to 200 clients", dependencies=[Depends(door_is_open)])
+@router.post("/views", summary="What may be seen of up to 200 clients", dependencies=[Depends(may_leave)])
 async def view(body: ViewRequest, db: AgencyDb, caller: Annotated[Caller, Depends(require("views:read"))]) -> Views:
     """One decision a client, in the ledger before it is answered. Keep nothing of it: ask again to show again.
 

@@ -31,12 +31,22 @@ Db = Annotated[Database, Depends(_database)]
 
 
 async def door_is_open(db: Db) -> None:
-    """A dependency of what tells something of a client: after a restore it waits as the discloser does.
+    """A dependency of what takes events in: after a restore it waits as the worker does.
 
     Raises:
         Problem: 503, `closed-after-a-restore`.
     """
     if not await db.run(restoring.is_open):
+        raise CLOSED
+
+
+async def may_leave(db: Db) -> None:
+    """A dependency of what tells something of a client: after a restore it waits as the discloser does.
+
+    Raises:
+        Problem: 503, `closed-after-a-restore`.
+    """
+    if not await db.run(restoring.may_leave):
         raise CLOSED
 
 

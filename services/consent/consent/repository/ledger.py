@@ -13,6 +13,7 @@ from uuid import UUID
 
 import orjson
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from pydantic import ValidationError
 from sqlalchemy import text
 
 from consent.repository.sql import Executor, arrays
@@ -199,8 +200,8 @@ async def add_head(db: Executor, head: Head) -> None:
     )
 
 
-async def batch(db: Executor, shard: int, sequence: int) -> tuple[Head, list[bytes]]:
-    """The head of a sealed batch and its leaves, by their places."""
+async def batch(db: Executor, shard: int, sequence: int) -> tuple[Head | None, list[bytes]]:
+    """The head of a sealed batch, None where it is gone or damaged, and its leaves, by their places."""
     head = await db.scalar(
         text("SELECT head::text FROM head WHERE shard = :shard AND sequence = :sequence"),
         {"shard": shard, "sequence": sequence},
@@ -209,7 +210,11 @@ async def batch(db: Executor, shard: int, sequence: int) -> tuple[Head, list[byt
         text("SELECT leaf FROM ledger WHERE shard = :shard AND sequence = :sequence ORDER BY position"),
         {"shard": shard, "sequence": sequence},
     )
-    return Head.model_validate_json(head), [row.leaf for row in rows]
+    leaves = [row.leaf for row in rows]
+    try:
+        return Head.model_validate_json(head or ""), leaves
+    except ValidationError:
+        return None, leaves
 
 
 async def last_head(db: Executor, shard: int) -> Head | None:

@@ -12,20 +12,25 @@ from contracts.heads import Head
 
 
 async def is_open(db: Executor) -> bool:
-    """Whether a discloser compared this very database with the topics since its server was started, and nothing was
-    missing. Until then nobody knows which retractions it has forgotten.
+    """Whether something may be taken in: this very database was compared with the topics since its server was started,
+    and what was missing was read back. Until then it could be given versions that were used before.
     """
-    found = await db.scalar(
-        text(
-            "SELECT EXISTS (SELECT 1 FROM opened WHERE incarnation = incarnation())"
-            " AND NOT EXISTS (SELECT 1 FROM restore WHERE done_at IS NULL)"
-        )
-    )
-    return bool(found)
+    return bool(await db.scalar(text(_COMPARED.format("read_at"))))
+
+
+async def may_leave(db: Executor) -> bool:
+    """Whether something may leave: it is open, and after a restore people have done what only they can."""
+    return bool(await db.scalar(text(_COMPARED.format("done_at"))))
+
+
+_COMPARED = (
+    "SELECT EXISTS (SELECT 1 FROM opened WHERE incarnation = incarnation())"
+    " AND NOT EXISTS (SELECT 1 FROM restore WHERE {} IS NULL)"
+)
 
 
 async def open_door(db: Executor) -> None:
-    """Enter that this database was compared, and nothing was missing."""
+    """Enter that this database was compared, and knows what the topics say."""
     await db.execute(text("INSERT INTO opened (incarnation) SELECT incarnation() ON CONFLICT DO NOTHING"))
 
 
@@ -53,6 +58,12 @@ async def last_done(db: Executor) -> int:
     return int(await db.scalar(text("SELECT max(id) FROM restore WHERE done_at IS NOT NULL")) or 0)
 
 
+async def last_read(db: Executor) -> datetime | None:
+    """When the newest of them had read back all that the topics knew."""
+    read_at: datetime | None = await db.scalar(text("SELECT max(read_at) FROM restore WHERE done_at IS NOT NULL"))
+    return read_at
+
+
 async def begin(db: Executor, since: datetime) -> Restore:
     """Close the door until what stands in the topics since then was read back."""
     id = await db.scalar(text("INSERT INTO restore (since) VALUES (:since) RETURNING id"), {"since": since})
@@ -72,7 +83,8 @@ async def nameless(db: Executor, restore: Restore) -> int:
 
 
 async def was_read(db: Executor, restore: Restore) -> None:
-    """Enter that all was read back."""
+    """Enter that all was read back: from now on something may be taken in."""
+    await open_door(db)
     await db.execute(text("UPDATE restore SET read_at = clock_timestamp() WHERE id = :id"), {"id": restore.id})
 
 
@@ -134,6 +146,35 @@ async def missing_retractions(db: Executor, ids: Collection[UUID]) -> set[UUID]:
         {"ids": list(ids)},
     )
     return {row.i for row in rows}
+
+
+async def missing_withdrawals(db: Executor, ids: Collection[UUID]) -> set[UUID]:
+    """Those of which this database knows nothing."""
+    if not ids:
+        return set()
+    rows = await db.execute(
+        text(
+            "SELECT i FROM unnest(CAST(:ids AS uuid[])) AS r(i) WHERE NOT EXISTS"
+            " (SELECT 1 FROM withdrawal WHERE id = i)"
+        ),
+        {"ids": list(ids)},
+    )
+    return {row.i for row in rows}
+
+
+async def missing_events(db: Executor, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those (publisher, event id) of which the inbox knows nothing."""
+    if not events:
+        return set()
+    rows = await arrays(
+        db,
+        text(
+            "SELECT a, e FROM unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[])) AS r(a, e) WHERE NOT EXISTS"
+            " (SELECT 1 FROM intake WHERE agency = a AND event_id = e)"
+        ),
+        list(events),
+    )
+    return {(row.a, row.e) for row in rows}
 
 
 _REFERENCES = insert_of("reference", "id, client_id, recipient, queued", "uuid, bigint, text, boolean")

@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidTag
 
 from consent.repository import ledger, queue
 from consent.repository.sql import Executor
+from contracts.heads import Head
 from contracts.merkle import ProofError, write
 from contracts.proof import Leaf, place_for_proof, proofs_again, with_proof
 
@@ -41,10 +42,12 @@ async def doubts(db: Executor, shard: int, shards: int) -> dict[int, Doubt]:
     return found
 
 
-def _in_batch(rows: Sequence[Any], head: Any, hashes: Sequence[bytes]) -> dict[int, Doubt]:
+def _in_batch(rows: Sequence[Any], head: Head | None, hashes: Sequence[bytes]) -> dict[int, Doubt]:
     """The record is made from its entry and its place again; what was changed meanwhile is not taken for it."""
     leaves = [Leaf(hash, "", "") for hash in hashes]
     opened, found = {}, {row.id: Doubt(row.decision, None) for row in rows}
+    if head is None:
+        return found
     for row in rows:
         try:
             opened[row.id] = entry = ledger.decrypt(row.key, row.decision, row.body)

@@ -19,6 +19,7 @@ from consent.repository.ledger import OPEN_KEY, Entry
 from consent.service import reading, register
 from consent.service.desk import Desk, Erasure
 from consent.service.ledger import enter
+from consent.service.restoring import RESTORED
 from contracts.intake import ErasureRequested
 from contracts.vocabulary import Category
 from servicekit.db import wake_after_commit
@@ -39,10 +40,14 @@ STILL_RESTRICTED = Problem(
 
 
 def is_protected(event: ErasureRequested, agency: str, client: Client, now: datetime) -> bool:
-    """Whether erasing would forget what somebody else said to protect the client, and nobody has taken back."""
+    """Whether erasing would forget what somebody else said to protect the client, and nobody has taken back.
+
+    Not that we lost something of it in a restore: what was retracted may have been this very erasure.
+    """
     if event.data.scope != "everything":
         return False
-    return client.facts.held or any(r.asserted_by != agency for r in standing_restrictions(client.facts, now))
+    held = client.facts.held and client.holds.keys() != {RESTORED}
+    return held or any(r.asserted_by != agency for r in standing_restrictions(client.facts, now))
 
 
 def request(event: ErasureRequested, agency: str, client: Client, desk: Desk, traceparent: str | None) -> UUID:

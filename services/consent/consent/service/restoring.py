@@ -39,10 +39,13 @@ KEPT = timedelta(hours=6)
 """For how long each topic that is read back keeps its records at least (`schemas/topics`)."""
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
+ACCEPTED, DONE = "throughgate.event.accepted.v1", "throughgate.withdrawal.done.v1"
+"""The replies that promise something."""
+
 BY = "operator"
 """Who asserts what is entered when retractions are read back."""
-REASON = "lost-in-a-restore"
-"""Of the holds, as `service.holds` explains it."""
+RESTORED = (BY, "lost-in-a-restore")
+"""Who holds what was retracted and why, as `service.holds` explains it."""
 
 
 class CannotRestore(Exception):
@@ -83,6 +86,10 @@ class Published:
     heads: dict[tuple[int, int], Head] = field(default_factory=dict)
     told: dict[UUID, Told] = field(default_factory=dict)
     """By reference."""
+    accepted: set[tuple[str, str]] = field(default_factory=set)
+    """Publisher and id of events to which it was said that they have their effect."""
+    done: dict[UUID, tuple[str, str]] = field(default_factory=dict)
+    """The same of the events behind withdrawals of which it was said that they are done, by withdrawal."""
 
     def add(self, records: Iterable[Any], namespace: str) -> None:
         """Read more records, of the topics that `is_ours` names.
@@ -96,11 +103,21 @@ class Published:
                 if kind == "heads":
                     head = HEADS.validate_json(record.value).data
                     self.heads[head.shard, head.sequence] = head
+                elif kind == "replies":
+                    self._add_reply(recipient, record.value)
                 else:
                     self._add(recipient, (f"{kind}.{recipient}", record.partition, record.offset), record.value)
             except (ValueError, LookupError, TypeError):
                 where = f"{record.topic}, partition {record.partition}, offset {record.offset}"
                 raise CannotRestore(f"What stands in {where} is nothing that the door wrote.") from None
+
+    def _add_reply(self, agency: str, value: bytes) -> None:
+        reply = orjson.loads(value)
+        type, event = reply["type"], (agency, reply["data"]["event"] or "")
+        if type == ACCEPTED:
+            self.accepted.add(event)
+        elif type == DONE:
+            self.done[UUID(reply["data"]["withdrawal"])] = event
 
     def _add(self, recipient: str, place: tuple[str, int, int], value: bytes) -> None:
         event = orjson.loads(value)
@@ -128,7 +145,7 @@ class Published:
 
 def is_ours(namespace: str) -> Callable[[str], bool]:
     """Says of a topic whether the door publishes there what must not be forgotten."""
-    kinds = tuple(f"{namespace}{kind}." for kind in ("partner", "cleared"))
+    kinds = tuple(f"{namespace}{kind}." for kind in ("partner", "cleared", "replies"))
     return lambda topic: topic == f"{namespace}heads" or topic.startswith(kinds)
 
 
@@ -139,17 +156,32 @@ async def known_until(db: Executor) -> datetime:
 
 
 async def is_behind(db: Executor, records: Sequence[Any], namespace: str) -> bool:
-    """Whether one of these records is a head or a retraction that the database does not know."""
-    published = Published()
-    published.add((r for r in records if _may_be_missing(r, namespace)), namespace)
+    """Whether one of these records is a head, a retraction or a promise to a publisher that the database does not know.
+
+    Not every promise that is lost comes back: an event that was published over HTTP stands in no topic. So those of
+    before the last restore was read count no more; from then until the door opened none was made.
+    """
+    read_at, published = await restoring.last_read(db), Published()
+    published.add((r for r in records if _may_be_missing(r, namespace, read_at)), namespace)
     if await restoring.missing_heads(db, published.heads.values()):
         return True
     ids = {retraction.id for told in published.told.values() for retraction in told.retractions}
-    return bool(await restoring.missing_retractions(db, ids))
+    return bool(await restoring.missing_retractions(db, ids) or await missing_promises(db, published))
 
 
-def _may_be_missing(record: Any, namespace: str) -> bool:
+def _may_be_missing(record: Any, namespace: str, read_at: datetime | None) -> bool:
+    if record.topic.startswith(f"{namespace}replies."):
+        return read_at is None or record.timestamp > read_at.timestamp() * 1000
     return record.topic == f"{namespace}heads" or WITHDRAWN.encode() in record.value
+
+
+async def missing_promises(db: Executor, published: Published) -> set[tuple[str, str]]:
+    """Publisher and id of the events that were accepted or done, and of which this database knows nothing.
+
+    An event that could not be applied and stopped all the same is in no inbox; its withdrawal is known.
+    """
+    lost = await restoring.missing_withdrawals(db, published.done.keys())
+    return await restoring.missing_events(db, published.accepted | {published.done[id] for id in lost})
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +267,8 @@ def _stop(desk: Desk, client: Client, told: Sequence[Told], stops: Sequence[Retr
     if is_nameless or len(withdrawn) < len(stops):
         # It reaches everything, and names no consent: when it is lifted, what was not withdrawn may leave again.
         scope, consent_version = Scope(), None
-        if (BY, REASON) not in client.holds:
-            desk.changes.holds[client.id, BY, REASON] = 1
+        if RESTORED not in client.holds:
+            desk.changes.holds[client.id, *RESTORED] = 1
     desk.stop(client, scope, None, None, None, because="restored", consent_version=consent_version)
 
 

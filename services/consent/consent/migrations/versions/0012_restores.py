@@ -9,7 +9,7 @@ down_revision = "0011"
 
 STATEMENTS = [
     # Another value for another copy of the database, and for the same one under a server that was started again: no
-    # backup can be put in its place without one of the two.
+    # backup of it as a whole can be put in its place without one of the two. One of its data alone can.
     """
 CREATE FUNCTION incarnation() RETURNS text LANGUAGE sql STABLE RETURN concat_ws(
     '/', (SELECT oid FROM pg_database WHERE datname = current_database()), to_regclass('client')::oid,
