@@ -206,7 +206,9 @@ class Received:
         if not receipt:
             return ""
         grounds = {
-            f"{p['agreement']} v{p['agreementVersion']} ({p['basis']})" if p["agreement"] else f"{p['basis']} {p['invoked']}"
+            f"{p['agreement']} v{p['agreementVersion']} ({p['basis']})"
+            if p["agreement"]
+            else f"{p['basis']} {p['invoked']}"
             for p in receipt["permitted"]
         }
         return "; ".join([*sorted(grounds), *(f"consent {v}" for v in self.consents)])
