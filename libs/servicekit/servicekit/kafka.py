@@ -164,7 +164,7 @@ async def written_since(
     if not places:
         return
     # One that reads uncommitted records sees how far the topics really go.
-    looking = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False)
+    looking = AIOKafkaConsumer(**connection(settings), enable_auto_commit=False, request_timeout_ms=5_000)
     await looking.start()
     try:
         looking.assign(places)

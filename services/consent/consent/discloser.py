@@ -152,7 +152,7 @@ class Discloser:
         while True:
             async with self._db.begin():
                 done, unfinished = await restoring.last_done(self._db), await restoring.unfinished(self._db)
-            if unfinished is None and not await self._is_behind():
+            if unfinished is None and not await self._is_known_to_be_behind(poll_seconds):
                 break
             CLOSED.set(1)
             log.error(
@@ -177,6 +177,16 @@ class Discloser:
         finally:
             await reader.stop()
         return False
+
+    async def _is_known_to_be_behind(self, poll_seconds: float) -> bool:
+        """As soon as the brokers answer: a topic that is being made, moved or deleted is waited for."""
+        while True:
+            try:
+                return await self._is_behind()
+            except (TimeoutError, KafkaError) as error:
+                log.warning("the topics cannot be compared yet: %s", type(error).__name__)
+                await self._scalar("SELECT 1")  # keeps the session
+                await asyncio.sleep(poll_seconds)
 
     async def run(self, woken: asyncio.Event, poll_seconds: float = 1.0) -> None:
         """Cycle for ever; with nothing to do, wait for a wake-up or poll, which also keeps the session alive."""
