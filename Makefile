@@ -49,7 +49,7 @@ format: install ## put the sources in order
 	$(BIN)/ruff format $(SOURCES)
 
 bench-pipeline: install ## measure the way of an event through the whole system
-	$(BIN)/python bench/pipeline.py $(ARGS)
+	$(BIN)/python -m bench.pipeline $(ARGS)
 
 bench-withdraw: install ## measure withdrawals under full load: how soon they are done, and that nothing leaves behind them
 	$(BIN)/python -m bench.withdraw $(ARGS)
