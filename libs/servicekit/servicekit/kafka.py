@@ -159,7 +159,10 @@ async def written_since(
     # Not asked of the consumer itself, which knows the partitions of what is assigned to it only.
     cluster = await consumer._client.fetch_all_metadata()
     places = [
-        TopicPartition(name, n) for name in cluster.topics() if topics(name) for n in cluster.partitions_for_topic(name)
+        TopicPartition(name, n)
+        for name in cluster.topics()
+        if topics(name)
+        for n in cluster.partitions_for_topic(name) or ()  # none of one that is just being deleted
     ]
     if not places:
         return

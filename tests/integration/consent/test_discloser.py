@@ -387,7 +387,7 @@ async def _logged(door: Any, start: int, words: str) -> None:
     async def said() -> bool:
         return words in door.system.log("consent.discloser").read_text()[start:]
 
-    await eventually_true(said, f"the discloser to say: {words}", 40)
+    await eventually_true(said, f"the discloser to say: {words}", 90)
 
 
 @asynccontextmanager
