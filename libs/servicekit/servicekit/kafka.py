@@ -150,20 +150,13 @@ async def written_since(
 
     `consumer` is started and in no group. It must read committed records only: where a transaction is still open, this
     waits until the broker has ended it, for behind it may stand what others can read already. An empty part says only
-    that there is no more for the moment.
+    that there is no more for the moment. A topic that is deleted meanwhile has nothing more to give.
 
     Raises:
         KafkaError: a topic may not be read.
         TimeoutError: nothing came for `STALLED_SECONDS`, and it had not ended.
     """
-    # Not asked of the consumer itself, which knows the partitions of what is assigned to it only.
-    cluster = await consumer._client.fetch_all_metadata()
-    places = [
-        TopicPartition(name, n)
-        for name in cluster.topics()
-        if topics(name)
-        for n in cluster.partitions_for_topic(name) or ()  # none of one that is just being deleted
-    ]
+    places = await _partitions(consumer, topics)
     if not places:
         return
     # One that reads uncommitted records sees how far the topics really go.
@@ -188,8 +181,23 @@ async def written_since(
             moved = time.monotonic()
         elif time.monotonic() - moved > STALLED_SECONDS:
             raise TimeoutError
+        else:
+            # The library goes on asking for a topic that was deleted, and says nothing of it.
+            there = await _partitions(consumer, topics)
+            waiting = {place: end for place, end in waiting.items() if place in there}
         yield [record for records in polled.values() for record in records]
         waiting = {place: end for place, end in waiting.items() if await consumer.position(place) < end}
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topics: Callable[[str], bool]) -> set[TopicPartition]:
+    # Not asked of the consumer itself, which knows the partitions of what is assigned to it only.
+    cluster = await consumer._client.fetch_all_metadata()
+    return {
+        TopicPartition(name, n)
+        for name in cluster.topics()
+        if topics(name)
+        for n in cluster.partitions_for_topic(name) or ()  # none of one that is just being deleted
+    }
 
 
 class Watchdog:

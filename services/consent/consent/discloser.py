@@ -27,7 +27,7 @@ from consent.repository import ledger, queue, restoring, shards
 from consent.service.disclosing import Cycle, Leaving, decide_cycle, finish_cycle
 from consent.service.doubts import Doubt, doubts
 from consent.service.ledger import Sealer
-from consent.service.restoring import MARGIN, CannotRestore, is_behind, is_ours, known_until
+from consent.service.restoring import MARGIN, is_behind, is_ours, known_until
 from contracts.heads import Head, key_id, public_key_of
 from contracts.merkle import read
 from servicekit import faults
@@ -183,9 +183,7 @@ class Discloser:
         while True:
             try:
                 return await self._is_behind()
-            except (DBAPIError, CannotRestore):
-                raise
-            except Exception as error:  # of a topic that goes away meanwhile the library says it in many ways
+            except (KafkaError, TimeoutError, OSError) as error:
                 log.warning("the topics cannot be compared yet: %s", type(error).__name__)
                 await self._scalar("SELECT 1")  # keeps the session
                 await asyncio.sleep(poll_seconds)
