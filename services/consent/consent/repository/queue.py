@@ -1,7 +1,6 @@
 """The queue of what may have to leave, and where retractions stand. The discloser lives on this file."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,9 +15,8 @@ RETRACTION, NOTICE, RECORD = 0, 1, 2
 CHANNEL = "queue"
 
 
-@dataclass(frozen=True, slots=True)
-class QueueRow:
-    """What may have to leave."""
+class QueueRow(NamedTuple):
+    """What may have to leave. The driver's own rows take twenty times as long to give out a column."""
 
     kind: int
     client_id: int
@@ -36,43 +34,22 @@ class QueueRow:
     """The service's request; for a retraction its id."""
     traceparent: str | None = None
     keyed_by: int | None = None
-    """The client whose reference the key is, where that is a part of a linked client."""
+    """The client whose reference the key is, where that is a part of a linked client; else `client_id`."""
+    id: int = 0
+    """Its place in the queue; 0 before it has one."""
 
 
 _QUEUE = insert_of(
     "queue",
-    "kind, client_id, recipient, topic, reference, type, purpose, body, requester, reference_of_requester, request,"
-    " traceparent, due_at, keyed_by",
-    "smallint, bigint, text, text, uuid, text, text, text, text, uuid, uuid, text, timestamptz, bigint",
+    ", ".join(QueueRow._fields[:-1]),
+    "smallint, bigint, text, text, uuid, text, text, text, timestamptz, text, uuid, uuid, text, bigint",
 )
 
 
 async def add(db: Executor, rows: Sequence[QueueRow]) -> None:
     """Queue rows in order."""
     if rows:
-        await arrays(
-            db,
-            _QUEUE,
-            [
-                (
-                    r.kind,
-                    r.client_id,
-                    r.recipient,
-                    r.topic,
-                    r.reference,
-                    r.type,
-                    r.purpose,
-                    r.body,
-                    r.requester,
-                    r.reference_of_requester,
-                    r.request,
-                    r.traceparent,
-                    r.due_at,
-                    r.keyed_by or r.client_id,
-                )
-                for r in rows
-            ],
-        )
+        await arrays(db, _QUEUE, [(*row[:-2], row.keyed_by or row.client_id) for row in rows])
 
 
 _OURS = "keyed_by % :shards = :shard AND set_aside IS NULL AND due_at <= clock_timestamp()"
@@ -88,27 +65,7 @@ BESIDE_FIRST = 20
 """Of a cycle's records this part leaves beside retractions and notices, so that those are there soon."""
 
 
-class Claimed(NamedTuple):
-    """A row of the queue. The driver's own rows take twenty times as long to give out a column."""
-
-    id: int
-    kind: int
-    client_id: int
-    recipient: str
-    topic: str
-    reference: UUID
-    type: str
-    purpose: str | None
-    body: str
-    due_at: datetime
-    requester: str | None
-    reference_of_requester: UUID | None
-    request: UUID | None
-    traceparent: str | None
-    keyed_by: int
-
-
-_COLUMNS = ", ".join(Claimed._fields)
+_COLUMNS = ", ".join(QueueRow._fields)
 
 # Only constants are put into the texts.
 _CLAIM_FIRST = text(
@@ -123,7 +80,7 @@ _CLAIM_RECORDS = text(
 
 async def claim(
     db: Executor, shard: int, shards: int, limit: int, paused: Collection[str], only: Collection[int] | None
-) -> list[Claimed]:
+) -> list[QueueRow]:
     """The rows to leave next: retractions, notices, records, by id. One process a shard claims, so nothing is locked.
 
     `paused` topics wait. A row behind one that was set aside waits as well when it is for the same client and
@@ -138,12 +95,12 @@ async def claim(
             ),
             {"only": list(only), "shard": shard, "shards": shards},
         )
-        return [Claimed(*row) for row in result]
+        return [QueueRow(*row) for row in result]
     bound = {"shard": shard, "shards": shards, "paused": list(paused)}
-    first = [Claimed(*row) for row in await db.execute(_CLAIM_FIRST, {**bound, "n": limit})]
+    first = [QueueRow(*row) for row in await db.execute(_CLAIM_FIRST, {**bound, "n": limit})]
     if first:
         limit = max(1, limit // BESIDE_FIRST)
-    return first + [Claimed(*row) for row in await db.execute(_CLAIM_RECORDS, {**bound, "n": limit})]
+    return first + [QueueRow(*row) for row in await db.execute(_CLAIM_RECORDS, {**bound, "n": limit})]
 
 
 def is_partners(topic: str) -> bool:

@@ -136,26 +136,21 @@ async def add_lost_heads(db: Executor, heads: Sequence[Head]) -> None:
 
 async def missing_retractions(db: Executor, ids: Collection[UUID]) -> set[UUID]:
     """Those of which this database knows nothing."""
-    if not ids:
-        return set()
-    rows = await db.execute(
-        text(
-            "SELECT i FROM unnest(CAST(:ids AS uuid[])) AS r(i) WHERE NOT EXISTS"
-            " (SELECT 1 FROM retraction WHERE id = i)"
-        ),
-        {"ids": list(ids)},
-    )
-    return {row.i for row in rows}
+    return await _missing(db, "retraction", ids)
 
 
 async def missing_withdrawals(db: Executor, ids: Collection[UUID]) -> set[UUID]:
     """Those of which this database knows nothing."""
+    return await _missing(db, "withdrawal", ids)
+
+
+async def _missing(db: Executor, table: str, ids: Collection[UUID]) -> set[UUID]:
     if not ids:
         return set()
     rows = await db.execute(
         text(
-            "SELECT i FROM unnest(CAST(:ids AS uuid[])) AS r(i) WHERE NOT EXISTS"
-            " (SELECT 1 FROM withdrawal WHERE id = i)"
+            "SELECT i FROM unnest(CAST(:ids AS uuid[])) AS r(i)"  # noqa: S608 # the table is one of our own names
+            f" WHERE NOT EXISTS (SELECT 1 FROM {table} WHERE id = i)"
         ),
         {"ids": list(ids)},
     )

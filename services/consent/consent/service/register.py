@@ -39,11 +39,9 @@ class Register:
 
     def tells(self, source: str, at: datetime) -> frozenset[str]:
         """The recipients whom `source` may tell something by an agreement that is in force."""
-        named = [a for a in self.agreements if source in a.sources]
-        ids = {a.id for a in named}
-        versions = [a for a in self.agreements if a.id in ids]  # one that left it out supersedes the others
-        in_force = (a for a in named if state(a, [v for v in versions if v.id == a.id], at) == "in-force")
-        return frozenset[str]().union(*(a.recipients for a in in_force))
+        newest = (next((a for a in versions if a.starts <= at), None) for versions in self.policy.versions())
+        telling = (a for a in newest if a and source in a.sources and in_force(a, at) is None)
+        return frozenset[str]().union(*(a.recipients for a in telling))
 
     def _subscriptions(self, source: str, now: datetime) -> Iterator[Subscription]:
         for agreement in self.agreements:
