@@ -152,8 +152,13 @@ class Discloser:
         while True:
             async with self._db.begin():
                 done, unfinished = await restoring.last_done(self._db), await restoring.unfinished(self._db)
-            if unfinished is None and not await self._is_known_to_be_behind(poll_seconds):
-                break
+            try:
+                if unfinished is None and not await self._is_behind():
+                    break
+            except (KafkaError, TimeoutError, OSError) as error:  # a topic that is being made or deleted is waited for
+                log.warning("the topics cannot be compared yet: %s", type(error).__name__)
+                await asyncio.sleep(poll_seconds)
+                continue
             CLOSED.set(1)
             log.error(
                 "for %s to see to: the door is closed, its database is behind the topics: python -m consent.restore",
@@ -177,16 +182,6 @@ class Discloser:
         finally:
             await reader.stop()
         return False
-
-    async def _is_known_to_be_behind(self, poll_seconds: float) -> bool:
-        """As soon as the brokers answer: a topic that is being made, moved or deleted is waited for."""
-        while True:
-            try:
-                return await self._is_behind()
-            except (KafkaError, TimeoutError, OSError) as error:
-                log.warning("the topics cannot be compared yet: %s", type(error).__name__)
-                await self._scalar("SELECT 1")  # keeps the session
-                await asyncio.sleep(poll_seconds)
 
     async def run(self, woken: asyncio.Event, poll_seconds: float = 1.0) -> None:
         """Cycle for ever; with nothing to do, wait for a wake-up or poll, which also keeps the session alive."""

@@ -11,7 +11,8 @@ import orjson
 from sqlalchemy import text
 
 from consent.domain import ClientFacts, SharingFact
-from consent.repository import candidates, links, queue, sharing
+from consent.repository import candidates, due, links, queue, sharing
+from consent.repository.due import Due
 from consent.repository.ledger import Entry
 from consent.repository.links import Found, Node
 from consent.repository.queue import QueueRow
@@ -58,7 +59,8 @@ class Client:
     since: datetime | None = None
     """Since when the door knows it; of linked clients, all of them. None: it is made in this batch."""
     known_to: set[str] = field(default_factory=set)
-    """Agencies that know it by its numbers: they recorded something of it, or were sent a record (`told`)."""
+    """Agencies that know it by its numbers: they recorded something of it, or a record was sent to them
+    (`know_who_was_told`)."""
     holds: dict[tuple[str, str], int] = field(default_factory=dict)
     """(agency, reason) of its open holds, to the row that each was put on."""
 
@@ -86,7 +88,7 @@ class Changes:
     source_versions: dict[tuple[int, str], int] = field(default_factory=dict)
     said: list[Said] = field(default_factory=list)
     versions: dict[int, int] = field(default_factory=dict)
-    due: list[tuple[int, int, str, datetime]] = field(default_factory=list)
+    due: list[Due] = field(default_factory=list)
     withdrawals: list[tuple[UUID, int, int, str | None, str | None, str, str | None, datetime]] = field(
         default_factory=list
     )
@@ -240,7 +242,7 @@ async def take_held_numbers(db: Executor, keys: Collection[IdentifierKey]) -> li
     return sorted(((row.type, row.issuer, row.value), row.asserted_by) for row in result)
 
 
-async def told(db: Executor, clients: Collection[Client], agencies: Collection[str]) -> None:
+async def know_who_was_told(db: Executor, clients: Collection[Client], agencies: Collection[str]) -> None:
     """Enter in `known_to` which of these agencies a record of these clients was sent to.
 
     Only what was sent counts: a recipient for whom something was queued and refused does not know whom it was about.
@@ -398,7 +400,6 @@ _SOURCE_VERSIONS = text(
 _VERSIONS = text(
     "UPDATE client SET version = v FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS int[])) AS r(i, v) WHERE id = i"
 )
-_DUE = insert_of("due", "client_id, version, kind, due_at", "bigint, int, text, timestamptz")
 _WITHDRAWALS = insert_of(
     "withdrawal",
     "id, client_id, version, agency, event_id, because, traceparent, recorded_at, done_at",
@@ -442,10 +443,10 @@ async def write(db: Executor, changes: Changes) -> bool:
     if changes.source_versions:
         await arrays(db, _SOURCE_VERSIONS, [(*key, v) for key, v in sorted(changes.source_versions.items())])
     await sharing.append(db, changes.said)
+    await due.add(db, changes.due)
     owed = {withdrawal for _, withdrawal, *_ in changes.retractions}
     for statement, more in (
         (_VERSIONS, list(changes.versions.items())),
-        (_DUE, changes.due),
         # one that reaches nobody is done when it is recorded, the last of its fields
         (_WITHDRAWALS, [(*one, None if one[0] in owed else one[-1]) for one in changes.withdrawals]),
         (_RETRACTIONS, [(*one, one[0] in changes.named) for one in changes.retractions]),
@@ -474,7 +475,7 @@ async def acknowledge_retractions(db: Executor, acknowledged: Collection[tuple[U
     )
 
 
-async def was_told(db: Executor, told: Collection[Known], recipient: str) -> None:
+async def owe_retractions(db: Executor, told: Collection[Known], recipient: str) -> None:
     """Enter that a recipient, who knows them, was told something of these clients: a retraction is owed to it.
 
     The caller holds the clients' locks.

@@ -150,7 +150,7 @@ async def view(
         entries.append(_entry("view", answer, client, question, _sources(decision), practitioner))
         if decision.permits:
             told_of.append(client)
-    await clients.was_told(session, told_of, viewer)
+    await clients.owe_retractions(session, told_of, viewer)
     await _enter(session, entries)
     return answers
 

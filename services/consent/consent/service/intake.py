@@ -196,7 +196,7 @@ async def _identify(session: AsyncSession, case: Case, event: IdentityLinked | I
         one, other = ({found[key].own for key in some if key in found} for some in keys)
         whom = {client for one_found in found.values() for client in one_found.may_mean}
         named = await clients.load(session, whom, ())
-        await clients.told(session, [c for c in named.values() if agency not in c.known_to], [agency])
+        await clients.know_who_was_told(session, [c for c in named.values() if agency not in c.known_to], [agency])
         known_to = {id: client.known_to for id, client in named.items()}
         if not all(_knows(agency, key, found, known_to) for some in keys for key in some):
             raise UNKNOWN_CLIENT
@@ -324,7 +324,7 @@ async def _look_up_who_was_told(
     }
     if asked:
         whom = {client for client, _ in asked}
-        await clients.told(session, [desk.clients[id] for id in whom], {agency for _, agency in asked})
+        await clients.know_who_was_told(session, [desk.clients[id] for id in whom], {agency for _, agency in asked})
 
 
 async def _settle_clients(
