@@ -1,0 +1,105 @@
+"""One event of a batch on its way to its answer, and why it may be rejected."""
+
+from dataclasses import dataclass, field
+
+from consent.domain import RESPONSIBLE, Agency, may_assert
+from consent.events import IntakeEvent
+from consent.repository.clients import IdentifierKey
+from consent.service import reading, saying
+from consent.service.reading import Arrival
+from contracts.intake import ErasureRequested, GatewayInvoked
+from servicekit.problems import Problem
+from servicekit.telemetry import Step
+
+UNKNOWN_CLIENT = Problem(
+    "unknown-client",
+    "Your agency has no client with these identifiers",
+    "Publish throughgate.client.recorded.v1 with all of them first, then send a new event with a new id. What stops"
+    " sharing counts already: nothing leaves for whoever has one of them, or gets it, until operations have looked.",
+    404,
+)
+"""There is no such client, or the publisher does not know it: nobody learns by an answer which of the two it is."""
+CONFLICT = Problem(
+    "identifier-conflict",
+    "The identifiers belong to different clients",
+    "Check each identifier against its source. If they are one person, ask operations to link them; nothing was"
+    " changed.",
+    409,
+)
+ID_USED_AGAIN = Problem(
+    "id-used-again",
+    "This event id was used for other content",
+    "Send the event with an id that your system has never used; the earlier event keeps its effect.",
+    409,
+)
+NOT_REGISTERED = Problem(
+    "agency-not-registered",
+    "Your agency is not registered with the door",
+    "Ask the operator of this system to register your agency, then send a new event with a new id.",
+    403,
+)
+NOT_YOURS_TO_SAY = Problem(
+    "not-yours-to-say",
+    "An agency of your kind may not say this",
+    "docs/reference/who-may-say-what.md lists which kind of agency may assert what; ask one that may to publish it.",
+    403,
+)
+
+
+@dataclass(slots=True)
+class Case:
+    """One event of a batch on its way to its answer."""
+
+    arrival: Arrival
+    event_id: str | None
+    event: IntakeEvent | None = None
+    problem: Problem | None = None
+    keys: list[IdentifierKey] = field(default_factory=list)
+    """Whom the event is about; for a stopping event that cannot be applied, whom it may mean."""
+    names_more: bool = False
+    """Whether such an event names still more."""
+    client: int | None = None
+    rows: frozenset[int] = frozenset()
+    """The rows of the client that its identifiers belong to: some of the parts, where clients are linked."""
+    is_first: bool = False
+    """Whether its id was never taken in before, so that its answer is to be kept."""
+    answer: bytes | None = None
+    step: Step | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Agency and event id, under which the answer is kept."""
+        return self.arrival.agency, self.event_id or ""
+
+    @property
+    def stops(self) -> bool:
+        """Whether it was to stop sharing but cannot be applied, so that it must deny all the same."""
+        return self.problem is not None and reading.is_stopping(self.arrival.value)
+
+    @property
+    def changes_sharing(self) -> bool:
+        """Whether what was said about sharing, and what is recorded, of the client is needed."""
+        return self.stops or isinstance(self.event, saying.Saying | ErasureRequested)
+
+    @property
+    def traceparent(self) -> str | None:
+        """What the next steps of this event's way follow."""
+        return self.step.traceparent if self.step else None
+
+    def reject(self, problem: Problem) -> None:
+        """It has no effect; if it was to stop sharing, it denies for everyone whom it may mean."""
+        self.problem = problem
+        if self.stops:
+            self.keys, self.names_more = reading.meant_by(self.arrival.value, self.arrival.agency, self.keys)
+
+
+def may_not(case: Case, publisher: Agency | None) -> Problem | None:
+    """Why its publisher may not say this, if so."""
+    if publisher is None:
+        return NOT_REGISTERED
+    basis = case.event.data.basis if isinstance(case.event, GatewayInvoked) else None
+    if case.event is not None and not may_assert(case.event.type, publisher.kind, basis):
+        return NOT_YOURS_TO_SAY
+    if isinstance(case.event, ErasureRequested) and case.event.data.scope == "everything":
+        return None if publisher.kind in RESPONSIBLE else NOT_YOURS_TO_SAY
+    return None

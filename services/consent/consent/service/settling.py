@@ -1,0 +1,211 @@
+"""Whom the events of a batch are about: their clients are found, locked, found again, and made where they are new.
+
+What the publisher may not know of is unknown to it: its event is answered as if there were no such client.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import combinations
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.events import STOPPING_TYPES
+from consent.repository import aside, clients, erasure, links
+from consent.repository.clients import Client, IdentifierKey
+from consent.repository.links import Found
+from consent.service import erasing, reading, register
+from consent.service.cases import CONFLICT, UNKNOWN_CLIENT, Case, may_not
+from consent.service.desk import Desk
+from contracts.intake import ClientRecorded, ErasureRequested, RetractionConfirmed
+from servicekit.db import TryAgain
+
+THE_DOOR = "throughgate"
+"""Who says what no agency said."""
+
+
+async def open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
+    """Find or make the clients of the batch, lock them, and read what the batch needs of them."""
+    named = {id(case): _named(case) for case in cases}
+    keys = set().union(*named.values())
+    known = await clients.find(session, keys)
+    if keys - known.keys():
+        # A withdrawal for a number that nobody has yet and the event that brings the number must see each other.
+        await clients.lock_numbers(session, exclusive=any(case.changes_sharing for case in cases))
+    whom = {client for found in known.values() for client in {found.client} | found.instead}
+    await clients.lock(session, whom)
+    if keys and await clients.find(session, keys) != known:
+        raise TryAgain  # a number changed hands, or a link was made or undone, while we waited for a lock
+    registered = await register.load(session)
+    now = await clients.time_now(session)
+    suspected = {
+        client
+        for case in cases
+        if case.changes_sharing
+        for key in named[id(case)]
+        if key in known
+        for client in known[key].may_mean
+    }
+    desk = Desk(await clients.load(session, whom, suspected), registered, now)
+    await _look_up_who_was_told(session, cases, known, desk)
+    await _settle_clients(session, cases, known, desk)
+    if stopping := [case for case in cases if case.stops]:
+        nobodys = {key for case in stopping for key in case.keys if key not in desk.known}
+        desk.held_numbers = await clients.held_numbers(session, nobodys)
+        desk.open_holds = await aside.open_holds(session, {case.arrival.agency for case in stopping})
+    return desk
+
+
+def _named(case: Case) -> set[IdentifierKey]:
+    """The numbers to look up for an event: for one that stops sharing, all that stand anywhere in it."""
+    if case.event is not None and case.event.type in STOPPING_TYPES:
+        return set(reading.meant_by(case.arrival.value, case.arrival.agency, case.keys)[0])
+    return set(case.keys)
+
+
+def knows(
+    agency: str, key: IdentifierKey, found: Mapping[IdentifierKey, Found], known_to: Mapping[int, set[str]]
+) -> bool:
+    """Whether an agency may know that a client has this identifier: by its own number or reference, or because it
+    recorded something of the client or was sent a record.
+
+    Of whom it does not know, every answer is the same as if there were no such client.
+    """
+    if key not in found:
+        return False
+    return bool(key[1]) or any(agency in known_to.get(client, ()) for client in found[key].may_mean)
+
+
+async def _look_up_who_was_told(
+    session: AsyncSession, cases: Sequence[Case], known: Mapping[IdentifierKey, Found], desk: Desk
+) -> None:
+    """Look up who was sent a record, where a publisher recorded nothing itself; nothing to read for most batches."""
+    asked = {
+        (client, case.arrival.agency)
+        for case in cases
+        if not isinstance(case.event, ClientRecorded)
+        for key in _named(case)
+        if key in known and not key[1]
+        for client in known[key].may_mean
+        if case.arrival.agency not in desk.clients[client].known_to
+    }
+    if asked:
+        whom = {client for client, _ in asked}
+        await clients.know_who_was_told(session, [desk.clients[id] for id in whom], {agency for _, agency in asked})
+
+
+async def _settle_clients(
+    session: AsyncSession, cases: Sequence[Case], known: dict[IdentifierKey, Found], desk: Desk
+) -> None:
+    """Say for each event which client it is about; make clients and give them identifiers for recorded facts."""
+    numbers = await _numbers(session, cases, known, desk)
+    known_to = {id: client.known_to for id, client in desk.clients.items()}
+    newcomers: list[int] = []  # numbered downwards from -1 until their rows are made
+    linked: list[tuple[IdentifierKey, int, str]] = []
+    for case in cases:
+        if case.problem is not None:
+            continue
+        if problem := may_not(case, desk.register.agencies.get(case.arrival.agency)):
+            case.reject(problem)
+            continue
+        found = {known[key].client for key in case.keys if key in known}
+        met = [desk.clients[id] for id in found if id in desk.clients]  # without whom this batch makes
+        rows = frozenset(known[key].own for key in case.keys if key in known)
+        undone = any(known[key].instead for key in case.keys if key in known)
+        unknown = [key for key in case.keys if key not in known]
+        if not isinstance(case.event, ClientRecorded) and not _knows_all(case, known, known_to):
+            case.reject(UNKNOWN_CLIENT)
+        elif len(found) > 1 or (undone and not isinstance(case.event, RetractionConfirmed)):
+            if not undone:
+                _propose(case, known, desk)
+            case.reject(CONFLICT)
+        elif not isinstance(case.event, RetractionConfirmed) and any(client.erased for client in met):
+            case.reject(UNKNOWN_CLIENT)
+        elif isinstance(case.event, ErasureRequested) and any(
+            erasing.is_protected(case.event, case.arrival.agency, client, desk.now) for client in met
+        ):
+            case.reject(erasing.STILL_RESTRICTED)
+        elif not isinstance(case.event, ClientRecorded):
+            if found:
+                case.client, case.rows = found.pop(), rows
+            else:
+                case.reject(UNKNOWN_CLIENT)
+        elif any(type == "THROUGHGATE" for type, _, _ in unknown):
+            case.reject(UNKNOWN_CLIENT)
+        else:
+            client = found.pop() if found else -1 - len(newcomers)
+            had = numbers.setdefault(client, {})
+            if _contradicts(had, unknown):
+                case.reject(CONFLICT)
+                continue
+            if not rows:
+                newcomers.append(client)
+            # A number stays with the part through which it came, and so with one client when the link is undone.
+            row = next(iter(rows)) if len(rows) == 1 else client
+            case.client, case.rows = client, rows or frozenset({client})
+            known_to.setdefault(client, set()).add(case.arrival.agency)
+            for key in unknown:
+                known[key] = Found(client, row)
+                linked.append((key, row, case.arrival.agency))
+                had[key[0]] = had.get(key[0], 0) + 1
+    made = dict(zip(newcomers, await clients.make(session, len(newcomers)), strict=True))
+    for nth, number in made.items():
+        desk.clients[number] = Client(number, 0, members=(number,), known_to=known_to[nth])
+    for case in cases:
+        if case.client is not None:
+            case.client = made.get(case.client, case.client)
+            case.rows = frozenset(made.get(row, row) for row in case.rows)
+    for key, found_one in known.items():
+        whom = made.get(found_one.client, found_one.client)
+        known[key] = found_one._replace(client=whom, own=made.get(found_one.own, found_one.own))
+    desk.known = {key: found_one.may_mean for key, found_one in known.items()}
+    desk.changes.identifiers = [(key, made.get(number, number), agency) for key, number, agency in linked]
+    await _apply_what_was_said_before(session, [key for key, _, _ in linked], known, desk)
+
+
+async def _apply_what_was_said_before(
+    session: AsyncSession, new: Sequence[IdentifierKey], known: Mapping[IdentifierKey, Found], desk: Desk
+) -> None:
+    """Hold, or begin with a no, the client of a number that is new: a stop, or an erasure, may have named it before."""
+    for key, agency in await clients.take_held_numbers(session, new):
+        desk.hold(desk.clients[known[key].client], agency, "named-by-an-earlier-withdrawal", "", None)
+    erased: dict[int, datetime] = {}
+    for key, at in (await erasure.erased_before(session, new)).items():
+        erased[known[key].client] = max(at, erased.get(known[key].client, at))
+    for number, at in sorted(erased.items()):  # erasing everything was a no as well: only consent given since counts
+        desk.say_no(desk.clients[number], THE_DOOR, at, "", None, because="erased")
+
+
+def _knows_all(case: Case, known: Mapping[IdentifierKey, Found], known_to: Mapping[int, set[str]]) -> bool:
+    """Whether a publisher knows whom it names; only a number of its own may be new."""
+    agency = case.arrival.agency
+    mine = [key for key in case.keys if knows(agency, key, known, known_to)]
+    return bool(mine) and all(key in mine or key[1] for key in case.keys)
+
+
+async def _numbers(
+    session: AsyncSession, cases: Sequence[Case], known: Mapping[IdentifierKey, Found], desk: Desk
+) -> dict[int, dict[str, int]]:
+    """How many numbers of each kind those clients have who are about to get another; nothing to read for most."""
+    telling = [c for c in cases if isinstance(c.event, ClientRecorded) and any(key not in known for key in c.keys)]
+    if not any(key not in known and key[0] in links.UNIQUE for case in telling for key in case.keys):
+        return {}
+    growing = {known[key].client for case in telling for key in case.keys if key in known}
+    had = await links.numbers(session, [row for client in growing for row in desk.clients[client].members])
+    counted: dict[int, dict[str, int]] = {}
+    for client in growing:
+        counts = counted.setdefault(client, {})
+        for type, _ in (number for row in desk.clients[client].members for number in had[row]):
+            counts[type] = counts.get(type, 0) + 1
+    return counted
+
+
+def _contradicts(had: Mapping[str, int], unknown: Sequence[IdentifierKey]) -> bool:
+    """Whether a client would get a second number of a kind of which one person has one."""
+    types = [type for type, _, _ in unknown if type in links.UNIQUE]
+    return len(types) > len(set(types)) or any(had.get(type) for type in types)
+
+
+def _propose(case: Case, known: Mapping[IdentifierKey, Found], desk: Desk) -> None:
+    """The clients that one event named may be one person: somebody is to decide."""
+    named = {known[key].client: known[key].own for key in case.keys if key in known}
+    desk.changes.candidates += [(a, b, case.arrival.agency) for a, b in combinations(named.values(), 2)]
