@@ -129,6 +129,7 @@ class Offence(StrictWire):
     main_offence: Short
     sentence_months: Annotated[int, Field(ge=0, le=1200)] | None = None
     sentence_ends: date | None = None
+    """Last day of the whole sentence, time on licence included."""
     never_spent: bool = False
     """Life and other sentences that are excluded from rehabilitation."""
     spent_on: date | None = None
@@ -140,8 +141,10 @@ def spent_on(offence: Mapping[str, Any]) -> date | None:
     what follows from the sentence of an adult.
 
     Rehabilitation of Offenders Act 1974 s.5, as amended by the Police, Crime, Sentencing and Courts Act 2022 s.193: 12
-    months after the end of a custodial sentence of up to a year, 4 years after one of up to four years, 7 years after a
-    longer one. Sentences of over four years for a schedule 18 offence never are: the source says `neverSpent`.
+    months after the end of a custodial sentence, licence included, of up to a year, 4 years after one of up to four
+    years, 7 years after a longer one. Who was under 18 when convicted has half of that: the source must say `spentOn`.
+    Never spent are life, extended sentences, and over four years for an offence in schedule 18 to the Sentencing Code:
+    the source says `neverSpent`.
 
     Args:
         offence: the fields of `Offence` as JSON.
@@ -157,7 +160,7 @@ def spent_on(offence: Mapping[str, Any]) -> date | None:
     months, ends = offence.get("sentenceMonths"), offence.get("sentenceEnds")
     if months and ends:
         end = date.fromisoformat(ends)
-        year = end.year + (1 if months <= 12 else 4 if months <= 48 else 7)
+        year = min(end.year + (1 if months <= 12 else 4 if months <= 48 else 7), date.max.year)
         leap_day = (end.month, end.day) == (2, 29)
         days.append(date(year, 3, 1) if leap_day and year % 4 else end.replace(year=year))
     return min(days, default=None)

@@ -147,7 +147,7 @@ class HowGiven(StrictWire):
     witness_role: Short | None = None
     """The role of the person who saw it given, never a name."""
     capacity: Annotated[Literal["assumed", "assessed"], Category.HEALTH] = "assumed"
-    """Capacity to consent is assumed unless there is reason not to (Mental Capacity Act 2005 s.1(2)); then assessed."""
+    """Capacity is assumed until its lack is established (Mental Capacity Act 2005 s.1(2)), or was assessed."""
     capacity_assessed_by: Short | None = None
     """The role of who assessed it, never a name."""
 

@@ -38,7 +38,7 @@ BASES = {
     Basis.OMA_S14: "Offender Management Act 2007, section 14",
     Basis.CDA_S115: "Crime and Disorder Act 1998, section 115",
     Basis.CJA_S325: "Criminal Justice Act 2003, section 325",
-    Basis.VITAL_INTERESTS: "protection of life and safeguarding (UK GDPR articles 6(1)(d) and 9(2)(c))",
+    Basis.VITAL_INTERESTS: "protection of life (UK GDPR articles 6(1)(d) and 9(2)(c)), or safeguarding",
     Basis.OVERRIDE: "a decision to share for public protection",
 }
 

@@ -31,20 +31,25 @@ class Gateway:
 
 GATEWAYS: Mapping[Basis, Gateway] = {
     Basis.OMA_S14: Gateway(
-        "Offender Management Act 2007 s.14: listed bodies and purposes; an uncontracted charity is not evidently one",
+        "Offender Management Act 2007 s.14: between the bodies that it applies to, for probation and prison purposes;"
+        " narrower than the section, which also reaches police, councils and contractors; an uncontracted charity is"
+        " not evidently within it",
         frozenset({_PRISON, _PROBATION}),
         frozenset({_PRISON, _PROBATION}),
         frozenset({Purpose.REFERRAL, Purpose.MENTOR_MATCHING, Purpose.RELEASE_NOTIFICATION}),
     ),
     Basis.CDA_S115: Gateway(
-        "Crime and Disorder Act 1998 s.115: a power of any person to disclose to a relevant authority",
+        "Crime and Disorder Act 1998 s.115: a power of any person, no duty, to disclose to a relevant authority what"
+        " is necessary or expedient for a purpose of the act",
         ANYONE,
         frozenset({_PROBATION, _POLICE, _HEALTH, _COUNCIL}),
         frozenset({Purpose.PUBLIC_PROTECTION}),
         invoked_by=ANYONE,
     ),
     Basis.CJA_S325: Gateway(
-        "Criminal Justice Act 2003 s.325: the duty to co-operate under MAPPA, for a client managed under it",
+        "Criminal Justice Act 2003 s.325(3), (4): the duty to co-operate under MAPPA, which may include exchange of"
+        " information, for a client managed under it; narrower than s.325(4A), which reaches whomever the responsible"
+        " authority brings in",
         STATUTORY,
         STATUTORY,
         frozenset({Purpose.PUBLIC_PROTECTION, Purpose.RELEASE_NOTIFICATION}),
@@ -52,7 +57,9 @@ GATEWAYS: Mapping[Basis, Gateway] = {
         own_only=False,
     ),
     Basis.VITAL_INTERESTS: Gateway(
-        "UK GDPR article 6(1)(d) and 9(2)(c), Data Protection Act 2018 schedule 1 paragraph 18: life and safeguarding",
+        "a life: UK GDPR article 6(1)(d); health by article 9(2)(c), and what is criminal offence data by Data"
+        " Protection Act 2018 schedule 1 paragraph 30, only of a client who cannot consent; safeguarding: schedule 1"
+        " paragraph 18",
         ANYONE,
         STATUTORY,
         frozenset({Purpose.PUBLIC_PROTECTION}),

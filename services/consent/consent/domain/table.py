@@ -60,7 +60,8 @@ DENIES = (
         "spent-conviction",
         "The conviction is spent and the recipient is neither prison, probation nor police.",
         "Nothing makes this possible.",
-        "Rehabilitation of Offenders Act 1974 s.4, s.9",
+        "Rehabilitation of Offenders Act 1974 s.4, s.9(2); stricter than s.9(3), by which the client may ask that it be"
+        " told; that these three are told is practice",
         "never",
     ),
     Rule(
@@ -79,20 +80,21 @@ LACKS = (
         "no-agreement",
         "No agreement lets the source tell the recipient anything for this purpose.",
         "Sign an information-sharing agreement between the source and the recipient for this purpose.",
-        "Information Commissioner's data sharing code: Data Protection Act 2018 s.121",
+        "practice, stricter than the law: the Information Commissioner's data sharing code (Data Protection Act 2018"
+        " s.121) advises an agreement and does not demand it",
         "never",
     ),
     Rule(
         "agreement-not-in-force",
         "The agreement has not begun or has ended.",
         "Sign a new version of the agreement.",
-        "Information Commissioner's data sharing code",
+        "practice: an agreement holds for a time and is reviewed",
     ),
     Rule(
         "agreement-suspended",
         "The agreement is suspended.",
         "Ask the parties of the agreement to settle why it was suspended and to resume it.",
-        "Information Commissioner's data sharing code",
+        "practice: a party may stop sharing under an agreement at once",
     ),
     Rule(
         "agreement-category",
