@@ -709,3 +709,28 @@ async def test_the_command_line_agrees_and_stops(sides: Sides, tmp_path: Path) -
     assert "ends\n" in await throughgate("compare", id, "1", "2", "--as", sides.prison.name)
     assert "A. Head" in await throughgate("show", id)
     assert "not the id of a draft" in await throughgate("sign", "nonsense", *signing(sides.hostel), code=1)
+
+
+async def test_the_kind_and_area_of_an_agency_that_knows_clients_do_not_change(door: Any) -> None:
+    """A consent for a kind of agency in an area would end without anyone being told to erase."""
+
+    async def put(id: str, **body: Any) -> httpx.Response:
+        operator = door.operator
+        async with httpx.AsyncClient(base_url=door.system.urls["consent"], headers=operator.headers) as http:
+            return await http.put(f"/agencies/{id}", json={"name": id, "kind": "vcs", "area": "leeds"} | body)
+
+    newcomer = f"newcomer-{uuid4().hex[:8]}"
+    assert (await put(newcomer)).status_code == 204
+    assert (await put(newcomer, kind="health", area="york")).status_code == 204, "nothing rests on it yet"
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def sent() -> bool:
+        return len(await door.hostel.received()) >= 1
+
+    await eventually_true(sent, "the snapshot")
+    for change in ({"area": "york"}, {"area": None}, {"kind": "health"}):
+        refused = await put(door.hostel.name, **change)
+        assert (refused.status_code, refused.json()["code"]) == (409, "kind-in-use"), change
+    assert (await put(door.prison.name, kind="police")).status_code == 409, "others are told by what kind it is"
+    assert (await put(door.hostel.name, name="Another name")).status_code == 204

@@ -30,6 +30,13 @@ async def agencies(db: Executor) -> dict[str, Agency]:
     return {row.id: Agency(row.id, AgencyKind(row.kind), row.area) for row in rows}
 
 
+async def knows_somebody(db: Executor, agency: str) -> bool:
+    """Whether a client has a reference for this agency: it recorded something, or something was queued for it."""
+    return bool(
+        await db.scalar(text("SELECT EXISTS (SELECT 1 FROM reference WHERE recipient = :agency)"), {"agency": agency})
+    )
+
+
 async def add_agreement(
     db: Executor, agreement: Agreement, signatories: Mapping[str, Any], review: datetime, draft: UUID | None = None
 ) -> None:

@@ -27,16 +27,25 @@ OPERATOR = "operator"
 
 
 async def register_agency(session: AsyncSession, agency: Agency, name: str) -> None:
-    """Enter or change a party.
+    """Enter or change a party. Its kind and area change only while it knows no client and no client's record names it:
+    consents name recipients by them, and gateways go by the kind, so what it was sent would no longer be permitted.
 
     Raises:
-        Problem: 409, the id belongs to one of our own services or to the operator.
+        Problem: 409, the id belongs to one of our own services or to the operator; or the kind or area is in use.
     """
     known = (await parties.agencies(session)).get(agency.id)
     taken = agency.id == OPERATOR or (known is not None and known.kind is AgencyKind.SERVICE)
     if taken or agency.kind is AgencyKind.SERVICE:
         raise Problem(
             "reserved-id", "This id is taken by one of our services", "Choose another id for the agency.", 409
+        )
+    if known not in (None, agency) and await parties.knows_somebody(session, agency.id):
+        raise Problem(
+            "kind-in-use",
+            "This agency's kind and area can no longer change",
+            "What was shared with it rests on them. Register it anew under another id, and let its partners"
+            " sign agreements with that.",
+            409,
         )
     await parties.put_agency(session, agency, name)
 
