@@ -70,8 +70,9 @@ class DiscloserSettings(Settings):
     """What the discloser needs to know besides."""
 
     shard: int = 0
+    """Which of the shards this process is, from 0."""
     shards: int = 1
-    """All disclosers run with the same number; to change it, stop them all first."""
+    """How many there are, the same for all; to change it, stop them all first."""
     signing_key: SecretStr
     """Seed of the Ed25519 key that signs the heads of the ledger: 32 bytes in base64url without padding."""
     batch: int = 1000
@@ -137,11 +138,27 @@ class Discloser:
         while not await self._scalar("SELECT pg_try_advisory_lock(:lock)", lock=lock):
             await asyncio.sleep(poll_seconds)
         await self._renew_producer()
+        await self._fence_other_numbers()
         public_key = public_key_of(self._settings.seed)
         async with self._db.begin():
             await ledger.add_signing_key(self._db, key_id(public_key), public_key)
         await self._compare(poll_seconds)
         log.info("discloser of shard %d of %d took over", self._settings.shard, self._settings.shards)
+
+    async def _fence_other_numbers(self) -> None:
+        """Fence every process that ran with another number of shards: it may have this one's clients in hand.
+
+        A shard that is gone has no successor that would. Entered first, then looked at what others entered: of two that
+        begin at once with different numbers at least one sees the other.
+        """
+        shard, number = self._settings.shard, self._settings.shards
+        async with self._db.begin():
+            await shards.saw_register(self._db, shard, number)
+        others = [row.shard for row in await self._read(shards.each) if row.shards != number and row.shard != shard]
+        for other in others:
+            await (await self._start_producer(other)).stop()
+        if others:
+            await self._recall()
 
     async def _compare(self, poll_seconds: float) -> None:
         """Open the door once the database knows every head and every retraction that stands in the topics.
@@ -361,19 +378,22 @@ class Discloser:
         if self._producer is not None:
             with suppress(Exception):
                 await asyncio.wait_for(self._producer.stop(), 2)
+        self._producer = await self._start_producer(self._settings.shard)
+        await self._recall()
+
+    async def _start_producer(self, shard: int) -> AIOKafkaProducer:
         while True:
             await self._scalar("SELECT 1")  # no session, no lock; and without the lock, no producer of this id
-            self._producer = create_producer(self._settings, f"discloser-{self._settings.shard}")
+            producer = create_producer(self._settings, f"discloser-{shard}")
             try:
                 async with asyncio.timeout(self._settings.send_seconds):
-                    await self._producer.start()
-                break
+                    await producer.start()
+                return producer
             except (TimeoutError, KafkaError, OSError) as error:
                 log.warning("the brokers cannot be reached yet: %s", type(error).__name__)
                 with suppress(Exception):
-                    await asyncio.wait_for(self._producer.stop(), 2)
+                    await asyncio.wait_for(producer.stop(), 2)
                 await asyncio.sleep(1)
-        await self._recall()
 
     async def _recall(self) -> None:
         """Read what is in doubt, and from which head the chain goes on."""

@@ -24,9 +24,13 @@ class Scene:
     prison: Agency
     partners: list[Agency]
 
-    def standby(self) -> Process:
-        """A second discloser of the same shard, started: it waits for the lock."""
-        environment = self.system.environment("consent.discloser") | {"THROUGHGATE_HTTP_PORT": str(free_port())}
+    def standby(self, shard: int = 0, shards: int = 1) -> Process:
+        """A second discloser, started: it waits for the lock where its shard has one that runs."""
+        environment = self.system.environment("consent.discloser") | {
+            "THROUGHGATE_HTTP_PORT": str(free_port()),
+            "THROUGHGATE_SHARD": str(shard),
+            "THROUGHGATE_SHARDS": str(shards),
+        }
         process = Process(
             "standby",
             [sys.executable, "-m", "consent.discloser"],

@@ -10,12 +10,12 @@ from typing import Any
 import asyncpg
 import psutil
 import pytest
-from support.agency import eventually, eventually_true
+from support.agency import eventually, eventually_true, without_repeats
 from support.load import retractions
 from support.settled import settled
 
 from throughgate.native.process import Process
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction, without_repeats
+from throughgate.verify import WITHDRAWN, Placed, behind_retraction
 
 POINTS = ("discloser.decided", "discloser.claimed", "discloser.sending")
 
@@ -50,6 +50,42 @@ async def test_stopped_replaced_and_woken(scene: Any, point: str) -> None:
             assert records == before[partner.name], "the woken one sent something"
             await _every_decision_left_once_or_was_cancelled(scene, partner.name, records)
             _all_got_what_is_permitted(scene, records)
+    finally:
+        second.stop()
+
+
+async def test_stopped_and_woken_when_there_are_more_shards(scene: Any) -> None:
+    """The only shard stands still with records of everyone in hand; half of the clients are another shard's by then."""
+    load, people = scene.load, scene.load.people
+    await load.introduce()
+    await _everyone_has(scene, len(people))
+    scene.system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"})
+    stopped = scene.system.pid("consent.discloser")
+    for person in people:
+        await load.send(person, load.change(person))
+    await load.settle()
+    await eventually(lambda: psutil.Process(stopped).status() == psutil.STATUS_STOPPED or None, "the fault to strike")
+    second = scene.standby(1, 2)
+    try:
+        for person in people:
+            await load.send(person, load.withdrawal(person))
+        await load.settle()
+
+        async def done() -> bool:
+            waiting = (
+                "SELECT 1 FROM client c WHERE id % 2 = 1 AND NOT EXISTS"
+                " (SELECT 1 FROM withdrawal w WHERE w.client_id = c.id AND done_at IS NOT NULL)"
+            )
+            return not await _fetch(scene, waiting)
+
+        await eventually_true(done, "the withdrawals of the second shard's clients", 60)
+        await settled(scene.system, [f"partner.{partner.name}" for partner in scene.partners])
+        assert all([retractions(await partner.received()) for partner in scene.partners])
+        scene.system.kill("consent.discloser", signal.SIGCONT)
+        await eventually(lambda: scene.system.pid("consent.discloser") != stopped or None, "the woken one to end", 30)
+        await asyncio.sleep(2)  # in which one that is not fenced would send
+        for partner in scene.partners:
+            assert behind_retraction(await partner.received()) == []
     finally:
         second.stop()
 
