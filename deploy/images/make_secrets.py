@@ -13,6 +13,7 @@ from pathlib import Path
 
 from contracts.heads import new_signing_key
 from contracts.merkle import spell
+from contracts.topics import read_topics
 from throughgate.provision import databases, topics
 from throughgate.story.cast import read_agencies
 from throughgate.story.tokens import StoredIssuer
@@ -27,7 +28,7 @@ def main(folder: Path) -> None:
     ours = databases.databases()
     everything = folder / "provision" / "passwords"
     known = dict(line.split("=", 1) for line in everything.read_text().split()) if everything.exists() else {}
-    users = [*topics.plan(topics.load(), agencies).users, "admin", "broker", "controller", "postgres"]
+    users = [*topics.plan(read_topics(topics.TOPIC_FILES), agencies).users, "admin", "broker", "controller", "postgres"]
     roles = [role for database in ours.values() for role in database.roles]
     known |= {name: secrets.token_hex(20) for name in [*users, *roles] if name not in known}
     write(everything, lines(known, known))

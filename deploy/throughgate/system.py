@@ -24,6 +24,7 @@ import psutil
 
 from contracts.heads import new_signing_key
 from contracts.merkle import spell
+from contracts.topics import read_topics
 from throughgate.issuer import Issuer
 from throughgate.native.kafka import Kafka
 from throughgate.native.postgres import Postgres
@@ -200,7 +201,7 @@ class System:
         """Make topics, users and permissions, for more `agencies` too. May be called while all runs."""
         self.agencies += [a for a in agencies if a not in self.agencies]
         with self._timed("topics, users, permissions"):
-            plan = topics.plan(topics.load(), self.agencies, self.namespace)
+            plan = topics.plan(read_topics(topics.TOPIC_FILES), self.agencies, self.namespace)
             passwords = {user: self.kafka.password(user) for user in plan.users}
             return topics.apply(plan, self.kafka.admin(), passwords, brokers=self.kafka.brokers)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from contracts.topics import Topic
+from contracts.topics import TopicFile
 
 _KEYS = {
     "intake": "Key: your surrogate for the client, never a real number. See *If you publish*.",
@@ -17,7 +17,7 @@ _PARAMETERS = {
 }
 
 
-def document(topics: list[Topic], purposes: dict[str, str], intro: str) -> dict[str, Any]:
+def document(topics: list[TopicFile], purposes: dict[str, str], intro: str) -> dict[str, Any]:
     """The document; `purposes` says of each event type what it is for, `intro` what no schema can say."""
     return {
         "asyncapi": "3.0.0",
@@ -52,15 +52,15 @@ def document(topics: list[Topic], purposes: dict[str, str], intro: str) -> dict[
     }
 
 
-def _channel(topic: Topic) -> dict[str, Any]:
-    names = [name for name in _PARAMETERS if f"{{{name}}}" in topic.address]
+def _channel(topic: TopicFile) -> dict[str, Any]:
+    names = [name for name in _PARAMETERS if f"{{{name}}}" in topic.name]
     sentences = (
         topic.comment,
         _KEYS.get(topic.kind, ""),
         f"Written by {topic.writer}, read by {topic.reader}. Kept for {topic.retention}.",
     )
     channel: dict[str, Any] = {
-        "address": topic.address,
+        "address": topic.name,
         "description": "\n\n".join(filter(None, sentences)) + "\n",
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in topic.messages},
     }
@@ -80,12 +80,12 @@ def _channel(topic: Topic) -> dict[str, Any]:
     return channel
 
 
-def _operation(topic: Topic) -> dict[str, Any]:
+def _operation(topic: TopicFile) -> dict[str, Any]:
     sends = topic.kind in _DOOR_SENDS
     return {
         "action": "send" if sends else "receive",
         "channel": {"$ref": f"#/channels/{topic.kind}"},
-        "summary": f"The door {'writes' if sends else 'reads'} `{topic.address}`.",
+        "summary": f"The door {'writes' if sends else 'reads'} `{topic.name}`.",
         "messages": [{"$ref": f"#/channels/{topic.kind}/messages/{name}"} for name in topic.messages],
     }
 

@@ -32,7 +32,7 @@ from servicekit import aside, faults, inbox, outbox
 from servicekit.envelope import Wire, encode
 from servicekit.kafka import Outgoing
 from servicekit.telemetry import follow, from_headers, header
-from servicekit.worker import Poison, Record
+from servicekit.worker import Apply, Poison, Record
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound=Client)
@@ -75,6 +75,16 @@ class Door:
                 )
                 received.append(Received(event, UUID(event.subject), step.traceparent))
             yield received
+
+    def apply(self, take_in: Callable[[AsyncSession, Sequence[Received]], Awaitable[None]]) -> Apply:
+        """How the service's worker applies a batch of records: reads them, and lets `take_in` do the rest."""
+
+        async def read_and_take_in(session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
+            with self.reading(records) as received:
+                await take_in(session, received)
+            return ()
+
+        return read_and_take_in
 
     def poisoned_withdrawal(self, value: bytes | None) -> tuple[UUID, int | None] | None:
         """The client of a withdrawal that could not be applied, and the version that it reaches to where that can

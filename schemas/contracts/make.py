@@ -1,4 +1,4 @@
-"""Writes what is made from the models: event schemas, AsyncAPI, OpenAPI, the page of all events.
+"""Writes what is made from the models: event schemas, AsyncAPI, OpenAPI, the pages of all events and all settings.
 
     python -m contracts.make            write the files
     python -m contracts.make --check    compare only; exit 1 with one sentence that names what differs
@@ -21,14 +21,14 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from pydantic import BaseModel
 
-from contracts import asyncapi, compatible
+from contracts import asyncapi, compatible, settings_page
 from contracts.facts import Facts
 from contracts.fields import SchemaWithCategories
 from contracts.intake import IntakeEvent
 from contracts.leaving import ClearedEvent, LedgerSealed, PartnerEvent
 from contracts.replies import Reply
 from contracts.requests import ServiceRequest
-from contracts.topics import Topic, read_topics
+from contracts.topics import TopicFile, read_topics
 
 SCHEMAS = Path(__file__).resolve().parents[1]
 REFERENCE = SCHEMAS.parent / "docs" / "reference"
@@ -139,7 +139,7 @@ def openapi(service: str) -> Schema | None:
     return document
 
 
-def events_page(events: dict[str, EventType], topics: list[Topic]) -> str:
+def events_page(events: dict[str, EventType], topics: list[TopicFile]) -> str:
     """`docs/reference/events.md`"""
     lines = [
         "# Events",
@@ -158,7 +158,7 @@ def events_page(events: dict[str, EventType], topics: list[Topic]) -> str:
             f"[`{name}`](../../schemas/events/{name}.json)",
             _listed(topic.writer for topic in on),
             _listed(topic.reader for topic in on),
-            _listed(f"`{topic.address}`" for topic in on),
+            _listed(f"`{topic.name}`" for topic in on),
             event.purpose,
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -188,6 +188,10 @@ def made(notes: list[str] | None = None) -> dict[Path, str]:
             notes.append(f"openapi/{service}.json is left as it is: {service}.main is not installed here.")
         else:
             files[SCHEMAS / "openapi" / f"{service}.json"] = _json(api)
+    try:
+        files[REFERENCE / "settings.md"] = settings_page.page(SERVICES)
+    except Exception as error:  # as above
+        notes.append(f"settings.md is left as it is: not every service can be imported ({type(error).__name__}).")
     return files
 
 

@@ -8,11 +8,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from hashlib import sha256
 from types import NoneType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import orjson
-
-T = TypeVar("T")
 
 Kind = Literal[
     "value",
@@ -121,11 +119,11 @@ def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
     return levels
 
 
-def _paths(levels: list[list[T]]) -> list[tuple[T, ...]]:
+def _paths(levels: list[list[str]]) -> list[tuple[str, ...]]:
     """Every leaf's path in one pass from the root down: a node's path is its sibling and then its parent's path."""
-    paths: list[tuple[T, ...]] = [()]
+    paths: list[tuple[str, ...]] = [()]
     for level in reversed(levels[:-1]):
-        below: list[tuple[T, ...]] = []
+        below: list[tuple[str, ...]] = []
         for left, right, path in zip(level[::2], level[1::2], paths, strict=False):
             below += ((right, *path), (left, *path))
         if len(level) % 2:
@@ -139,14 +137,13 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
     return _levels(leaves)[-1][0]
 
 
-def paths_of(leaves: Sequence[bytes]) -> list[tuple[bytes, ...]]:
-    """Each leaf's path: the siblings on its way to the root, lowest first. Raises as `root_of` does."""
-    return _paths(_levels(leaves))
-
-
 def grow(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[str, ...]]]:
-    """`root_of` and `paths_of` at once, the paths spelled as on the wire: each node once, not once a path."""
+    """The root, and each leaf's path: the siblings on its way to the root, lowest first, spelled as on the wire.
+
+    Raises as `root_of` does.
+    """
     levels = _levels(leaves)
+    # Spelled first: each node once, not once a path.
     return levels[-1][0], _paths([[spell(node) for node in level] for level in levels])
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from contracts import make, vocabulary
 from contracts.fields import FieldKind
+from throughgate.system import PROCESSES
 
 ROOT = make.SCHEMAS.parent
 CODE = re.compile(r'(?:\bProblem\(|\brespond\(\s*\d{3},)\s*"([a-z][a-z0-9-]+)"')
@@ -128,3 +129,11 @@ def test_who_may_invoke_which_gateway_is_as_the_page_says(door: Any) -> None:
     assert [row[:3] for row in table("who-may-say-what.md", "basis")] == [
         [f"`{basis.value}`", kinds(gateway.invoked_by), lets_out(gateway)] for basis, gateway in door.GATEWAYS.items()
     ]
+
+
+def test_the_page_of_settings_is_made_and_tells_of_every_process() -> None:
+    pytest.importorskip("consent", reason="consent is not installed here")
+    page = make.made()[make.REFERENCE / "settings.md"]
+    assert [kind.module for kind in PROCESSES if f"`{kind.module}`" not in page] == []
+    row = next(line for line in page.splitlines() if line.startswith("| `THROUGHGATE_SIGNING_KEY`"))
+    assert row.split(" | ")[1:3] == ["secret", "has to be given"]

@@ -114,7 +114,7 @@ def test_asyncapi_is_whole() -> None:
     assert document["asyncapi"] == "3.0.0"
     topics = {topic.kind: topic for topic in read_topics(make.SCHEMAS / "topics")}
     assert {kind: channel["address"] for kind, channel in document["channels"].items()} == {
-        kind: topic.address for kind, topic in topics.items()
+        kind: topic.name for kind, topic in topics.items()
     }
     for ref in refs(document):
         if ref.startswith("#/"):

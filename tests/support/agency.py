@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -181,6 +181,17 @@ async def read_all(connection: dict[str, Any], topic: str) -> list[Placed]:
         return sorted(found, key=lambda r: (r.partition, r.offset))
     finally:
         await consumer.stop()
+
+
+def without_repeats(records: Iterable[Placed]) -> list[Placed]:
+    """What a partner that drops repeated ids has, in the order of each partition."""
+    seen: set[str] = set()
+    kept = []
+    for record in sorted(records, key=lambda r: (r.partition, r.offset)):
+        if record.event["id"] not in seen:
+            seen.add(record.event["id"])
+            kept.append(record)
+    return kept
 
 
 async def eventually(look: Callable[[], T | None], what: str, seconds: float = 30) -> T:

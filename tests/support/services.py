@@ -6,12 +6,11 @@ from types import ModuleType
 from typing import Any, cast
 
 import httpx
-import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
 from servicekit.db import Database
-from servicekit.worker import Apply, Worker
+from servicekit.worker import Worker
 from throughgate.issuer import Issuer
 
 DatabaseOf = Callable[[str], Awaitable[Database]]
@@ -38,18 +37,10 @@ def call_of(create_app: Callable[[Any], FastAPI], settings: type[Any], database:
     return call
 
 
-async def take_poisoned(
-    database: Database,
-    monkeypatch: pytest.MonkeyPatch,
-    service: ModuleType,
-    apply: Apply,
-    *records: Any,
-) -> None:
+async def take_poisoned(database: Database, service: ModuleType, *records: Any) -> None:
     """Let a worker take these records while the service's normal path fails."""
 
     async def fails(*given: Any) -> None:
         raise ValueError("poison")
 
-    with monkeypatch.context() as broken:
-        broken.setattr(service, "take_in", fails)
-        await Worker(database, cast(Any, None), apply, poison=service.poison).take(records)
+    await Worker(database, cast(Any, None), service.events.DOOR.apply(fails), poison=service.poison).take(records)

@@ -1,17 +1,16 @@
 """Topics, users and access rules of Kafka, made from `schemas/topics/*.yaml` and a list of agencies.
 
-`load` reads the files, `plan` says what there has to be (pure, so that it can be tested and shown), `apply`
+`contracts.topics` reads the files, `plan` says what there has to be (pure, so that it can be tested and shown), `apply`
 makes it so.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AclBinding,
@@ -31,61 +30,18 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
+from contracts.topics import TopicFile, TopicFileError
+
 SERVICES = ("referral", "matching", "notifications")
 """Our own services that read cleared data."""
 DOOR_USERS = ("consent-intake", "consent-discloser")
 TOPIC_FILES = Path(__file__).resolve().parents[3] / "schemas" / "topics"
-"""Where the files lie in a checkout; elsewhere, give `load` a folder."""
+"""Where the files lie in a checkout."""
 
 _AGENCY = re.compile(r"[a-z][a-z0-9-]{1,40}")
 _RESERVED = {*SERVICES, *DOOR_USERS, "admin", "broker", "consent", "anonymous"}
 _TIMEOUT = 30.0
 _SCRAM_ITERATIONS = 4096
-
-
-class TopicFileError(ValueError):
-    """A file in `schemas/topics`, or an agency's id, cannot be used. The message says which and why."""
-
-
-@dataclass(frozen=True)
-class Writer:
-    """A user (a template) that may write, with the prefix of its transactional ids where it sends in
-    transactions.
-    """
-
-    user: str
-    transactional_id_prefix: str | None = None
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A user (a template) that may read: in one group, in groups with a prefix, or by itself without a
-    group.
-    """
-
-    user: str
-    group: str | None = None
-    group_prefix: str | None = None
-
-
-@dataclass(frozen=True)
-class TopicFile:
-    """One file of `schemas/topics`. `{agency}` or `{service}` in its templates makes it one topic for
-    each.
-    """
-
-    name: str
-    comment: str
-    partitions: int
-    retention_ms: int
-    max_message_bytes: int
-    cleanup_policy: str
-    messages: tuple[str, ...]
-    writers: tuple[Writer, ...]
-    readers: tuple[Reader, ...]
-
-
-_FIELDS = {f.name for f in fields(TopicFile)}
 
 
 @dataclass(frozen=True)
@@ -129,31 +85,6 @@ class Applied:
     reconfigured: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
     removed: list[Acl] = field(default_factory=list)
-
-
-def load(folder: Path = TOPIC_FILES) -> list[TopicFile]:
-    """Read every topic file; raises TopicFileError."""
-    files = [_load(path) for path in sorted(folder.glob("*.yaml"))]
-    if not files:
-        raise TopicFileError(f"There are no topic files in {folder}.")
-    return files
-
-
-def _load(path: Path) -> TopicFile:
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict) or set(content) != _FIELDS:
-        raise TopicFileError(f"{path.name} must have exactly the fields {', '.join(sorted(_FIELDS))}.")
-    try:
-        return TopicFile(
-            **content
-            | {
-                "messages": tuple(content["messages"]),
-                "writers": tuple(Writer(**w) for w in content["writers"]),
-                "readers": tuple(Reader(**r) for r in content["readers"]),
-            }
-        )
-    except TypeError as e:
-        raise TopicFileError(f"{path.name}: {e}.") from e
 
 
 def plan(files: Iterable[TopicFile], agencies: Sequence[str], namespace: str = "") -> Plan:

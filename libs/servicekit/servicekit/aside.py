@@ -4,8 +4,6 @@ A poison event's bytes can hold personal data that nobody could read out of it. 
 they name, and the row goes when its time is over. The door has a list of its own: there a person can try again.
 """
 
-import asyncio
-import logging
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -16,12 +14,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from servicekit.auth import Caller, require
-from servicekit.db import Database, is_transient
+from servicekit.db import Database, every
 from servicekit.envelope import Wire
 from servicekit.migrate import grants
 from servicekit.sql import do, rows
-
-log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN = 600.0
 MIGRATION = (
@@ -92,11 +88,5 @@ async def forget(session: AsyncSession, after: timedelta) -> None:
 
 async def keep_for(database: Database, days: float) -> None:
     """Forget what is older than so many days, for ever."""
-    while True:
-        try:
-            await database.run(lambda session: forget(session, timedelta(days=days)))
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            log.warning("what was set aside is looked at again after %s", type(error).__name__)
-        await asyncio.sleep(SECONDS_BETWEEN)
+    after = timedelta(days=days)
+    await every(SECONDS_BETWEEN, "forgetting", lambda: database.run(lambda session: forget(session, after)))

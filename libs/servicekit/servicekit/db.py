@@ -45,6 +45,22 @@ def is_transient(error: BaseException) -> bool:
     return state in RETRYABLE or state.startswith(AWAY)
 
 
+async def every(seconds: float, what: str, work: Callable[[], Awaitable[object]]) -> None:
+    """Do this for ever, with so many seconds between. While the database is away it waits: the log says `what` does.
+
+    Raises:
+        Exception: whatever `work` raised that is not transient.
+    """
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.warning("%s waits after %s", what, type(error).__name__)
+        await asyncio.sleep(seconds)
+
+
 def create_engine(
     url: str, pool: int = 5, name: str = "throughgate", session: Mapping[str, str] | None = None, **options: Any
 ) -> AsyncEngine:

@@ -17,17 +17,20 @@ class Settings(BaseSettings):
         env_prefix="THROUGHGATE_",
         secrets_dir=os.environ.get("THROUGHGATE_SECRETS_DIR"),
         extra="ignore",
+        use_attribute_docstrings=True,
         hide_input_in_errors=True,
     )
 
     database_url: SecretStr
     """`postgresql+asyncpg://role:password@host:port/database`"""
     database_pool: int = 5
+    """Connections to each of its databases, of an API or of the worker of referral, matching or notifications."""
     kafka_servers: str = ""
     """Bootstrap servers, comma separated. Empty for a process that does not touch Kafka."""
     kafka_user: str = ""
     """SASL user (SCRAM-SHA-512). Empty: a plaintext connection, for a broker without users only."""
     kafka_password: SecretStr = SecretStr("")
+    """The SASL user's."""
     kafka_ca_file: str = ""
     """A CA bundle: given, the connection is TLS (SASL_SSL)."""
     namespace: str = ""
@@ -35,9 +38,13 @@ class Settings(BaseSettings):
     jwks: str = ""
     """Path or http(s) URL of the key set that signs our callers' tokens."""
     issuer: str = "throughgate-development"
+    """The `iss` of our callers' tokens. A token of another issuer is refused."""
     audience: str = "throughgate"
+    """The `aud` of our callers' tokens."""
     http_host: str = "127.0.0.1"
+    """The address on which a process listens: an API, or `/healthz`, `/readyz` and `/metrics` of the others."""
     http_port: int = 8000
+    """The port there. Several processes on one machine need one each."""
     door_url: str = ""
     """Base URL of the door's API, where an API of another service asks it what may be seen."""
     door_seconds: float = 2.0
@@ -47,6 +54,7 @@ class Settings(BaseSettings):
     trace_sampling: float = 0.01
     """Share of events without a trace of their own that begin one, 0 to 1. A publisher's sampled trace is followed."""
     log_level: str = "INFO"
+    """`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`: what is less is not logged."""
     set_aside_days: float = 7.0
     """How long referral, matching and notifications keep an event that they could not apply."""
     alert_owner: str = "operations"

@@ -24,14 +24,12 @@ __all__ = [
     "OfferRequestData",
     "Received",
     "ReferralAnswerPassed",
-    "reading",
     "requested",
 ]
 
 DOOR = Door("matching")
 SERVICE = DOOR.service
 CLEARED_TOPIC = DOOR.cleared_topic
-reading = DOOR.reading
 
 
 def requested(data: OfferRequestData, time: datetime, traceparent: str | None) -> Outgoing:

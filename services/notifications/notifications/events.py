@@ -20,14 +20,12 @@ __all__ = [
     "Received",
     "StepMessage",
     "StepRequestData",
-    "reading",
     "requested",
 ]
 
 DOOR = Door("notifications")
 SERVICE = DOOR.service
 CLEARED_TOPIC = DOOR.cleared_topic
-reading = DOOR.reading
 
 
 def requested(data: StepRequestData, time: datetime, traceparent: str | None) -> Outgoing:

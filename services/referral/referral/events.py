@@ -26,14 +26,12 @@ __all__ = [
     "ReferralAnswerPassed",
     "ReferralRequestData",
     "ReferralSentMessage",
-    "reading",
     "requested",
 ]
 
 DOOR = Door("referral")
 SERVICE = DOOR.service
 CLEARED_TOPIC = DOOR.cleared_topic
-reading = DOOR.reading
 
 
 def requested(data: ReferralRequestData, time: datetime, traceparent: str | None) -> Outgoing:

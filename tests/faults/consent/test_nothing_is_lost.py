@@ -6,10 +6,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from support.agency import eventually, eventually_true
+from support.agency import eventually, eventually_true, without_repeats
 from support.load import texts
-
-from throughgate.verify import without_repeats
 
 POINTS = [
     ("consent.worker", "worker.applied"),

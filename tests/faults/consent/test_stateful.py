@@ -20,7 +20,7 @@ import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from hypothesis import HealthCheck, Phase, given, settings
-from support.agency import Agency, Operator, eventually, eventually_true
+from support.agency import Agency, Operator, eventually, eventually_true, without_repeats
 from support.disclosers import SETTINGS, Disclosers
 from support.holding import Clients, differences
 from support.programs import (
@@ -51,7 +51,7 @@ from support.programs import (
 from support.settled import connection, settled
 
 from throughgate.system import System
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction, without_repeats
+from throughgate.verify import WITHDRAWN, Placed, behind_retraction
 
 PATIENCE = 60.0
 TOPICS = {name: f"cleared.{name}" if name in SERVICES else f"partner.{name}" for name in RECIPIENTS}

@@ -11,10 +11,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from support.agency import Agency, Operator, event, eventually, eventually_true, granted, terms
+from support.agency import Agency, Operator, event, eventually, eventually_true, granted, terms, without_repeats
 
 from throughgate.system import System
-from throughgate.verify import without_repeats
 
 PRISON, PARTNER = "hmp-leeds", "harbour-housing"
 CATEGORIES = ["identity", "custody-and-release", "needs.accommodation", "risk"]

@@ -5,7 +5,9 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from support.agency import Agency, Operator, event, granted, terms, withdrawn
@@ -52,6 +54,20 @@ class Door:
     def withdrawal(self, **scope: Any) -> dict[str, Any]:
         """A withdrawal that the prison recorded."""
         return event("consent.withdrawn", self.prison.name, withdrawn(self.identifiers, **scope))
+
+    def invoked(self, kind: str, recipient: Agency, **more: Any) -> dict[str, Any]:
+        """The data of a `gateway` or an `override` that holds from a minute ago for an hour."""
+        now = datetime.now(UTC)
+        return {
+            "identifiers": self.identifiers,
+            kind: uuid4().hex,
+            "recipients": [recipient.name],
+            "purposes": ["public-protection"],
+            "categories": ["identity", "risk"],
+            "starts": (now - timedelta(minutes=1)).isoformat(),
+            "ends": (now + timedelta(hours=1)).isoformat(),
+            "reason": "made up",
+        } | more
 
 
 FACTS = {

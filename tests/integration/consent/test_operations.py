@@ -10,13 +10,13 @@ import asyncpg
 import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
-from support.agency import event, eventually, eventually_true
+from support.agency import event, eventually, eventually_true, without_repeats
 
 from consent import upkeep
 from consent.service.clock import Waiting
 from contracts import make
 from contracts.topics import read_topics
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction, without_repeats
+from throughgate.verify import WITHDRAWN, Placed, behind_retraction
 
 
 @pytest.fixture

@@ -130,18 +130,8 @@ CHANGED = "throughgate.client.changed.v1"
 
 def invoked(door: Any, kind: str, **more: Any) -> tuple[Agency, dict[str, Any]]:
     """Whom it names, and a gateway or an override of the prison that holds for an hour."""
-    now = datetime.now(UTC)
     recipient: Agency = door.probation if kind == "gateway" else door.hostel
-    data = {
-        "identifiers": door.identifiers,
-        kind: uuid4().hex,
-        "recipients": [recipient.name],
-        "purposes": ["public-protection"],
-        "categories": ["identity", "risk"],
-        "starts": (now - timedelta(minutes=1)).isoformat(),
-        "ends": (now + timedelta(hours=1)).isoformat(),
-        "reason": "made up",
-    }
+    data = door.invoked(kind, recipient)
     if kind == "gateway":
         data |= {"basis": "cda-1998-s115", "authorisedByRole": "duty manager"}
         return recipient, event("gateway.invoked", door.prison.name, data | more)

@@ -132,10 +132,6 @@ def call(database: Database, tmp_path: Path) -> Call:
     return call_of(create_app, Settings, database, tmp_path)
 
 
-async def poisoned(database: Database, monkeypatch: pytest.MonkeyPatch, *records: Any) -> None:
-    await take_poisoned(database, monkeypatch, service, apply, *records)
-
-
 async def test_a_round_offers_a_mentor_and_the_scheme_accepts(database: Database) -> None:
     mentor, client = await put(database), uuid4()
     first = waits(client)
@@ -353,16 +349,16 @@ async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Databa
     assert len((await database.run(service.run_round)).offers) == 1
 
 
-async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database) -> None:
     await put(database, caseload_limit=5)
     matched, waiting, other = uuid4(), uuid4(), uuid4()
     await take(database, waits(matched))
     await database.run(service.run_round)
     await take(database, waits(waiting), waits(other))
     await asked(database)
-    await poisoned(database, monkeypatch, withdrawn(matched, 2))
-    await poisoned(database, monkeypatch, withdrawn(waiting, 2))
-    await poisoned(database, monkeypatch, withdrawn(other, 2, "referral"))
+    await take_poisoned(database, service, withdrawn(matched, 2))
+    await take_poisoned(database, service, withdrawn(waiting, 2))
+    await take_poisoned(database, service, withdrawn(other, 2, "referral"))
     assert set(await database.run(lambda s: s.scalars(text("SELECT client FROM section")))) == {other}
     [row] = await database.run(lambda s: service.matches(s, matched, None, 50, within=None))
     assert (row.state, row.explanation) == ("requested", {})

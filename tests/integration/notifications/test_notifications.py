@@ -75,7 +75,7 @@ def withdrawn(client: UUID, version: int, *purposes: str, **scope: list[str]) ->
 
 
 async def take(database: Database, *records: Any) -> None:
-    await database.run(lambda session: apply("adjustable", session, records))
+    await database.run(lambda session: apply("adjustable")(session, records))
 
 
 async def partner(database: Database, agency: str, *prisons: str, steps: Sequence[str] = tuple(StepName)) -> None:
@@ -116,10 +116,6 @@ async def database(database_of: DatabaseOf) -> Database:
 @pytest.fixture
 def call(database: Database, tmp_path: Path) -> Call:
     return call_of(create_app, Settings, database, tmp_path)
-
-
-async def poisoned(database: Database, monkeypatch: pytest.MonkeyPatch, *records: Any) -> None:
-    await take_poisoned(database, monkeypatch, service, partial(apply, "adjustable"), *records)
 
 
 async def test_steps_are_asked_when_they_are_due_and_once(database: Database) -> None:
@@ -313,12 +309,12 @@ async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Databa
     assert len(await at(database, due_at(EVE, RELEASE))) == 1
 
 
-async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database) -> None:
     await partner(database, "mentors", "LEI")
     gone, other = uuid4(), uuid4()
     await take(database, custody(gone), custody(other))
-    await poisoned(database, monkeypatch, withdrawn(gone, 2))
-    await poisoned(database, monkeypatch, withdrawn(other, 2, "referral"))
+    await take_poisoned(database, service, withdrawn(gone, 2))
+    await take_poisoned(database, service, withdrawn(other, 2, "referral"))
     assert set(await database.run(lambda s: s.scalars(text("SELECT client FROM section")))) == {other}
     facts = "SELECT client FROM step WHERE for_date IS NOT NULL OR due_at IS NOT NULL"
     assert set(await database.run(lambda s: s.scalars(text(facts)))) == {other}

@@ -130,10 +130,6 @@ def call(database: Database, tmp_path: Path) -> Call:
     return call_of(create_app, Settings, database, tmp_path)
 
 
-async def poisoned(database: Database, monkeypatch: pytest.MonkeyPatch, *records: Any) -> None:
-    await take_poisoned(database, monkeypatch, service, apply, *records)
-
-
 async def test_a_need_becomes_a_referral_to_the_best_service_and_is_asked_once(database: Database) -> None:
     await put(database, "old-house", assured_date=date(2020, 1, 1))
     best = await put(database, "new-house")
@@ -478,15 +474,15 @@ async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Databa
     assert [r.state for r in await listed(database, client)] == ["accepted"], "there is no tombstone"
 
 
-async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database) -> None:
     await put(database, "house", capacity=5)
     clients = [uuid4() for _ in range(4)]
     await take(database, *(needs_home(c) for c in clients[:3]))
     await asked(database)
-    await poisoned(database, monkeypatch, withdrawn(clients[0], 2))
-    await poisoned(database, monkeypatch, withdrawn(clients[3], 2))
-    await poisoned(database, monkeypatch, withdrawn(clients[1], 2, "mentor-matching"))
-    await poisoned(database, monkeypatch, needs_home(clients[2]))
+    await take_poisoned(database, service, withdrawn(clients[0], 2))
+    await take_poisoned(database, service, withdrawn(clients[3], 2))
+    await take_poisoned(database, service, withdrawn(clients[1], 2, "mentor-matching"))
+    await take_poisoned(database, service, needs_home(clients[2]))
     left = await database.run(lambda s: s.scalars(text("SELECT DISTINCT client FROM section")))
     assert set(left) == set(clients[1:3])
     assert [r.eligibility for r in await listed(database, clients[0])] == [[]]

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -30,11 +29,7 @@ from servicekit.envelope import encode
 SERVICES: dict[str, tuple[Any, Any, Any]] = {
     "referral": (referral, settings.Settings, referral.worker.apply),
     "matching": (matching, matching.settings.Settings, matching.worker.apply),
-    "notifications": (
-        notifications,
-        notifications.settings.Settings,
-        partial(notifications.worker.apply, "system"),
-    ),
+    "notifications": (notifications, notifications.settings.Settings, notifications.worker.apply("system")),
 }
 
 
@@ -59,9 +54,8 @@ class There:
     async def take(self, *records: Any) -> None:
         await self.database.run(lambda session: self.apply(session, records))
 
-    async def poisoned(self, monkeypatch: pytest.MonkeyPatch, *records: Any) -> None:
-        service = self.package.worker.service
-        await take_poisoned(self.database, monkeypatch, service, self.apply, *records)
+    async def poisoned(self, *records: Any) -> None:
+        await take_poisoned(self.database, self.package.worker.service, *records)
 
     async def kept(self) -> list[bool]:
         """Of what was set aside, oldest first: whether its bytes are there."""
@@ -79,12 +73,10 @@ def unreadable(there: There, client: UUID) -> ConsumerRecord[Any, Any]:
 
 
 @pytest.mark.parametrize("scope", [{}, {"categories": ["identity"]}])
-async def test_a_retraction_erases_what_was_set_aside_of_its_client(
-    there: There, scope: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_retraction_erases_what_was_set_aside_of_its_client(there: There, scope: dict[str, Any]) -> None:
     client, other = uuid4(), uuid4()
     for record in (unreadable(there, client), unreadable(there, other)):
-        await there.poisoned(monkeypatch, record)
+        await there.poisoned(record)
     assert await there.kept() == [True, True]
     await there.take(there.withdrawn(client, "public-protection"))
     await there.take(there.withdrawn(client, recipients=["mentors"]))
@@ -93,20 +85,18 @@ async def test_a_retraction_erases_what_was_set_aside_of_its_client(
     assert await there.kept() == [False, True]
 
 
-async def test_a_withdrawal_that_cannot_be_applied_erases_what_was_set_aside_before_it(
-    there: There, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_withdrawal_that_cannot_be_applied_erases_what_was_set_aside_before_it(there: There) -> None:
     client = uuid4()
-    await there.poisoned(monkeypatch, unreadable(there, client))
-    await there.poisoned(monkeypatch, there.withdrawn(client))
+    await there.poisoned(unreadable(there, client))
+    await there.poisoned(there.withdrawn(client))
     assert await there.kept() == [False, True], "the withdrawal itself is kept for a person: it says whose it is"
 
 
 async def test_the_operator_sees_what_was_set_aside_and_nothing_of_what_it_says(
-    there: There, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_of: Callable[..., Awaitable[Database]]
+    there: There, tmp_path: Path, database_of: Callable[..., Awaitable[Database]]
 ) -> None:
     client = uuid4()
-    await there.poisoned(monkeypatch, unreadable(there, client), unreadable(there, uuid4()))
+    await there.poisoned(unreadable(there, client), unreadable(there, uuid4()))
     await there.take(there.withdrawn(client))
     call = call_of(there.package.main.create_app, there.settings, there.database, tmp_path)
     assert (await call("GET", "/set-aside", "hostel", "referrals:read")).status_code == 403
@@ -123,8 +113,8 @@ async def test_the_operator_sees_what_was_set_aside_and_nothing_of_what_it_says(
     assert isinstance(refused.value.orig.__cause__, asyncpg.InsufficientPrivilegeError)  # type: ignore[union-attr]
 
 
-async def test_what_was_set_aside_is_forgotten_in_time(there: There, monkeypatch: pytest.MonkeyPatch) -> None:
-    await there.poisoned(monkeypatch, unreadable(there, uuid4()))
+async def test_what_was_set_aside_is_forgotten_in_time(there: There) -> None:
+    await there.poisoned(unreadable(there, uuid4()))
 
     async def keep_for(days: float) -> None:
         with pytest.raises(TimeoutError):
