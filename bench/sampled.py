@@ -41,7 +41,7 @@ STEPS = {
         "consent.repository.clients:lock",
         "consent.repository.clients:time_now",
         "consent.repository.clients:load",
-        "consent.repository.clients:write",
+        "consent.repository.changes:Changes.write",
         "consent.repository.queue:add",
     ],
     "consent.discloser": [

@@ -130,6 +130,10 @@ class Offence(StrictWire):
     sentence_months: Annotated[int, Field(ge=0, le=1200)] | None = None
     sentence_ends: date | None = None
     """Last day of the whole sentence, time on licence included."""
+    adult_when_convicted: bool = False
+    """Whether the client is known to have been 18 or over when convicted. If not, the shorter periods for the young
+    count: a conviction that was told cannot be untold.
+    """
     never_spent: bool = False
     """Life and other sentences that are excluded from rehabilitation."""
     spent_on: date | None = None
@@ -138,13 +142,12 @@ class Offence(StrictWire):
 
 def spent_on(offence: Mapping[str, Any]) -> date | None:
     """From which day a conviction is spent, or None where that cannot be told: the earlier of what the source says and
-    what follows from the sentence of an adult.
+    what follows from the sentence.
 
     Rehabilitation of Offenders Act 1974 s.5, as amended by the Police, Crime, Sentencing and Courts Act 2022 s.193: 12
     months after the end of a custodial sentence, licence included, of up to a year, 4 years after one of up to four
-    years, 7 years after a longer one. Who was under 18 when convicted has half of that: the source must say `spentOn`.
-    Never spent are life, extended sentences, and over four years for an offence in schedule 18 to the Sentencing Code:
-    the source says `neverSpent`.
+    years, 7 years after a longer one; half of that for who was under 18 when convicted. Never spent are life, extended
+    sentences, and over four years for an offence in schedule 18 to the Sentencing Code: the source says `neverSpent`.
 
     Args:
         offence: the fields of `Offence` as JSON.
@@ -159,11 +162,21 @@ def spent_on(offence: Mapping[str, Any]) -> date | None:
         days.append(date.fromisoformat(said))
     months, ends = offence.get("sentenceMonths"), offence.get("sentenceEnds")
     if months and ends:
-        end = date.fromisoformat(ends)
-        year = min(end.year + (1 if months <= 12 else 4 if months <= 48 else 7), date.max.year)
-        leap_day = (end.month, end.day) == (2, 29)
-        days.append(date(year, 3, 1) if leap_day and year % 4 else end.replace(year=year))
+        period = 12 if months <= 12 else 48 if months <= 48 else 84
+        if not offence.get("adultWhenConvicted"):
+            period //= 2
+        days.append(_months_after(date.fromisoformat(ends), period))
     return min(days, default=None)
+
+
+def _months_after(day: date, months: int) -> date:
+    """The same day of a later month, or the first of the next where that month is shorter."""
+    years, month = divmod(day.month - 1 + months, 12)
+    year = min(day.year + years, date.max.year)
+    try:
+        return day.replace(year=year, month=month + 1)
+    except ValueError:  # never in December
+        return date(year, month + 2, 1)
 
 
 class Health(StrictWire):

@@ -386,6 +386,19 @@ async def test_a_version_that_begins_later_gets_its_snapshots_then(sides: Sides)
     assert await sides.prison.state(change["agreement"]) == ["in-force"]
 
 
+async def test_what_was_corrected_before_a_version_begins_never_leaves(sides: Sides) -> None:
+    starts = datetime.now(UTC) + timedelta(seconds=12)
+    await sides.agree(sides.hostel, starts=starts.isoformat())
+    client = await sides.client(sides.hostel)
+    for summary in ("said first", "said then"):
+        facts = {"needs.accommodation": {"level": "soon", "summary": summary}}
+        await accepted(sides.prison, "client.recorded", {"identifiers": client, "facts": facts})
+    assert datetime.now(UTC) < starts, "this machine is too slow for this test"
+    told = str(await arrives(sides.hostel, 3, "what waited for the beginning"))
+    assert "said then" in told
+    assert "said first" not in told
+
+
 async def test_a_party_leaves_alone_and_at_once(sides: Sides) -> None:
     identifiers = await sides.client(sides.hostel, sides.mentors)
     change = await sides.agree(sides.hostel, sides.mentors)

@@ -100,6 +100,19 @@ async def test_a_consent_that_ends_is_told_and_taken_back(door: Any) -> None:
     assert [tuple(r) for r in said] == [("granted", 1), ("expired", 2)]
 
 
+async def test_what_ends_while_its_agreement_is_suspended_is_taken_back(door: Any) -> None:
+    agreement = door.prison.name.replace("prison", "referral")
+    await door.prison.answered(door.recorded())
+    given = a_consent(door, {"agency": door.hostel.name}, until=soon(timedelta(seconds=6)))
+    await door.prison.answered(given)
+    told = await has(door.hostel, SNAPSHOT)
+    await door.operator.call("POST", f"/agreements/{agreement}/suspension", {"reason": "We look into it."})
+    assert (await expired(door.prison, given))["withdrawal"]
+    taken_back = await has(door.hostel, WITHDRAWN)
+    assert {r.event["subject"] for r in taken_back} == {r.event["subject"] for r in told}
+    await door.operator.call("POST", f"/agreements/{agreement}/resumption", {"reason": "It is well."})
+
+
 async def test_what_a_newer_consent_covers_is_not_taken_back(door: Any) -> None:
     await door.prison.answered(door.recorded())
     first = a_consent(door, {"agency": door.hostel.name}, until=soon(timedelta(seconds=2.5)))

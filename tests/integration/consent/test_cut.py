@@ -27,6 +27,7 @@ FACTS: dict[str, dict[str, Any]] = {
         "mainOffence": "Zqoffence",
         "sentenceMonths": 1177,
         "sentenceEnds": "2061-03-13",
+        "adultWhenConvicted": True,
         "neverSpent": True,
         "spentOn": "2077-04-14",
     },

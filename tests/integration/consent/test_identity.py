@@ -178,6 +178,20 @@ async def test_a_link_keeps_the_strictest_consent_and_retracts_what_becomes_deni
     assert names(again) == {"Changed"}
 
 
+async def test_a_link_takes_back_what_was_told_before_the_agreement_was_suspended(two: Two) -> None:
+    hostel, agreement = two.door.hostel, two.door.prison.name.replace("prison", "referral")
+    await two.record(two.a, "Ash")
+    await two.record(two.b, "Birch")
+    await two.grant(two.a, hostel)
+    before = await two.told(hostel)
+    assert names([r.event for r in before]) == {"Ash"}
+    await two.door.operator.call("POST", f"/agreements/{agreement}/suspension", {"reason": "We look into it."})
+    await two.link()
+    assert subjects(await two.new(hostel, before), WITHDRAWN) >= {r.event["subject"] for r in before}
+    await two.door.operator.call("POST", f"/agreements/{agreement}/resumption", {"reason": "It is well."})
+    assert disclosures(await two.new(hostel, before)) == []
+
+
 async def test_where_one_was_never_asked_it_takes_a_new_consent(two: Two) -> None:
     hostel = two.door.hostel
     await two.record(two.a)

@@ -18,7 +18,7 @@ from consent.domain.facts import (
     Withdrawn,
 )
 from consent.domain.question import Decision, Item, Obligation, Permit, Question, Refusal
-from consent.domain.rules import acts_for, decide, in_force, lifts, standing_restrictions
+from consent.domain.rules import LONDON, acts_for, decide, in_force, lifts, standing_restrictions
 from consent.domain.standing import ANYONE, ASSERTS, GATEWAYS, RESPONSIBLE, Gateway, may_assert
 from consent.domain.table import DENIES, REMEDIES, RULES, Rule
 
@@ -27,6 +27,7 @@ __all__ = [
     "ASSERTS",
     "DENIES",
     "GATEWAYS",
+    "LONDON",
     "REMEDIES",
     "RESPONSIBLE",
     "RULES",

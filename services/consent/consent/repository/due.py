@@ -1,24 +1,58 @@
-"""What the clock makes due: ends of what was said about sharing, reminders of retractions, and what is overdue."""
+"""What the clock makes due: ends of what was said about sharing, convictions that become spent, reminders of
+retractions, and what is overdue.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 
-from consent.repository.sql import Executor
+from consent.repository.sql import Executor, arrays
 
 # --- ends -------------------------------------------------------------------------------------------------------------
+
+CONVICTION = "conviction"
+
+
+class Due(NamedTuple):
+    """An end before it is written."""
+
+    client: int
+    kind: str
+    """`consent`, `restriction`, `gateway`, `override` or `conviction`."""
+    at: datetime
+    version: int | None = None
+    """Of what was said and ends."""
+    source: str | None = None
+    """Of a conviction, the agency that recorded it."""
+
+
+_ADD = text(
+    "INSERT INTO due (client_id, kind, due_at, version, source) SELECT c, k, t, v, s FROM unnest("
+    "CAST(:a0 AS bigint[]), CAST(:a1 AS text[]), CAST(:a2 AS timestamptz[]), CAST(:a3 AS int[]), CAST(:a4 AS text[]))"
+    " WITH ORDINALITY AS r(c, k, t, v, s, nth)"
+    # a conviction is recorded again and again with the same day
+    " WHERE NOT EXISTS (SELECT 1 FROM due d WHERE d.client_id = c AND d.source = s AND d.due_at = t) ORDER BY nth"
+)
+
+
+async def add(db: Executor, rows: Collection[Due]) -> None:
+    """Remember these ends. The caller holds the clients' locks."""
+    if rows:
+        await arrays(db, _ADD, rows)
 
 
 async def claim(db: Executor, limit: int) -> Sequence[Any]:
     """Ends that have come, locked for this transaction: `id`, `client_id`, `version` and `kind` of what was said,
-    `asserted_by`, and under which `event_id` and `own_id` it was said. Others claim others.
+    `asserted_by`, and under which `event_id` and `own_id` it was said; of a conviction its `source`. Others claim
+    others.
     """
     result = await db.execute(
         text(
-            "SELECT d.id, d.client_id, d.version, d.kind, f.asserted_by, f.event_id, f.own_id FROM due d"
+            "SELECT d.id, d.client_id, d.version, d.kind, d.source, f.asserted_by, f.event_id, f.own_id FROM due d"
             " LEFT JOIN sharing_fact f ON f.client_id = d.client_id AND f.version = d.version"
             " WHERE d.due_at <= clock_timestamp() ORDER BY d.due_at, d.id LIMIT :n FOR UPDATE OF d SKIP LOCKED"
         ),
@@ -41,6 +75,44 @@ async def put_off(db: Executor, seconds: float) -> None:
         ),
         {"seconds": seconds},
     )
+
+
+async def wait(db: Executor, ids: Collection[int], seconds: float) -> None:
+    """Let these ends come once more, later."""
+    await db.execute(
+        text("UPDATE due SET due_at = clock_timestamp() + make_interval(secs => :seconds) WHERE id = ANY(:ids)"),
+        {"ids": sorted(ids), "seconds": seconds},
+    )
+
+
+# --- convictions ------------------------------------------------------------------------------------------------------
+
+
+async def leaving(db: Executor, clients: Collection[int]) -> set[int]:
+    """Those of these rows of whom a record waits in the queue: it may be decided already, and not be in the ledger yet.
+
+    Whoever asks the ledger asks this first: a record that leaves in between stands in the ledger by then.
+    """
+    rows = await db.execute(
+        text(
+            "SELECT DISTINCT client_id FROM queue WHERE client_id = ANY(:ids) AND kind = 2 AND set_aside IS NULL"
+            " AND due_at <= clock_timestamp()"
+        ),
+        {"ids": sorted(clients)},
+    )
+    return {row.client_id for row in rows}
+
+
+async def retracted(db: Executor, references: Collection[UUID]) -> Sequence[Any]:
+    """The retractions under each `reference` of these: `body`, and `version`, from which it holds."""
+    rows = await db.execute(
+        text(
+            "SELECT r.reference, r.body, w.version FROM retraction r JOIN withdrawal w ON w.id = r.withdrawal_id"
+            " WHERE r.reference = ANY(:references) AND r.body IS NOT NULL"
+        ),
+        {"references": sorted(references)},
+    )
+    return rows.all()
 
 
 # --- retractions that nobody acknowledged -----------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """What the clock makes due. Nothing here denies: `decide` follows the time. It tells, takes back, and reminds.
 
 What a consent, a gateway or an override let out is taken back when it ends; what a restriction withheld may leave. To
-find out, the client's record is decided twice as of now: as it is, and as if what ended had no end.
+find out, the client's record is decided twice as of now: as it is, and as if what ended had no end and no agreement
+were suspended or over. A conviction that becomes spent is taken back from those who were told (`service.convictions`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from consent.domain import (
     Item,
     OverrideAuthorised,
     OverrideReviewed,
+    Policy,
     Question,
     Restricted,
     SharingFact,
@@ -32,7 +34,7 @@ from consent.repository import aside, clients, due, queue, sharing
 from consent.repository.clients import Client
 from consent.repository.due import Patience
 from consent.repository.queue import NOTICE, QueueRow
-from consent.service import register
+from consent.service import convictions, register
 from consent.service.desk import Desk, Owed, retraction_row
 from consent.service.register import Register
 from consent.service.sections import spent_convictions
@@ -56,7 +58,8 @@ async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
     """Give up to `limit` ends that have come their effect, each once. False: none is due.
 
     The row that makes an end due goes in the transaction of its effect, so a worker that dies repeats nothing and
-    leaves nothing out. Several workers may do this at once.
+    leaves nothing out. Several workers may do this at once. That of a conviction stays, for a while, where a record of
+    the client is on its way: who is told by it does not stand in the ledger yet.
 
     Raises:
         TryAgain: a link was made or undone meanwhile.
@@ -69,14 +72,22 @@ async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
     ids = {one.client for one in found.values() if not one.instead}
     loaded = await clients.load(session, ids, ids)
     histories = await sharing.own_histories(session, found)
+    members = {member for client in loaded.values() for member in client.members}
+    spent = {row.id: (found[row.client_id].client, row.source) for row in rows if row.kind == due.CONVICTION}
+    leaving = await due.leaving(session, members) if spent else set[int]()
     desk = Desk(loaded, await register.load(session), await clients.time_now(session))
     for row in rows:
         client = loaded.get(found[row.client_id].client)
         said = next((f for f in histories.get(row.client_id, ()) if f.version == row.version), None)
         if client is not None and isinstance(said, Timed):
             _end(said, row, client, desk)
-    await clients.write(session, desk.changes)
-    await due.remove(session, [row.id for row in rows])
+    for id, source in sorted(set(spent.values())):
+        if id in loaded:
+            await convictions.take_back(session, loaded[id], source, desk)
+    await desk.changes.write(session)
+    again = {row for row, (id, _) in spent.items() if id in loaded and not leaving.isdisjoint(loaded[id].members)}
+    await due.wait(session, again, LATER_SECONDS)
+    await due.remove(session, {row.id for row in rows} - again)
     faults.point("clock.ended")
     wake_after_commit(session, queue.CHANNEL)
     return True
@@ -93,9 +104,9 @@ def _end(said: Timed, row: Any, client: Client, desk: Desk) -> None:
     desk.say(client, Expired(0, said.asserted_by, said.version), row.event_id, row.own_id)
     withdrawal = None
     if isinstance(said, Restricted):
-        again = _more(client.facts, as_if, said, client, desk).keys()
+        again = _more(client.facts, desk.register.policy, as_if, said, client, desk).keys()
     else:
-        lost = _more(as_if, client.facts, said, client, desk)
+        lost = _more(as_if, desk.register.lenient, client.facts, said, client, desk)
         owed = _owed(lost, client, desk.register)
         if owed:
             withdrawal = desk.retract(client, owed, said.asserted_by, row.event_id, None, because="expired")
@@ -130,8 +141,8 @@ def _instead(facts: ClientFacts, said: SharingFact, other: SharingFact) -> Clien
     return replace(facts, history=history, parts=tuple(_instead(part, said, other) for part in facts.parts))
 
 
-def _more(one: ClientFacts, other: ClientFacts, said: Timed, client: Client, desk: Desk) -> Differing:
-    """What `one` permits now and `other` does not, of what `said` reaches."""
+def _more(one: ClientFacts, policy: Policy, other: ClientFacts, said: Timed, client: Client, desk: Desk) -> Differing:
+    """What `one` permits now by this policy, and `other` by the register's does not, of what `said` reaches."""
     if isinstance(said, Restricted):
         purposes = said.scope.purposes or frozenset(Purpose)
         categories = said.scope.categories or frozenset(Category)
@@ -149,7 +160,7 @@ def _more(one: ClientFacts, other: ClientFacts, said: Timed, client: Client, des
             differing: set[Category] = set()
             for service in _services(said, recipient):
                 question = Question(recipient, purpose, items, desk.now, service, spent=spent)
-                permitted = decide(question, one, desk.register.policy).permitted
+                permitted = decide(question, one, policy).permitted
                 if permitted:
                     permitted -= decide(question, other, desk.register.policy).permitted
                 differing |= {item.category for item in permitted}

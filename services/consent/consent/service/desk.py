@@ -29,12 +29,14 @@ from consent.domain import (
     lifts,
 )
 from consent.events import SOURCE
-from consent.repository.clients import Changes, Client, IdentifierKey, Reference, section
+from consent.repository.changes import Changes
+from consent.repository.clients import Client, IdentifierKey, Reference, section
+from consent.repository.due import CONVICTION, Due
 from consent.repository.erasure import REMEMBERED
 from consent.repository.queue import NOTICE, RECORD, RETRACTION, QueueRow
 from consent.repository.sharing import Said
 from consent.service.register import Register, Subscription, merged
-from consent.service.sections import spent_convictions
+from consent.service.sections import OFFENCE, spent_convictions, withheld_from
 from contracts.vocabulary import AgencyKind, Category, Purpose
 from servicekit.envelope import encode
 
@@ -55,6 +57,8 @@ class Erasure:
     client: Client
     sections: Mapping[tuple[str, str], datetime] | None
     """(source, category) to a time: what was recorded up to then goes. None: all that is kept of the client."""
+    withdrawal: UUID
+    """The stop by which recipients are told."""
     because: str
     asked_by: str | None = None
 
@@ -131,24 +135,24 @@ class Desk:
     def record(
         self, client: Client, source: str, facts: dict[str, Any], recorded_at: datetime, traceparent: str | None
     ) -> None:
-        """Keep facts, and queue the change for everyone who is to get one of its categories unasked."""
+        """Keep facts, and queue the change for everyone who is to get one of its categories unasked. A conviction falls
+        due when it begins to be withheld: at once, where it is.
+        """
         sections = []
         for category, data in facts.items():
             made = section(source, category, recorded_at, data)
             client.sections[source, category] = made
             self.changes.facts[client.id, source, category] = (recorded_at, orjson.dumps(data).decode())
             sections.append(made)
+            if category == OFFENCE and (at := withheld_from(data, self.now)) is not None:
+                self.changes.due.append(Due(client.id, CONVICTION, at, source=source))
         for subscription in self._subscriptions(client, source):
             if any(category in subscription.categories for category in facts):
-                self.queue_record(
-                    client,
-                    subscription.recipient,
-                    subscription.purpose,
-                    CHANGED,
-                    {"sections": sections},
-                    traceparent,
-                    due_at=max(self.now, subscription.starts),
-                )
+                to = client, subscription.recipient, subscription.purpose
+                if subscription.starts <= self.now:
+                    self.queue_record(*to, CHANGED, {"sections": sections}, traceparent, due_at=self.now)
+                else:  # read when it leaves: by then this may have been corrected
+                    self.queue_record(*to, SNAPSHOT, {}, traceparent, due_at=subscription.starts)
 
     def _subscriptions(self, client: Client, source: str) -> list[Subscription]:
         """Who gets what this source records of the client, unasked: by an agreement, a gateway or an override."""
@@ -352,7 +356,7 @@ class Desk:
     def falls_due(self, client: Client, version: int, kind: str, at: datetime | None) -> None:
         """Remember that what was said ends by the clock: then its end is told."""
         if at is not None:
-            self.changes.due.append((client.id, version, kind, at))
+            self.changes.due.append(Due(client.id, kind, at, version))
 
     def offer_snapshots(
         self,

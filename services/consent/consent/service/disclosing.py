@@ -14,6 +14,7 @@ import orjson
 from consent.domain import ClientFacts, Decision, Item, Question, decide
 from consent.events import SOURCE
 from consent.repository import clients, ledger, queue, sharing
+from consent.repository.changes import Changes
 from consent.repository.ledger import NOTHING_TOLD, Entry, Written, write_down
 from consent.repository.sharing import Known
 from consent.repository.sql import Executor
@@ -59,7 +60,7 @@ class Cycle:
     claimed: int = 0
     leaving: list[Leaving] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
-    changes: clients.Changes = field(default_factory=clients.Changes)
+    changes: Changes = field(default_factory=Changes)
     """What else the cycle writes: notices to requesters, and what takes back what may have arrived."""
     unsendable: dict[int, str] = field(default_factory=dict)
     """Rows that cannot be read or would be too large, and why: set aside for a person to look at."""
@@ -126,7 +127,7 @@ async def decide_cycle(
     for leaving, place, entry in cycle.unproved:
         leaving.value = with_proof(leaving.value, place, proofs[entry])
     await queue.remove(db, cycle.refused)
-    await clients.write(db, cycle.changes)
+    await cycle.changes.write(db)
     for id, reason in cycle.unsendable.items():
         await queue.set_aside(db, id, reason)
     return cycle
@@ -301,9 +302,7 @@ def _settled(row: Any, outcome: str, decision: Decision, now: datetime) -> queue
     )
 
 
-def _retract_doubt(
-    row: Any, before: Mapping[str, Any] | None, version: int, now: datetime, changes: clients.Changes
-) -> None:
+def _retract_doubt(row: Any, before: Mapping[str, Any] | None, version: int, now: datetime, changes: Changes) -> None:
     """A record that may have arrived and is no longer permitted is taken back. What is left of a client's
     record is offered anew; a message is not.
 

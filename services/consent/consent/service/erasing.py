@@ -1,32 +1,37 @@
-"""Erasing what is kept of a client: at an agency's request, and when a category's period is over.
+"""Erasing what is kept of a client: at an agency's request, and when its period is over (`service.retention`).
 
-Recipients get retractions and confirm them. The ledger keeps an entry of kind `erasure` and, where everything was
-erased, leaves that nobody can open any more: proof that something was there and that it is gone.
+Recipients get retractions and confirm them. The ledger keeps an entry of kind `erasure`; of each record that carried
+what was erased it keeps who got which categories and why, and the hash of the record. Where everything was erased it
+keeps leaves that nobody can open any more: proof that something was there and that it is gone.
 """
 
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
+from cryptography.exceptions import InvalidTag
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Scope, standing_restrictions
-from consent.repository import clients, erasure, queue, sharing
+from consent.repository import erasure, ledger, links, sharing
 from consent.repository.clients import Client
+from consent.repository.erasure import OfLedger
 from consent.repository.ledger import OPEN_KEY, Entry
-from consent.service import reading, register
+from consent.service import reading
 from consent.service.desk import Desk, Erasure
 from consent.service.ledger import enter
 from consent.service.restoring import RESTORED
+from consent.service.sections import OFFENCE
 from contracts.intake import ErasureRequested
 from contracts.vocabulary import Category
-from servicekit.db import wake_after_commit
 from servicekit.problems import Problem
 
-AT_ONCE = 100
-"""Clients of whom one transaction erases what is overdue."""
+CHUNK = 500
+"""Entries of the ledger that are opened at once."""
+AGAIN_SECONDS = 600.0
+"""How often to look for what may still come into the ledger, while retractions cannot leave."""
 WHENEVER = datetime.max.replace(tzinfo=UTC)
 """Up to when, where all of a section goes."""
 
@@ -51,25 +56,42 @@ def is_protected(event: ErasureRequested, agency: str, client: Client, now: date
 
 
 def request(event: ErasureRequested, agency: str, client: Client, desk: Desk, traceparent: str | None) -> UUID:
-    """Queue the retractions of an agency's request; gives the id under which they can be followed."""
+    """Queue the retractions of an agency's request; gives the id under which they can be followed.
+
+    `carry_out` is to follow, for what is then in `desk.erasures`, once all else is written.
+    """
     because = event.data.reason
     if event.data.scope == "everything":
-        desk.next_version(client)
-        id = desk.stop(client, Scope(), agency, event.id, traceparent, because="erased")
-        client.sections.clear()
-        desk.erasures.append(Erasure(client, None, because, agency))
-        return id
+        return everything(client, desk, because, agency, event.id, traceparent)
     own = dict.fromkeys((key for key in client.sections if key[0] == agency), WHENEVER)
-    return _some(client, own, desk, because, agency, event.id, traceparent)
+    return some(client, own, desk, because, agency, event.id, traceparent)
+
+
+def everything(
+    client: Client,
+    desk: Desk,
+    because: str,
+    agency: str | None = None,
+    event_id: str | None = None,
+    traceparent: str | None = None,
+) -> UUID:
+    """Queue the retractions of all that was ever told of a client, of whom nothing is to be kept."""
+    desk.next_version(client)
+    id = desk.stop(client, Scope(), agency, event_id, traceparent, because="erased")
+    client.sections.clear()
+    desk.erasures.append(Erasure(client, None, id, because, agency))
+    return id
 
 
 async def carry_out(session: AsyncSession, wanted: Erasure, desk: Desk) -> None:
     """Erase, after the retractions were queued, and enter it in the ledger."""
     client = wanted.client
     known = (await sharing.known(session, [client.id]))[client.id]
+    undone = await links.undone_of(session, known.members)
+    await erasure.cut_ledger(session, [*_of_ledger(wanted, known.members, undone)])
     if wanted.sections is None:
         await _forget_set_aside(session, known.members)
-        await erasure.everything(session, known.members)
+        await erasure.everything(session, known.members, undone)
         await enter(session, [_entry(wanted, known.id, OPEN_KEY, desk.now)])
         return
     await erasure.facts(session, known.members, wanted.sections)
@@ -81,43 +103,92 @@ async def carry_out(session: AsyncSession, wanted: Erasure, desk: Desk) -> None:
     await enter(session, [_entry(wanted, known.id, known.key, desk.now)])
 
 
-async def erase_overdue(session: AsyncSession, periods: Mapping[Category, timedelta]) -> int:
-    """Erase what is kept longer than its period, of some clients; gives how many clients there were.
-
-    It goes by rows: of linked clients an older copy may be overdue while the newest, which alone leaves, is not. That
-    copy goes without a retraction, for recipients have long been told the newer one.
+def _of_ledger(wanted: Erasure, members: tuple[int, ...], undone: Iterable[int]) -> Iterator[OfLedger]:
+    """What is to be cut from the ledger. What was told of the client while it was linked with another stands under the
+    client that the link made, also when that was undone since.
     """
-    ids = await erasure.overdue(session, periods, AT_ONCE)
-    if not ids:
-        return 0
-    found = {one.client for one in (await clients.lock_whole(session, ids)).values()}
-    desk = Desk(
-        await clients.load(session, found, found), await register.load(session), await clients.time_now(session)
-    )
-    for client in desk.clients.values():
-        over = {
-            (row.source, row.category): until
-            for row in await erasure.kept(session, client.members)
-            if row.recorded_at <= (until := desk.now - periods[Category(row.category)])
-        }
-        if over:
-            _some(client, over, desk, "period-over", None, None, None)
-    await clients.write(session, desk.changes)
-    for one in desk.erasures:
-        await carry_out(session, one, desk)
-    wake_after_commit(session, queue.CHANNEL)
-    return len(found)
+    if wanted.sections is None:  # the clients' own entries nobody can read any more
+        yield from (OfLedger(client, wanted.withdrawal) for client in undone)
+        return
+    for client in (*members, *undone):
+        if wanted.asked_by is not None:  # with what it answered, of which it recorded no section
+            yield OfLedger(client, wanted.withdrawal, wanted.asked_by)
+            continue
+        for (source, category), until in wanted.sections.items():
+            yield OfLedger(client, wanted.withdrawal, source, category, None if until == WHENEVER else until)
 
 
-def _some(
+async def cut_ledger(session: AsyncSession, limit: int) -> bool:
+    """Cut from the ledger what was erased, of up to `limit` rows of what waits for it. False: nothing waits.
+
+    It is done after the erasure, for a client may have many entries, and one may be entered a moment after it.
+    """
+    rows = await erasure.claim_cuts(session, limit)
+    for row in rows:
+        after = 0
+        while entries := await ledger.readable(session, row.client_id, after, CHUNK):
+            after = entries[-1].id
+            bodies = {entry.id: _cut(entry, row) for entry in entries}
+            await ledger.rewrite(session, {id: body for id, body in bodies.items() if body is not None})
+    await erasure.are_cut(session, [row.id for row in rows if row.last])
+    await erasure.cut_again(session, [row.id for row in rows if not row.last], AGAIN_SECONDS)
+    return bool(rows)
+
+
+async def put_off(session: AsyncSession) -> None:
+    """Let others go first: what is to be cut first could not be."""
+    await erasure.cut_again(session, [row.id for row in await erasure.claim_cuts(session, 1)], AGAIN_SECONDS)
+
+
+def _cut(entry: Any, what: Any) -> bytes | None:
+    """The body of an entry without what was erased; None: it holds nothing of it, or cannot be read.
+
+    All that was told goes, for a message may say again what stood in a section. The explanation names categories; what
+    else of it goes are the days on which convictions become spent and, with all that was told, reasons in free text.
+    """
+    try:
+        opened = ledger.decrypt(entry.key, entry.decision, entry.body)
+    except (InvalidTag, ValueError):  # changed by somebody: verifying finds it
+        return None
+    explanation, at = opened.explanation, entry.decided_at
+    if explanation.get("decidedOn", 0) >= what.version:  # it is of what was recorded since
+        return None
+    kept = {name: value for name, value in explanation.items() if name != "reason" or what.source is not None}
+    if spent := explanation.get("asked", {}).get("spent"):
+        days = {source: day for source, day in spent.items() if not _is_meant(what, source, OFFENCE, at)}
+        kept["asked"] = explanation["asked"] | {"spent": days}
+    told = orjson.loads(opened.told) if opened.told is not None and entry.kind in ("disclosure", "view") else None
+    if kept == explanation and not any(_is_meant(what, *item) for item in _items(told, explanation, at)):
+        return None
+    return ledger.without_told(entry.key, entry.decision, opened, kept)
+
+
+def _is_meant(what: Any, source: str, category: str, at: datetime) -> bool:
+    """Whether a row of `erasure.claim_cuts` means what this source told of the category at a time."""
+    return what.source in (None, source) and what.category in (None, category) and at <= (what.until or WHENEVER)
+
+
+def _items(told: Any, explanation: Mapping[str, Any], decided_at: datetime) -> Iterator[tuple[str, str, datetime]]:
+    """Source, category and time of what left: of a section when it was recorded; of what a message is about, then."""
+    if told is None:
+        return
+    sections = told.get("data", told).get("sections", ())
+    recorded = {(s["source"], s["category"]): datetime.fromisoformat(s["recordedAt"]) for s in sections}
+    for one in explanation.get("permitted", ()):
+        key = one["source"], one["category"]
+        yield *key, recorded.get(key, decided_at)
+
+
+def some(
     client: Client,
     sections: Mapping[tuple[str, str], datetime],
     desk: Desk,
     because: str,
-    agency: str | None,
-    event_id: str | None,
-    traceparent: str | None,
+    agency: str | None = None,
+    event_id: str | None = None,
+    traceparent: str | None = None,
 ) -> UUID:
+    """Queue the retractions of sections, (source, category) to a time up to which what was recorded goes."""
     desk.next_version(client)
     gone = [key for key in sections if _goes(client.sections[key], sections)]
     categories = frozenset(Category(category) for _, category in gone)
@@ -126,7 +197,8 @@ def _some(
     for key in gone:
         del client.sections[key]
     desk.offer_snapshots(client, desk.now, traceparent)  # what others recorded of the same categories goes on
-    desk.erasures.append(Erasure(client, sections, because, agency))
+    whole = dict.fromkeys(gone, WHENEVER)  # an older one that was told may have borne a later time
+    desk.erasures.append(Erasure(client, {**sections, **whole}, id, because, agency))
     return id
 
 

@@ -24,6 +24,7 @@ MEANINGS: Mapping[str, str] = {
     "malformed-json": "An event that looks like a withdrawal could not be read: it is not JSON.",
     "invalid-event": "A withdrawal or restriction did not fit its schema.",
     "unknown-type": "An event that looks like a withdrawal has a type or version that we do not know.",
+    "unknown-recipient": "A withdrawal or restriction named an agency that is not registered.",
     "wrong-agency": "A withdrawal or restriction named another agency than the one it came from.",
     "not-yours-to-say": "A withdrawal or restriction came from an agency that may not publish it.",
     "time-in-future": "A withdrawal or restriction had a time that had not come yet.",
@@ -107,7 +108,7 @@ async def _lift(session: AsyncSession, id: UUID, client_id: int, by: str) -> Non
         if hold.times > 1 and _agreed_since(client, hold.last_at):
             desk.say_no(client, hold.asserted_by, hold.last_at, "", None, because="held")
         desk.offer_snapshots(client, now, None)
-    await clients.write(session, desk.changes)
+    await desk.changes.write(session)
     wake_after_commit(session, queue.CHANNEL)
 
 
@@ -148,22 +149,28 @@ def deny(
     known |= {number for number in strange if agency in desk.clients[number].known_to}
     for number in sorted(known):
         desk.hold(desk.clients[number], agency, problem.code, event_id, traceparent)
-    refused = False
+    held, refused = bool(known), False
     for number in sorted(strange - known):
         client = desk.clients[number]
         if _has_room(desk, agency, (agency, problem.code) in client.holds):
             desk.hold(client, agency, problem.code, event_id, traceparent)
+            held = True
         else:
             refused = True
     for key in keys:
         if key not in desk.known and key[0] != "THROUGHGATE":
-            held = key, agency, problem.code
-            if _has_room(desk, agency, held in desk.held_numbers):
-                desk.held_numbers.add(held)
-                desk.changes.held_identifiers[held] += 1
+            number_held = key, agency, problem.code
+            if _has_room(desk, agency, number_held in desk.held_numbers):
+                desk.held_numbers.add(number_held)
+                desk.changes.held_identifiers[number_held] += 1
+                held = True
             else:
                 refused = True
-    log.error("a stopping event of %s could not be applied (%s): held; see GET /holds", agency, problem.code)
+    if held:
+        log.error("a stopping event of %s could not be applied (%s): held; see GET /holds", agency, problem.code)
+    elif not refused:  # nothing in it names a client: only a person can find out whom it means
+        log.error("a stopping event of %s stopped nobody (%s); see GET /holds", agency, problem.code)
+        desk.changes.holds[None, agency, problem.code] += 1
     for bound, exceeded in ((TOO_MANY_HOLDS, refused), (NAMES_TOO_MANY, names_more)):
         if exceeded:
             log.error("a stopping event of %s is not held in full (%s); see GET /holds", agency, bound.code)

@@ -20,6 +20,7 @@ from consent.domain import (
     Ended,
     Granted,
     Item,
+    Policy,
     Question,
     Restricted,
     Scope,
@@ -121,7 +122,7 @@ async def link(session: AsyncSession, one: Collection[int], other: Collection[in
     id, version = uuid4(), max(client.version for client in before.values()) + 1
     conflicting = await links.contradict(session, *members)
     parts = min(first, second), max(first, second)
-    made = await links.enter(session, id, parts, version, conflicting, act.by, act.event_id, act.reason, now)
+    made = await links.enter(session, id, parts, version, conflicting, act.by, act.event_id, now)
     desk = Desk(await clients.load(session, [made], [made]), registered, now)
     client = desk.clients[made]
     owed = list(_owed(before.values(), client, desk))
@@ -191,7 +192,9 @@ def _lost(recipient: Agency, part: Client, client: Client, desk: Desk) -> Iterat
     for purpose in Purpose:
         if acts_for(recipient, purpose):
             for service in (None, *sorted(named)):
-                was, now = (_decided(one, recipient, purpose, items, service, desk) for one in (part, client))
+                asked = recipient, purpose, items, service, desk
+                was = _decided(part, desk.register.lenient, *asked)
+                now = _decided(client, desk.register.policy, *asked)
                 bound = set(now.obligations) - set(was.obligations)
                 if was.permitted - now.permitted or (was.permitted and bound):
                     yield purpose
@@ -199,11 +202,17 @@ def _lost(recipient: Agency, part: Client, client: Client, desk: Desk) -> Iterat
 
 
 def _decided(
-    client: Client, recipient: Agency, purpose: Purpose, items: tuple[Item, ...], service: str | None, desk: Desk
+    client: Client,
+    policy: Policy,
+    recipient: Agency,
+    purpose: Purpose,
+    items: tuple[Item, ...],
+    service: str | None,
+    desk: Desk,
 ) -> Decision:
     spent = {i.source: None for i in items} | spent_convictions(client.sections.values())  # as in `service.clock`
     question = Question(recipient, purpose, items, desk.now, service, spent=spent)
-    return decide(question, client.facts, desk.register.policy)
+    return decide(question, client.facts, policy)
 
 
 # --- undoing ----------------------------------------------------------------------------------------------------------
@@ -236,7 +245,7 @@ async def unlink(session: AsyncSession, id: UUID, act: Act) -> Outcome:
         desk.changes.holds.update({(part.id, agency, reason): times for reason, agency, times in holds})
     withdrawal = desk.stop(linked, Scope(), act.agency, act.event_id, act.traceparent, because="unlinked")
     # read again with what was just written, so that the snapshots are offered on the facts as they are now
-    await clients.write(session, desk.changes)
+    await desk.changes.write(session)
     desk = Desk(await clients.load(session, undone.parts, undone.parts), registered, now)
     for part in desk.clients.values():
         desk.offer_snapshots(part, now, act.traceparent)
@@ -365,7 +374,7 @@ async def _close(
     reference = None
     if client is not None and act.agency is not None:
         reference = desk.reference(desk.clients[client], act.agency, queued=False).id
-    await clients.write(session, desk.changes)
+    await desk.changes.write(session)
     wake_after_commit(session, queue.CHANNEL)
     return Outcome(link, reference, withdrawal)
 

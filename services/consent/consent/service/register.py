@@ -1,8 +1,9 @@
 """Who takes part and what was agreed: the part of the facts that does not belong to one client."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
 
 from consent.domain import Agency, Agreement, Policy, acts_for, in_force
 from consent.repository import parties
@@ -30,6 +31,15 @@ class Register:
         self.partners = [a.id for a in agencies.values() if a.kind is not AgencyKind.SERVICE]
         self.policy = Policy(agreements, self.kinds)
         self._by_source: dict[str, list[Subscription]] = {}
+
+    @cached_property
+    def lenient(self) -> Policy:
+        """As if no agreement were suspended or over: what left under one and is to be taken back is permitted by it.
+
+        A suspension takes nothing back, so what ends or is lost by a link while it lasts is taken back then.
+        """
+        unending = datetime.max.replace(tzinfo=UTC)
+        return Policy([replace(a, ends=unending, suspended_from=None) for a in self.agreements], self.kinds)
 
     def subscriptions(self, source: str, now: datetime) -> list[Subscription]:
         """Who gets the changes that `source` records, an entry a recipient and purpose; no agreement that has ended."""

@@ -55,7 +55,7 @@ async def take_requests(session: AsyncSession, asked: Sequence[Asked]) -> None:
         client = loaded.get(known.get(("THROUGHGATE", a.service, str(request.data.client)), 0))
         with follow(f"request {request.type}", a.traceparent) as step:
             _queue(a, request, client, desk, step.traceparent)
-    await clients.write(session, desk.changes)
+    await desk.changes.write(session)
     entries = [(a.service, r.id, hashlib.sha256(a.value).digest(), None) for a, r in requests]
     if not await answers.keep(session, entries):
         raise TryAgain

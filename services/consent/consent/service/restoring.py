@@ -238,7 +238,7 @@ async def take_back(db: Executor, restore: Restore, some: Sequence[Told]) -> Tak
         for one in (r for r in told.retractions if r.id in missing and r.id not in places):
             places[one.id] = one.place
             _enter(desk, min(whom[owners[told.reference]].may_mean), told, one)
-    await clients.write(db, desk.changes)
+    await desk.changes.write(db)
     await queue.retractions_done(db, places)
     await restoring.add_nameless(db, restore, sum(bool(told.retractions) for told in nameless))
     return TakenBack(len(missing), len(desk.changes.holds))

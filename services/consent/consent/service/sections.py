@@ -1,10 +1,10 @@
 """What the rules need to know of the content of sections, and how a record is cut to what was permitted."""
 
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import UTC, date, datetime, time
 from typing import Any
 
-from consent.domain import Decision
+from consent.domain import LONDON, Decision
 from contracts.facts import FIELDS, spent_on
 from contracts.vocabulary import Category
 
@@ -21,6 +21,16 @@ def spent_convictions(sections: Iterable[Mapping[str, Any]]) -> dict[str, date |
             if day is not None or section["data"].get("neverSpent"):
                 found[section["source"]] = day
     return found
+
+
+def withheld_from(offence: Mapping[str, Any], now: datetime) -> datetime | None:
+    """When a conviction with these fields begins to be withheld: the first moment, in London, of the day from which it
+    is spent; `now` where that cannot be told. None: never.
+    """
+    if offence.get("neverSpent"):
+        return None
+    day = spent_on(offence)
+    return now if day is None else datetime.combine(day, time.min, LONDON).astimezone(UTC)
 
 
 def cut(sections: Iterable[Mapping[str, Any]], decision: Decision) -> list[Mapping[str, Any]]:

@@ -40,7 +40,7 @@ async def offer_next_chunk(session: AsyncSession, chunk: int) -> bool:
     before = Policy(others + [a for a in versions if a.version < older], registered.kinds)
     for client in loaded.values():
         desk.offer_snapshots(client, desk.now, None, beyond=before)
-    await clients.write(session, desk.changes)
+    await desk.changes.write(session)
     await agreements.move_on(session, due.change, ids[-1])
     wake_after_commit(session, queue.CHANNEL)
     return True

@@ -1,0 +1,92 @@
+"""Taking back a conviction that is spent by now, or of which it cannot be told any more whether it is.
+
+Unlike the end of a consent it takes back nothing that was never told, for that there is such a conviction is told to
+nobody. Who was told stands in the ledger.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+from uuid import UUID
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.domain import ClientFacts, Item, Question, Refusal, decide
+from consent.repository import due, ledger, views
+from consent.repository.clients import Client
+from consent.service.desk import Desk, Owed
+from consent.service.sections import OFFENCE, spent_convictions
+from contracts.vocabulary import Category, Purpose
+
+Told = dict[tuple[str, Purpose], int]
+"""By recipient and purpose, the newest version on which it was decided to tell."""
+
+
+async def take_back(session: AsyncSession, client: Client, source: str, desk: Desk) -> None:
+    """Queue retractions for everyone who was told the conviction that this source recorded and may not have it now.
+
+    It goes by what is recorded now, and does nothing where nothing is to be done: it may be asked at any time, and
+    again. The caller holds the client's lock.
+    """
+    if (source, OFFENCE) not in client.sections:
+        return
+    spent = spent_convictions(client.sections.values())
+    because = "spent-conviction" if source in spent else "spent-unknown"
+    item = Item(source, Category.OFFENCE)
+
+    def withheld(recipient: str, purpose: Purpose) -> bool:
+        """Whether it is for that reason. Nothing that was said bears on it, and none of it is to hide it."""
+        question = Question(desk.register.agencies[recipient], purpose, (item,), desk.now, spent=spent)
+        return Refusal(item, because) in decide(question, ClientFacts(), desk.register.policy).refusals
+
+    told = {to: version for to, version in (await _told(session, client, source)).items() if withheld(*to)}
+    if not told:
+        return
+    references = (*client.references.values(), *client.former)
+    taken_back = await _taken_back(session, [reference.id for reference in references])
+    owed = [
+        Owed(reference, [purpose], frozenset({Category.OFFENCE}))
+        for (recipient, purpose), version in sorted(told.items())
+        for reference in references
+        if reference.recipient == recipient and taken_back.get((reference.id, purpose), 0) <= version
+    ]
+    if owed:
+        desk.next_version(client)  # so that the retraction reaches what was decided just before
+        desk.retract(client, owed, None, None, None, because=because)
+        # what another source recorded of the category comes again
+        desk.offer_snapshots(client, desk.now, None, to={one.reference.recipient for one in owed})
+
+
+async def _told(session: AsyncSession, client: Client, source: str) -> Told:
+    """Who was sent, or shown, the conviction that this source recorded."""
+    found: Told = {}
+    for row in await views.disclosures(session, client.members, (), source, None, None):
+        key = ledger.key_of(row)
+        if row.kind not in ("disclosure", "view") or row.recipient == source or key is None or row.body is None:
+            continue
+        try:
+            version = _decided_on(ledger.decrypt(key, row.decision, row.body).explanation, source)
+        except (InvalidTag, LookupError, TypeError, ValueError):
+            version = client.version  # nobody can read what was told: it may have been this
+        if version is not None:
+            to = row.recipient, Purpose(row.purpose)
+            found[to] = max(version, found.get(to, version))
+    return found
+
+
+def _decided_on(explanation: Mapping[str, Any], source: str) -> int | None:
+    """On which version it was decided to tell this source's conviction; None: it was not."""
+    told = {(one["source"], one["category"]) for one in explanation["permitted"]}
+    return int(explanation["decidedOn"]) if (source, OFFENCE) in told else None
+
+
+async def _taken_back(session: AsyncSession, references: Collection[UUID]) -> dict[tuple[UUID, Purpose], int]:
+    """By reference and purpose, the newest version from which convictions were taken back, whatever for."""
+    found: dict[tuple[UUID, Purpose], int] = {}
+    for row in await due.retracted(session, references):
+        said = orjson.loads(row.body)["data"]
+        if said["recipients"] is None and (said["categories"] is None or OFFENCE in said["categories"]):
+            for purpose in map(Purpose, said["purposes"]):
+                found[row.reference, purpose] = max(row.version, found.get((row.reference, purpose), 0))
+    return found
