@@ -17,7 +17,8 @@ import typer
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from throughgate import agreements, replay, told, verifying
+from contracts.topics import read_topics
+from throughgate import agreements, replay, tokens, told, verifying
 from throughgate import demo as demonstration
 from throughgate.door import topics_of
 from throughgate.provision import databases as database_provision
@@ -56,7 +57,7 @@ app = typer.Typer(
 app.add_typer(agreements.app, name="agreement", rich_help_panel="With a system that runs")
 STEPS = "For a real installation, and docker compose"
 CLIENT = "With a system that runs"
-for command in (told.who_was_told, told.may_i, verifying.verify, replay.replay):
+for command in (told.who_was_told, told.may_i, verifying.verify, replay.replay, tokens.token):
     app.command(rich_help_panel=CLIENT)(command)
 
 AgenciesOption = Annotated[
@@ -335,7 +336,7 @@ def provision(
     THROUGHGATE_KAFKA_BROKERS (how many there are, 1 if not said).
     """
     namespace = os.environ.get("THROUGHGATE_NAMESPACE", "")
-    plan = topic_provision.plan(topic_provision.load(topics), [p.id for p in _agencies(agencies)], namespace)
+    plan = topic_provision.plan(read_topics(topics), [p.id for p in _agencies(agencies)], namespace)
     passwords = passwords_from_environment(plan.users)
     servers, user = _variable("THROUGHGATE_KAFKA_SERVERS"), _variable("THROUGHGATE_KAFKA_ADMIN_USER")
     admin_around = Surroundings(servers, {}, {user: _variable("THROUGHGATE_KAFKA_ADMIN_PASSWORD")}, StoredIssuer())

@@ -225,12 +225,14 @@ def _spinning(tell: Narrator, text: str) -> Iterator[None]:
 
 
 def _terminate_like_interrupt() -> None:
-    """SIGTERM and a closed terminal stop us as Ctrl-C does: in order."""
+    """SIGTERM and a closed terminal stop us as Ctrl-C does: in order. So does SIGINT where a script started us in its
+    background, which hands it down as ignored.
+    """
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    for sig in (signal.SIGTERM, signal.SIGHUP):
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with suppress(ValueError):  # not in the main thread: the caller's business
             signal.signal(sig, interrupt)
 
@@ -390,6 +392,7 @@ def where_to_look(around: Surroundings, agencies: Sequence[Party], logs: str, te
     tell.line(f"    {command} withdraw hmp-leeds REFERENCE          (the client's reference from the reply)")
     tell.line(f"    {command} tail partner.harbour-housing")
     tell.line(f"    {command} story                                 (the story again, with new people)")
+    tell.line(f'    eval "$({command} token operator --scope operator --export)"    (then $TOKEN and $DOOR are set)')
 
 
 def wait_for_the_end(tell: Narrator) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from contracts.heads import Head, check_chain, head_hash, keys_by_id
-from contracts.leaving import HEADS, PARTNER
+from contracts.leaving import HEADS, PARTNER, ClientWithdrawn
 from contracts.merkle import HASH_BYTES, ProofError, canonical, read, root_of
 from contracts.proof import check_record
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+from throughgate.verify import Placed, behind_retraction, beyond_receipt
 
 
 @dataclass
@@ -104,7 +104,7 @@ def check_partner(
     for placed in sorted(records, key=lambda r: (r.partition, r.offset)):
         counts["records"] += 1
         try:
-            PARTNER.validate_python(placed.event)
+            event = PARTNER.validate_python(placed.event)
             spelled = canonical(placed.event)
         except (ValidationError, ProofError):
             checked.wrong.append(f"Record at {_place(placed)}: it is no event that the door sends to partners.")
@@ -118,10 +118,11 @@ def check_partner(
                     f"Record at {_place(placed)}: its id stood before on a record that says otherwise."
                 )
         first.setdefault(id, spelled)
-        if placed.event["type"] == WITHDRAWN:
+        if isinstance(event, ClientWithdrawn):
             counts["retractions"] += 1
             continue
         counts["receipts"] += 1
+        checked.wrong += [f"Record at {_place(placed)}: {clause}." for clause in beyond_receipt(event.data)]
         try:
             head = check_record(placed.event, keys)
         except ProofError as error:
@@ -140,7 +141,8 @@ def check_partner(
     checked.figures.insert(
         0,
         f"{counts['records']} records, {counts['repeats']} of them repeats: {counts['receipts']} receipts recomputed"
-        f" up to their signed heads, {counts['retractions']} retractions looked behind.",
+        f" up to their signed heads, {counts['retractions']} retractions looked behind; each record was held"
+        " against its own receipt.",
     )
     return checked
 

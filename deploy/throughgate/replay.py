@@ -29,7 +29,10 @@ def replay(
     """Decide past questions again under a changed policy: what would newly leave, and what would newly be withheld.
 
     Everything else is as it was at each decision: what was said about sharing, the agreements of that time, the time
-    itself. Nothing is changed by it, and nothing is entered. docs/how-to/replay.md shows a policy file.
+    itself. Beside them stand the questions that the policy adds, which nobody asked then: what its recipients, purposes
+    and categories come to, of the clients as they are today.
+
+    Nothing is changed by it, and nothing is entered. docs/how-to/replay.md shows a policy file.
 
     It reads the door's database: that of the running system of this checkout, or THROUGHGATE_DATABASE_URL. Where the
     door runs elsewhere, run `python -m consent.replay` in its image.
@@ -86,6 +89,15 @@ def in_words(told: Mapping[str, Any]) -> Iterable[str]:
                 + (f"{group['rule']}  " if group["rule"] else "")
                 + f"({_some(group['decisions'])})"
             )
+    yield (
+        f"These were past questions. By questions that nobody asked then, of {told['clients']} clients as they are"
+        " today, may newly be told:" + ("" if told["newly_possible"] else " nothing.")
+    )
+    for possible in told["newly_possible"]:
+        yield f"  {possible['recipient']:<24} {possible['category']:<28} {possible['clients']:>6} clients"
+    for recipient in told["unregistered"]:
+        yield f"{recipient} is not registered, so nothing is said of what it may be told."
+    yield "Not looked at: what was recorded, consented to or linked in that time and is so no longer."
 
 
 def _some(ids: list[str]) -> str:

@@ -10,8 +10,8 @@ import asyncpg
 import typer
 from confluent_kafka import KafkaException
 
+from contracts.topics import TopicFileError
 from throughgate.native.process import NativeError
-from throughgate.provision import topics as topic_provision
 from throughgate.story.narrator import make_console
 from throughgate.story.world import StoryError
 
@@ -27,7 +27,7 @@ def sentences(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except KeyboardInterrupt:
             stop("Stopped.", 130)
-        except (StoryError, NativeError, topic_provision.TopicFileError) as error:
+        except (StoryError, NativeError, TopicFileError) as error:
             stop(str(error))
         except KafkaException as error:
             stop(f"Kafka refused or does not answer: {error.args[0]}")

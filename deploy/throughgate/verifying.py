@@ -53,8 +53,8 @@ def verify(
     """Check receipts, retractions and the ledger with public keys alone; exit code 1 when something is wrong.
 
     **As a partner**, `--as AGENCY`, or with `--records` and `--heads` from files and nothing running: every record
-    leads by its receipt to a signed head, every head is one of an unbroken chain that all partners see, nothing stands
-    behind a retraction that must not, and no id stands on two different records.
+    leads by its receipt to a signed head and tells no more than that permits, every head is one of an unbroken chain
+    that all partners see, nothing stands behind a retraction that must not, and no id stands on two different records.
 
     **As an auditor**, `--ledger`: the entries of every batch lead to its signed head. One that was altered, taken out
     or put in is named with its place. With `--open`, what they hold is checked as well; what is erased is counted.

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,7 @@ async def test_an_unchanged_policy_changes_nothing(seed: int, lone_door: Any, th
     told = await replayed(throughgate, since, {})
     assert told["decided"] > 20
     assert (told["unclear"], told["newly_leaves"], told["newly_withheld"], told["erased"]) == ([], [], [], 0)
+    assert (told["newly_possible"], told["clients"]) == ([], 0)
 
 
 def agreement(door: Any, *categories: str, version: int = 1) -> dict[str, Any]:
@@ -223,12 +225,127 @@ async def test_it_says_what_would_newly_leave_and_newly_be_withheld(lone_door: A
             (g["recipient"], g["category"], g["rule"]) for g in told["newly_withheld"] if decision in g["decisions"]
         ]
         assert gone == [(lone_door.hostel.name, "needs.accommodation", "agreement-category")]
+        assert told["newly_possible"] == [], "past questions show it"
     code, said = await throughgate(
         "replay", "--policy", throughgate.folder / "policy.yaml", "--since", since.isoformat()
     )
     assert code == 0
     assert decision in said
     assert "Would newly be withheld:" in said
+
+
+def possible(told: dict[str, Any]) -> list[tuple[str, str, int]]:
+    return [(p["recipient"], p["category"], p["clients"]) for p in told["newly_possible"]]
+
+
+def with_probation(door: Any, *categories: str, purpose: str = "referral") -> dict[str, Any]:
+    """A next version, by which probation gets something too."""
+    made = agreement(door, *categories, version=2)
+    made["recipients"].append(door.probation.name)
+    made["terms"][0]["purpose"] = purpose
+    return {"agreements": [made]}
+
+
+async def test_a_recipient_whom_the_change_adds_is_asked_for(lone_door: Any, throughgate: Commands) -> None:
+    since = datetime.now(UTC)
+    door = lone_door
+    await door.prison.answered(door.recorded())
+    await settled(door)
+    changed = with_probation(door, "identity", "needs.accommodation")
+    assert possible(await replayed(throughgate, since, changed)) == [], "nobody consented"
+    await door.prison.answered(door.consent(door.probation))  # it opens nothing, as the agreement is
+    await settled(door)
+    told = await replayed(throughgate, since, changed)
+    assert [g for g in told["newly_leaves"] if g["recipient"] == door.probation.name] == [], "nobody could ask"
+    probation = door.probation.name
+    assert possible(told) == [(probation, "identity", 1), (probation, "needs.accommodation", 1)]
+    code, said = await throughgate(
+        "replay", "--policy", throughgate.folder / "policy.yaml", "--since", since.isoformat()
+    )
+    assert code == 0
+    heading, _, below = said.partition("By questions that nobody asked then, of 1 clients as they are today,")
+    assert probation not in heading
+    assert re.search(rf"{probation} +identity +1 clients", below)
+    assert "Not looked at: what was recorded, consented to or linked in that time and is so no longer." in below
+    assert (
+        possible(await replayed(throughgate, since, with_probation(door, "identity", purpose="mentor-matching"))) == []
+    )
+    await door.prison.answered(door.withdrawal())
+    assert possible(await replayed(throughgate, since, changed)) == [], "as the client stands today"
+
+
+async def test_a_category_that_nobody_asked_about_is_asked_for(lone_door: Any, throughgate: Commands) -> None:
+    """What was decided before the time counts for nothing; a consultation takes nothing off, for nothing left by it."""
+    door = lone_door
+    reply = await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+    await settled(door)
+    since = datetime.now(UTC)
+    question = {"clients": [reply["client"]], "recipient": door.hostel.name, "purpose": "referral"}
+    async with door.prison.http() as http:
+        assert (await http.post("/decisions", json=question | {"categories": ["risk"]})).status_code == 200
+    told = await replayed(throughgate, since, {"agreements": [agreement(door, *CATEGORIES)]})
+    assert [(g["category"], g["asked_only"]) for g in told["newly_leaves"]] == [("risk", True)]
+    assert possible(told) == [(door.hostel.name, "risk", 1), ("referral", "risk", 1)], "our service is a recipient too"
+
+
+async def test_consent_for_one_service_and_recipients_that_are_not_registered(
+    lone_door: Any, throughgate: Commands
+) -> None:
+    since = datetime.now(UTC)
+    door = lone_door
+    await door.prison.answered(door.recorded())
+    consent = door.consent(door.hostel)
+    consent["data"]["recipients"] = [{"agency": door.probation.name, "service": "hot meals"}]
+    await door.prison.answered(consent)
+    await settled(door)
+    changed = with_probation(door, "identity")
+    changed["agreements"][0]["recipients"].append("nobody-yet")
+    told = await replayed(throughgate, since, changed)
+    assert possible(told) == [(door.probation.name, "identity", 1)]
+    assert told["unregistered"] == ["nobody-yet"]
+
+
+async def test_a_gateway_that_reaches_more_is_tried_on_who_is_there(lone_door: Any, throughgate: Commands) -> None:
+    door = lone_door
+    await door.prison.answered(door.recorded())
+    invoked = door.invoked("gateway", door.hostel, basis="cda-1998-s115", authorisedByRole="duty manager")
+    reply = await door.prison.answered(event("gateway.invoked", door.prison.name, invoked))
+    assert reply["type"].endswith("accepted.v1"), reply
+    await settled(door)
+    told = await replayed(
+        throughgate, datetime.now(UTC), {"gateways": {"cda-1998-s115": {"recipients": ["vcs"], "categories": ["risk"]}}}
+    )
+    assert [found for found in possible(told) if found[0] == door.hostel.name] == [(door.hostel.name, "risk", 1)]
+
+
+async def test_all_clients_are_asked_about_in_chunks(lone_door: Any) -> None:
+    import consent.replay
+    from consent.service import replaying
+
+    people = [[{"type": "CASE", "value": uuid4().hex}] for _ in range(5)]
+    door = lone_door
+    for who in people:
+        await door.prison.answered(event("client.recorded", door.prison.name, {"identifiers": who, "facts": FACTS}))
+        given = door.consent(door.probation)
+        given["data"]["identifiers"] = who
+        await door.prison.answered(given)
+    same = {"identifiers": people[0], "sameAs": people[1], "reason": "made up"}
+    assert (await door.prison.answered(event("identity.linked", door.prison.name, same)))["type"].endswith(
+        "accepted.v1"
+    )
+    await settled(door)
+    program: Any = consent.replay
+    url = door.system.postgres.url(door.system.databases["consent"].name).replace("postgresql:", "postgresql+asyncpg:")
+    kept, replaying.CHUNK = replaying.CHUNK, 2
+    try:
+        change = program.Change.model_validate(with_probation(door, "identity"))
+        told = await program.run(url, change, datetime.now(UTC))
+    finally:
+        replaying.CHUNK = kept
+    assert [(p.recipient, p.category, p.clients) for p in told.newly_possible] == [
+        (door.probation.name, "identity", 4)
+    ], "two of the five are one"
 
 
 async def test_a_message_that_was_held_back_for_one_item_is_asked_again_whole(

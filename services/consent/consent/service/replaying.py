@@ -1,22 +1,25 @@
-"""What a changed agreement or gateway would have let through or stopped: past questions, decided again by `decide`.
+"""What a changed agreement or gateway would have let through or stopped: past questions, decided again by `decide`, and
+beside them the questions that only the change makes possible (`service.unasked`).
 
 Nothing is written. The facts are those of then: the client's history up to the version that was decided on, the
 register as it was known at that time. Whether a hold or contradicting numbers denied everything stands in the entry.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from pydantic import Field
 
-from consent.domain import GATEWAYS, Agency, Agreement, Decision, Gateway, Item, Policy, Question, Terms, decide
-from consent.repository import ledger, parties, past
+from consent.domain import GATEWAYS, Agency, Agreement, Decision, Gateway, Item, Policy, Terms, decide
+from consent.repository import clients, ledger, parties, past
 from consent.repository.sql import Executor
 from consent.service.disclosing import all_or_nothing
+from consent.service.telling import question_of
+from consent.service.unasked import Asked, Possible, Told, newly_possible
 from contracts.agreements import AgreementId, AgreementText
 from contracts.vocabulary import AgencyKind, Basis, Category, Purpose
 from servicekit.envelope import StrictWire
@@ -74,10 +77,18 @@ class Replayed:
     """Of them, those that do not come out as then even unchanged: something they were made on is not kept."""
     newly_leaves: list[Group] = field(default_factory=list)
     newly_withheld: list[Group] = field(default_factory=list)
+    newly_possible: list[Possible] = field(default_factory=list)
+    """By questions that nobody could ask before, of the clients of today."""
+    clients: int = 0
+    """Of how many clients they were asked."""
+    unregistered: list[str] = field(default_factory=list)
+    """Recipients of the changed policy that the register does not have: nothing is said of them."""
 
 
 async def replay(db: Executor, change: Change, since: datetime) -> Replayed:
-    """Decide every question since `since` again. The caller's transaction reads one state, and only reads."""
+    """Decide every question since `since` again, and those that the change adds, of today. The caller's transaction
+    reads one state, and only reads.
+    """
     agencies = await parties.agencies(db)
     kinds = {agency.id: agency.kind for agency in agencies.values()}
     register = await past.register(db)
@@ -85,6 +96,7 @@ async def replay(db: Executor, change: Change, since: datetime) -> Replayed:
     told = Replayed()
     leaves: dict[tuple[str, str, bool, str | None], Group] = {}
     withheld: dict[tuple[str, str, bool, str | None], Group] = {}
+    shown: set[Told] = set()
     after = 0
     while rows := await past.decisions(db, since, after, CHUNK):
         after = rows[-1].id
@@ -110,35 +122,45 @@ async def replay(db: Executor, change: Change, since: datetime) -> Replayed:
             rules = {refusal.item: refusal.rule for refusal in now.refusals}
             for item in now.permitted - before.permitted:
                 _enter(leaves, said["recipient"], item, asked_only, None, row.decision)
+                if not asked_only:
+                    shown.add((row.client_id, said["recipient"], item.category.value))
             for item in before.permitted - now.permitted:
                 _enter(withheld, said["recipient"], item, asked_only, rules.get(item), row.decision)
     told.newly_leaves, told.newly_withheld = _sorted(leaves.values()), _sorted(withheld.values())
+    at = await clients.time_now(db)
+    agreements = register.at(at)
+    then, tried = Policy(agreements, kinds), Policy(_changed(agreements, change.agreements), kinds, gateways)
+    asked = Asked(_recipients(change, agencies, gateways), _sources(change, agencies), at, then, tried)
+    told.clients, told.newly_possible = await newly_possible(db, asked, agencies, shown, CHUNK)
+    told.unregistered = sorted({r for a in change.agreements for r in a.recipients} - agencies.keys())
     return told
+
+
+def _recipients(
+    change: Change, agencies: Mapping[str, Agency], gateways: Mapping[Basis, Gateway]
+) -> list[tuple[str, Purpose]]:
+    """Whom the change may let be told something, for what."""
+    found = {(r, t.purpose) for a in change.agreements for r in a.recipients if r in agencies for t in a.terms}
+    for row in (gateways[basis] for basis in change.gateways):
+        found |= {(a.id, purpose) for a in agencies.values() if a.kind in row.recipients for purpose in row.purposes}
+    return sorted(found)
+
+
+def _sources(change: Change, agencies: Mapping[str, Agency]) -> set[str]:
+    """Whose records the change may let out. A gateway reaches by kind: of all."""
+    return set(agencies) if change.gateways else {source for a in change.agreements for source in a.sources}
 
 
 def _again(
     row: Any, said: Mapping[str, Any], agencies: Mapping[str, Agency], histories: past.Histories, policy: Policy
 ) -> Decision:
-    asked = said.get("asked", {})
-    items = asked.get("items") or [[x["source"], x["category"]] for x in (*said["permitted"], *said["withheld"])]
     rules = {x["rule"] for x in said["withheld"]}
     facts = histories.at(
         row.client_id, said["decidedOn"], held="held" in rules, conflicting="conflicting-identity" in rules
     )
-    question = Question(
-        agencies[said["recipient"]],
-        Purpose(said["purpose"]),
-        tuple(_item(pair) for pair in items),
-        row.decided_at,
-        asked.get("service"),
-        said["by"] if row.kind == "view" else None,
-        {source: day and date.fromisoformat(day) for source, day in asked.get("spent", {}).items()},
-    )
-    return all_or_nothing(decide(question, facts, policy), [_item(pair) for pair in asked.get("about", ())])
-
-
-def _item(pair: Sequence[str]) -> Item:
-    return Item(pair[0], Category(pair[1]))
+    question = question_of(said, agencies[said["recipient"]], row.decided_at)
+    about = [Item(source, Category(category)) for source, category in said.get("asked", {}).get("about", ())]
+    return all_or_nothing(decide(question, facts, policy), about)
 
 
 def _outcome(decision: Decision) -> tuple[frozenset[Item], dict[Item, str]]:

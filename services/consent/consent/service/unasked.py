@@ -1,0 +1,92 @@
+"""What a changed policy permits that nobody could ask before it: the questions that it adds, put to what is recorded.
+
+Past questions show nothing of a recipient, a purpose or a category that was in no agreement then. So they are asked of
+every client as it stands today, as a signature would have it (`Desk.offer_snapshots`). Nothing is written.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from consent.domain import Agency, Granted, Item, Policy, Question, decide
+from consent.repository import agreements, clients, sharing
+from consent.repository.sharing import Known
+from consent.repository.sql import Executor
+from consent.service.sections import spent_convictions
+from contracts.vocabulary import Category, Purpose
+
+Told = tuple[int, str, str]
+"""A client's row, a recipient, a category."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The questions that a change adds."""
+
+    recipients: Collection[tuple[str, Purpose]]
+    """Who may be told something for a purpose by what changes."""
+    sources: Collection[str]
+    """Whose sections that may be."""
+    at: datetime
+    before: Policy
+    changed: Policy
+
+
+@dataclass
+class Possible:
+    """What may be told to a recipient of one category, and could not be before."""
+
+    recipient: str
+    category: str
+    clients: int
+    """Of how many."""
+
+
+async def newly_possible(
+    db: Executor, asked: Asked, agencies: Mapping[str, Agency], known_already: Collection[Told], chunk: int
+) -> tuple[int, list[Possible]]:
+    """How many clients were asked about, and what came of it. Reads `chunk` clients at a time.
+
+    Args:
+        known_already: what past questions show of this change.
+    """
+    looked_at, after = 0, 0
+    found: Counter[tuple[str, str]] = Counter()
+    while asked.recipients and (ids := await agreements.clients_of(db, sorted(asked.sources), after, chunk)):
+        after = ids[-1]
+        damaged: set[int] = set()
+        known = await sharing.known(db, ids, damaged)
+        sections = await clients.sections(db, known, damaged)
+        for id, client in known.items():
+            looked_at += bool(sections[id])
+            if damaged.isdisjoint(client.members):  # of whom something cannot be read, nothing leaves
+                found.update(_of(client, sections[id], asked, agencies, known_already))
+    return looked_at, [Possible(*whom, count) for whom, count in sorted(found.items())]
+
+
+def _of(
+    client: Known,
+    sections: Sequence[Mapping[str, str]],
+    asked: Asked,
+    agencies: Mapping[str, Agency],
+    known_already: Collection[Told],
+) -> set[tuple[str, str]]:
+    """Recipients and categories of one client, each once, from however many sources and for whatever purposes."""
+    items = [Item(s["source"], Category(s["category"])) for s in sections]
+    spent = spent_convictions(sections)
+    found: set[tuple[str, str]] = set()
+    for id, purpose in asked.recipients:
+        services = {s for f in client.facts.said if isinstance(f, Granted) for agency, s in f.services if agency == id}
+        for service in (None, *sorted(services)):  # consent may name one service of an agency only
+            others = tuple(item for item in items if item.source != id)
+            question = Question(agencies[id], purpose, others, asked.at, service, spent=spent)
+            permitted = decide(question, client.facts, asked.changed).permitted
+            if permitted:
+                permitted -= decide(question, client.facts, asked.before).permitted
+            found.update((id, item.category.value) for item in permitted)
+    return {
+        (recipient, category)
+        for recipient, category in found
+        if not any((row, recipient, category) in known_already for row in client.members)
+    }
