@@ -295,6 +295,14 @@ class GatewayEndedData(AboutClient):
     gateway: Annotated[OwnId, FieldKind.REFERENCE]
 
 
+MOST_OVERRIDDEN = 6
+"""Categories that an override may name, for it must be narrow (C5).
+
+Who it is (`identity`), where they are and will be (`contact`, `custody-and-release`), what is feared (`risk`), what it
+rests on (`offence`), and one more on which it bears, such as `health` or `family`. No emergency needs a whole record.
+"""
+
+
 class OverrideAuthorisedData(AboutClient):
     """A public-protection override: authorised by one, approved by another; narrow, for a time, to be reviewed."""
 
@@ -304,7 +312,8 @@ class OverrideAuthorisedData(AboutClient):
     recipients: Annotated[list[AgencyId], Field(min_length=1, max_length=10)]
     purposes: Annotated[list[Literal[Purpose.PUBLIC_PROTECTION]], Field(min_length=1)]
     """No other: what is taken without consent to protect the public serves nothing else, UK GDPR article 5(1)(b)."""
-    categories: Annotated[list[Category], Field(min_length=1)]
+    categories: Annotated[list[Category], Field(min_length=1, max_length=MOST_OVERRIDDEN)]
+    """Those that the danger needs, at most six: who, where, what is feared, what it rests on, and one more."""
     starts: Moment
     ends: Moment
     """At most 28 days after `starts`."""
@@ -319,7 +328,7 @@ class OverrideAuthorisedData(AboutClient):
 
     @model_validator(mode="after")
     def _is_narrow(self) -> "OverrideAuthorisedData":
-        if self.authorised_by == self.approved_by:
+        if self.authorised_by.casefold() == self.approved_by.casefold():  # one person, however they signed on
             raise Unfit("authorisedBy and approvedBy must be two different people")
         if not self.starts < self.ends <= self.starts + timedelta(days=28):
             raise Unfit("ends must lie after starts, by at most 28 days")
@@ -426,6 +435,13 @@ class RestrictionImposed(Event[RestrictionImposedData]):
     """`throughgate.restriction.imposed.v1`: something must not be shared, whatever permits it."""
 
     type: Literal["throughgate.restriction.imposed.v1"]
+
+    @model_validator(mode="after")
+    def _ever_stops(self) -> "RestrictionImposed":
+        # against its own time, not ours: one that arrives late, or again, stopped what it could while it lasted
+        if self.data.until is not None and self.data.until <= self.time:
+            raise Unfit("data.until must lie after time, or the restriction stops nothing")
+        return self
 
 
 class RestrictionLifted(Event[RestrictionLiftedData]):

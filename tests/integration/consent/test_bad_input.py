@@ -1,9 +1,11 @@
 """Bad input comes back with a code and a sentence; nothing is lost; the next event flows; a withdrawal denies."""
 
 import json
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from support.agency import event, eventually, eventually_true, granted, withdrawn
@@ -149,6 +151,61 @@ async def test_a_withdrawal_that_cannot_be_applied_denies_anyway(door: Any, how:
         return bool((await door.hostel.received())[-1].event["type"] != WITHDRAWN)
 
     await eventually_true(flows, "the record under the consent given since")
+
+
+IN_ANOTHER_FORM: dict[str, Callable[[Any, str], dict[str, Any]]] = {
+    "small letters": lambda door, _: {"type": "NOMS", "value": door.number.lower()},
+    "blanks": lambda door, _: {"type": "NHS", "value": f"{door.nhs[:3]} {door.nhs[3:6]} {door.nhs[6:]}"},
+    "a reference in capitals": lambda _, reference: {"type": "THROUGHGATE", "value": reference.upper()},
+    "an unknown type": lambda door, _: {"type": "PRISON-NUMBER", "value": door.number.lower()},
+    "an agency's own, with a blank": lambda door, _: {"type": "CASE", "value": " c-4 2 "},
+}
+
+
+@pytest.mark.parametrize("how", IN_ANOTHER_FORM)
+async def test_a_withdrawal_with_a_number_in_another_form_denies_anyway(door: Any, how: str) -> None:
+    door.nhs = f"{random.randint(10**9, 10**10 - 1)}"
+    more = [{"type": "NHS", "value": door.nhs}, {"type": "CASE", "value": "c-42"}]
+    recorded = event("client.recorded", door.prison.name, {"identifiers": [*door.identifiers, *more], "facts": FACTS})
+    reference = (await door.prison.answered(recorded))["client"]
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def last() -> str | None:
+        records = await door.hostel.received()
+        return records[-1].event["type"] if records else None
+
+    async def permitted() -> bool:
+        return await last() not in (None, WITHDRAWN)
+
+    await eventually_true(permitted, "the snapshot")
+    said = IN_ANOTHER_FORM[how](door, reference)
+    answer = await door.prison.answered(event("consent.withdrawn", door.prison.name, withdrawn([said])))
+    assert answer["code"] == "invalid-event"
+
+    async def retracted() -> bool:
+        return await last() == WITHDRAWN
+
+    await eventually_true(retracted, "the retraction")
+    assert len(await _holds(door)) == 1, "someone is told"
+
+
+NAMING_NOBODY: dict[str, tuple[str, list[dict[str, str]]]] = {
+    "a number too short": ("invalid-event", [{"type": "NOMS", "value": "A12"}]),
+    "no number": ("invalid-event", []),
+    "a reference that nobody has": ("unknown-client", [{"type": "THROUGHGATE", "value": str(uuid4())}]),
+}
+
+
+@pytest.mark.parametrize("how", NAMING_NOBODY)
+async def test_a_withdrawal_that_names_nobody_is_told_to_somebody(door: Any, how: str) -> None:
+    code, identifiers = NAMING_NOBODY[how]
+    for _ in range(2):
+        answer = await door.prison.answered(event("consent.withdrawn", door.prison.name, withdrawn(identifiers)))
+        assert answer["code"] == code
+    held = [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name]
+    assert [(h["held"], h["reason"], h["times"]) for h in held] == [("nobody", code, 2)]
+    await door.operator.call("PUT", f"/holds/{held[0]['hold']}/owner", {"owner": "duty desk"})
+    await door.operator.call("DELETE", f"/holds/{held[0]['hold']}")
 
 
 async def test_a_withdrawal_for_a_client_not_yet_known_waits_for_that_client(door: Any) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -228,12 +229,27 @@ async def test_a_client_of_whom_something_cannot_be_read_is_held_and_the_others_
         await connection.close()
 
 
+# An erasure, which the worker cuts from the ledger.
+_ERASED = (
+    "WITH w AS (INSERT INTO withdrawal (id, client_id, version, because, recorded_at, done_at)"
+    " SELECT gen_random_uuid(), client_id, 1000, 'erased', now(), now() FROM ledger WHERE queue_id = ANY($1)"
+    " LIMIT 1 RETURNING id, client_id)"
+    " INSERT INTO ledger_erasure (client_id, withdrawal_id) SELECT client_id, id FROM w"
+)
+
+
+async def _nothing_to_cut(connection: Any) -> bool:
+    return not await connection.fetchval("SELECT EXISTS (SELECT 1 FROM ledger_erasure)")
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         "UPDATE ledger SET body = '\\x00' WHERE queue_id = ANY($1)",
         "DELETE FROM head WHERE (shard, sequence) IN (SELECT shard, sequence FROM ledger WHERE queue_id = ANY($1))",
+        _ERASED,
     ],
+    ids=["its body", "its head", "what was erased"],
 )
 async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_again(
     lone_door: Any, damage: str
@@ -249,7 +265,8 @@ async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_a
             async with connection.transaction():
                 rows = [await _queue(connection, door, {"sections": [section]}) for _ in range(2)]
             await _stands_still(door)
-            assert await connection.execute(damage, rows) not in ("UPDATE 0", "DELETE 0")
+            assert await connection.execute(damage, rows) not in ("UPDATE 0", "DELETE 0", "INSERT 0 0")
+            await eventually_true(partial(_nothing_to_cut, connection), "the ledger to be cut")
         await _settled(door)
         found = "SELECT count(*) FROM ledger WHERE kind = 'cancelled' AND queue_id = ANY($1)"
         assert await connection.fetchval(found, rows) == 2

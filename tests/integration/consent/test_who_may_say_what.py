@@ -1,38 +1,26 @@
 """Who may say what, through the door: what an agency of the wrong kind says has no effect; none opens for itself."""
 
+import json
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from support.agency import Agency, consents, event, eventually_true, granted, terms, withdrawn
 
+from consent.service.holds import OTHER
 from throughgate.verify import WITHDRAWN
-
-
-def named(door: Any, id: str, recipient: Agency, **more: Any) -> dict[str, Any]:
-    """The data of an override or a gateway that holds from a minute ago for an hour."""
-    now = datetime.now(UTC)
-    return {
-        "identifiers": door.identifiers,
-        id: uuid4().hex,
-        "recipients": [recipient.name],
-        "purposes": ["public-protection"],
-        "categories": ["identity", "risk"],
-        "starts": (now - timedelta(minutes=1)).isoformat(),
-        "ends": (now + timedelta(hours=1)).isoformat(),
-        "reason": "made up",
-    } | more
 
 
 def override(door: Any, by: Agency, recipient: Agency) -> dict[str, Any]:
     review = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    data = named(door, "override", recipient, authorisedBy="u-17", approvedBy="u-18", reviewBy=review)
+    data = door.invoked("override", recipient, authorisedBy="u-17", approvedBy="u-18", reviewBy=review)
     return event("override.authorised", by.name, data)
 
 
 def gateway(door: Any, by: Agency, recipient: Agency, basis: str) -> dict[str, Any]:
-    data = named(door, "gateway", recipient, basis=basis, authorisedByRole="duty manager")
+    data = door.invoked("gateway", recipient, basis=basis, authorisedByRole="duty manager")
     return event("gateway.invoked", by.name, data)
 
 
@@ -49,7 +37,8 @@ async def knows(door: Any, agency: Agency) -> None:
 
 async def passed(door: Any) -> None:
     """Wait until all that was queued before has left or been refused: a withdrawal is done behind it."""
-    taken_back = event("consent.withdrawn", door.prison.name, withdrawn(door.identifiers, recipients=["nobody-here"]))
+    of_nobody_told = withdrawn(door.identifiers, recipients=[door.prison.name])
+    taken_back = event("consent.withdrawn", door.prison.name, of_nobody_told)
     await door.prison.answered(taken_back)
     await door.prison.done(taken_back["id"])
 
@@ -133,6 +122,115 @@ async def test_own_word_counts_where_the_agreement_says_so(door: Any) -> None:
         return bool(await told(door.hostel))
 
     await eventually_true(has_it, "the recipient's own word to count")
+
+
+UNREGISTERED = "harbor-housing"
+"""Nobody: the agency is written otherwise."""
+
+
+def stops(door: Any) -> dict[str, dict[str, Any]]:
+    """The data of one stop of each kind that names recipients, all but one of whom are registered."""
+    whom = {"identifiers": door.identifiers}
+    now = datetime.now(UTC).isoformat()
+    named = {"recipients": [door.hostel.name, UNREGISTERED]}
+    excluded = {"agency": UNREGISTERED, "practitioner": "u-17"}
+    return {
+        "consent.withdrawn": withdrawn(door.identifiers, **named),
+        "consent.refused": whom | named | {"refusedAt": now, "scope": "listed"},
+        "restriction.imposed": whom | named | {"restriction": "r-1", "kind": "exclusion"},
+        "restriction.imposed of a practitioner": whom
+        | {"restriction": "r-1", "kind": "practitioner-exclusion", "practitioners": [excluded]},
+    }
+
+
+async def shared(door: Any) -> None:
+    """The mentors, whom no stop of this file names, were sent a record."""
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.mentors))
+
+    async def has_it() -> bool:
+        return bool(await told(door.mentors))
+
+    await eventually_true(has_it, "the first record")
+
+
+async def stopped(door: Any, code: str) -> None:
+    """The client is held for everybody, and somebody is told why."""
+
+    async def retracted() -> bool:
+        return (await told(door.mentors))[-1] == WITHDRAWN
+
+    await eventually_true(retracted, "the retraction")
+    held = [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name]
+    assert [(h["held"], h["reason"]) for h in held] == [("client", code)]
+    assert held[0]["meaning"] != OTHER
+
+
+@pytest.mark.parametrize("kind", stops(SimpleNamespace(identifiers=[], hostel=SimpleNamespace(name="x"))))
+async def test_a_stop_for_an_agency_that_nobody_registered_stops_for_everybody(door: Any, kind: str) -> None:
+    await shared(door)
+    answer = await door.prison.answered(event(kind.split(" ")[0], door.prison.name, stops(door)[kind]))
+    assert answer.get("code") == "unknown-recipient", answer
+    assert UNREGISTERED not in answer["detail"]
+    assert door.number not in answer["detail"]
+    await stopped(door, "unknown-recipient")
+
+
+async def test_a_restriction_that_ended_before_it_was_said_stops_for_everybody(door: Any) -> None:
+    await shared(door)
+    data = {
+        "identifiers": door.identifiers,
+        "restriction": "r-1",
+        "kind": "victim-safety",
+        "until": "2025-01-01T00:00:00Z",
+    }
+    answer = await door.prison.answered(event("restriction.imposed", door.prison.name, data))
+    assert answer.get("code") == "invalid-event", answer
+    assert "data.until must lie after time" in answer["detail"]
+    await stopped(door, "invalid-event")
+
+
+async def test_a_restriction_that_ended_on_its_way_is_history(door: Any) -> None:
+    """What arrives late, or is read again after a restore, or a case system tells of its past."""
+    await shared(door)
+    data = {
+        "identifiers": door.identifiers,
+        "restriction": "r-1",
+        "kind": "victim-safety",
+        "until": "2025-01-02T00:00:00Z",
+    }
+    said = event("restriction.imposed", door.prison.name, data, time="2025-01-01T00:00:00Z")
+    assert (await door.prison.answered(said))["type"] == "throughgate.event.accepted.v1"
+    await door.prison.done(said["id"])
+    assert [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name] == []
+
+
+@pytest.mark.parametrize("what", ["consent", "gateway", "override"])
+async def test_nor_is_anything_permitted_to_an_agency_that_nobody_registered(door: Any, what: str) -> None:
+    """It would open nothing, and its publisher would think that it had told somebody. It holds nobody either."""
+    await door.prison.answered(door.recorded())
+    nobody: Any = SimpleNamespace(name=UNREGISTERED)
+    said = {
+        "consent": door.consent(nobody, door.hostel),
+        "gateway": gateway(door, door.prison, nobody, "cda-1998-s115"),
+        "override": override(door, door.prison, nobody),
+    }[what]
+    assert (await door.prison.answered(said)).get("code") == "unknown-recipient"
+    assert [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name] == []
+    named = {"name": "Made up", "kind": "vcs", "area": "leeds"}
+    await door.operator.call("PUT", f"/agencies/{UNREGISTERED}-{door.prison.name}", named)
+    again = json.loads(json.dumps(said).replace(UNREGISTERED, f"{UNREGISTERED}-{door.prison.name}"))
+    answer = await door.prison.answered(again | {"id": uuid4().hex})
+    assert answer["type"] == "throughgate.event.accepted.v1", "the same form, the same own id: nothing was used up"
+
+
+async def test_whom_limited_access_allows_need_not_be_registered(door: Any) -> None:
+    await shared(door)
+    data = {"identifiers": door.identifiers, "restriction": "r-1", "kind": "limited-access", "allowed": [UNREGISTERED]}
+    said = event("restriction.imposed", door.prison.name, data)
+    assert (await door.prison.answered(said))["type"] == "throughgate.event.accepted.v1"
+    await door.prison.done(said["id"])
+    assert (await told(door.mentors))[-1] == WITHDRAWN, "it denies more, never less"
 
 
 async def test_anyone_may_stop_and_only_who_stopped_lifts(door: Any) -> None:

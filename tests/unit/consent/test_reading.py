@@ -265,10 +265,46 @@ def test_a_number_is_found_in_an_odd_place(raw: bytes) -> None:
     assert set(identifiers_in(raw, AGENCY)) == {("NOMS", "", NUMBER)}
 
 
-@pytest.mark.parametrize("text", ["XA1234BC", "A1234BCX", "A1234B", "0A1234BC", "a1234bc"])
+@pytest.mark.parametrize("text", ["XA1234BC", "A1234BCX", "A1234B", "0A1234BC", "xa1234bc", "A 1234 BC and more"])
 def test_a_part_of_a_longer_word_is_no_number(text: str) -> None:
     assert set(identifiers_in(json.dumps({"note": text}).encode(), AGENCY)) == set()
     assert set(identifiers_in(f'{{"note": "{text}'.encode(), AGENCY)) == set()
+
+
+REFERENCE = "0f8fad5b-d9cb-469f-a165-70867728950e"
+IN_ANOTHER_FORM: dict[str, tuple[tuple[str, str, str], str | None, Any]] = {
+    "small letters": (("NOMS", "", NUMBER), "NOMS", "a1234bc"),
+    "blanks": (("NHS", "", "9434765919"), "NHS", "943 476 5919"),
+    "hyphens": (("NHS", "", "9434765919"), "NHS", "943-476-5919"),
+    "a blank at the end": (("CRN", "", "X123456"), "CRN", "X123456 "),
+    "a blank that does not break, small letters": (("CRN", "", "X123456"), "CRN", "x\u00a0123456"),
+    "the long dash": (("PNC", "", "2004/0712343H"), "PNC", "2004/0712343\u2013h"),
+    "a court's number in small letters": (("CRO", "", "123456/04K"), "CRO", "123456/04k"),
+    "a reference in capitals": (("THROUGHGATE", AGENCY, REFERENCE), "THROUGHGATE", REFERENCE.upper()),
+    "a reference without hyphens": (("THROUGHGATE", AGENCY, REFERENCE), "THROUGHGATE", REFERENCE.replace("-", "")),
+    "a reference as a URN": (("THROUGHGATE", AGENCY, REFERENCE), "THROUGHGATE", f"urn:uuid:{REFERENCE}"),
+    "a case number with blanks": (("CASE", AGENCY, "hl-42/7"), "CASE", " hl-42 /7"),
+    "a case number that is a number": (("CASE", AGENCY, "42"), "CASE", 42),
+    "a known type in small letters": (("CASE", AGENCY, "hl-42"), "case", "hl-42"),
+    "an unknown type": (("NOMS", "", NUMBER), "PRISON-NUMBER", "a1234bc"),
+    "an unknown type of an agency's own": (("CASE", AGENCY, "hl-42"), "OASYS", "hl-42"),
+    "no type": (("CASE", AGENCY, "hl-42"), None, "hl-42"),
+    "the wrong type": (("CRN", "", "X123456"), "NOMS", "x 123456"),
+}
+
+
+@pytest.mark.parametrize("how", IN_ANOTHER_FORM)
+def test_a_number_is_found_in_another_form_than_the_contracts(how: str) -> None:
+    key, type, value = IN_ANOTHER_FORM[how]
+    whole = json.dumps(withdrawn(identifiers=[{"type": type, "value": value}]), ensure_ascii=False).encode()
+    assert key in identifiers_in(whole, AGENCY)
+    if isinstance(value, str):  # unquoted numbers do not stand out in what is no JSON
+        assert key in identifiers_in(whole[:-9], AGENCY), "also in what was cut off behind it"
+
+
+def test_under_an_unknown_type_a_number_is_looked_for_among_all_that_it_fits() -> None:
+    body = withdrawn(identifiers=[{"type": "PRISON", "value": NUMBER}])
+    assert set(identifiers_in(json.dumps(body).encode(), AGENCY)) == {("NOMS", "", NUMBER), ("CASE", AGENCY, NUMBER)}
 
 
 @settings(max_examples=300, deadline=None)
@@ -288,6 +324,7 @@ STOPPING = {
     "cut off": json.dumps(withdrawn()).encode()[:-30],
     "escaped": json.dumps(withdrawn()).replace("withdrawn.v1", "\\u0077ithdrawn.v1").encode(),
     "escaped and cut": json.dumps(withdrawn()).replace("withdrawn.v1", "\\u0077ithdrawn.v1").encode()[:-3],
+    "in capitals": json.dumps(withdrawn() | {"type": "THROUGHGATE.Consent.Withdrawn.v1"}).encode(),
     "another version": json.dumps(withdrawn()).replace("withdrawn.v1", "withdrawn.v9").encode(),
     "not UTF-8": json.dumps(withdrawn()).encode() + b"\xff",
     "UTF-16": json.dumps(withdrawn()).encode("utf-16"),

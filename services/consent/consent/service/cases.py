@@ -1,5 +1,6 @@
 """One event of a batch on its way to its answer, and why it may be rejected."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from consent.domain import RESPONSIBLE, Agency, may_assert
@@ -43,6 +44,13 @@ NOT_YOURS_TO_SAY = Problem(
     "An agency of your kind may not say this",
     "docs/reference/who-may-say-what.md lists which kind of agency may assert what; ask one that may to publish it.",
     403,
+)
+UNKNOWN_RECIPIENT = Problem(
+    "unknown-recipient",
+    "The event names an agency that is not registered",
+    "Send it with a new id and the ids of registered agencies; ask the operator of this system to register one that is"
+    " missing. A stop that names nobody would stop nothing: until then, what was to stop for some stops for everybody.",
+    422,
 )
 
 
@@ -93,13 +101,20 @@ class Case:
             self.keys, self.names_more = reading.meant_by(self.arrival.value, self.arrival.agency, self.keys)
 
 
-def may_not(case: Case, publisher: Agency | None) -> Problem | None:
-    """Why its publisher may not say this, if so."""
+def may_not(case: Case, agencies: Mapping[str, Agency]) -> Problem | None:
+    """Why its publisher may not say this, or not to those whom it names, if so.
+
+    Args:
+        agencies: who is registered, by id.
+    """
+    publisher = agencies.get(case.arrival.agency)
     if publisher is None:
         return NOT_REGISTERED
     basis = case.event.data.basis if isinstance(case.event, GatewayInvoked) else None
     if case.event is not None and not may_assert(case.event.type, publisher.kind, basis):
         return NOT_YOURS_TO_SAY
+    if isinstance(case.event, saying.Saying) and not saying.named_by(case.event) <= agencies.keys():
+        return UNKNOWN_RECIPIENT
     if isinstance(case.event, ErasureRequested) and case.event.data.scope == "everything":
         return None if publisher.kind in RESPONSIBLE else NOT_YOURS_TO_SAY
     return None

@@ -80,7 +80,7 @@ async def _take_run(session: AsyncSession, cases: Sequence[Case]) -> list[bytes]
         forms = await sharing.forms_seen(session, _forms(open_cases))
         for case in open_cases:
             _apply(case, desk, forms)
-        if not await clients.write(session, desk.changes):
+        if not await desk.changes.write(session):
             raise TryAgain
         if desk.changes.entries:
             await enter(session, await ledger.with_keys(session, desk.changes.entries))
@@ -103,7 +103,7 @@ async def _identify(session: AsyncSession, case: Case, event: IdentityLinked | I
     try:
         if case.problem is not None:
             raise case.problem
-        if problem := may_not(case, (await register.load(session)).agencies.get(agency)):
+        if problem := may_not(case, (await register.load(session)).agencies):
             raise problem
         found = await clients.find(session, {*keys[0], *keys[1]})
         one, other = ({found[key].own for key in some if key in found} for some in keys)
@@ -261,6 +261,6 @@ async def refuse(session: AsyncSession, arrival: Arrival) -> bytes:
     case.reject(SET_ASIDE)
     desk = await open_desk(session, [case])
     _apply(case, desk, set())
-    await clients.write(session, desk.changes)
+    await desk.changes.write(session)
     wake_after_commit(session, queue.CHANNEL)
     return case.answer or b""

@@ -2,12 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import orjson
 from pydantic import ValidationError
@@ -128,46 +128,57 @@ def id_of(value: bytes) -> str | None:
 
 def is_stopping(value: bytes) -> bool:
     """Whether unreadable bytes look like an event that was to stop sharing. When in doubt: yes."""
-    text = _unescaped(_text(value))
+    text = _unescaped(_text(value)).lower()
     return any(type.rsplit(".", 1)[0] in text for type in STOPPING_TYPES)
 
 
-_ANYWHERE = [
-    (type, re.compile(r"(?<![A-Za-z0-9])" + pattern + r"(?![A-Za-z0-9])"))
-    for type, pattern in PATTERNS.items()
-    if type is not IdentifierType.CASE
-]
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_OWN = frozenset({IdentifierType.CASE, IdentifierType.THROUGHGATE})
+"""Numbers that mean a client to one agency only."""
+_NAMED_OTHERWISE = frozenset(type.value for type in IdentifierType if type is not IdentifierType.CASE)
+_SET_OUT = re.compile(r"[^0-9A-Za-z/]+")
+"""What people set numbers out with: blanks, hyphens, dots, of whatever kind."""
+
+
+def _any_of(patterns: Mapping[IdentifierType, str]) -> str:
+    """Any number but an agency's own: any word has the form of one, so it counts only where a number is said."""
+    return "|".join(f"(?P<{t.value}>{pattern})" for t, pattern in patterns.items() if t is not IdentifierType.CASE)
+
+
+_IN_A_TEXT = re.compile(rf"(?<![A-Z0-9])(?:{_any_of(PATTERNS)})(?![A-Z0-9])", re.IGNORECASE | re.ASCII)
+_BARE = re.compile(_any_of({**PATTERNS, IdentifierType.THROUGHGATE: "[0-9a-f]{32}"}), re.IGNORECASE | re.ASCII)
 _CASE = re.compile(PATTERNS[IdentifierType.CASE])
+_BETWEEN_QUOTES = re.compile(r'[^"]+')
+_VALUE = re.compile(r'"value"\s*:\s*"([^"]+)"')
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 def identifiers_in(value: bytes, agency: str) -> Iterator[IdentifierKey]:
     """Every identifier that may stand anywhere in the bytes, some more than once: whom a stopping event may mean.
 
     First those of the place where an event says whom it is about, then the others. JSON is walked, so that no escape
-    hides a number; what is not JSON is searched as text from its beginning, escaped slashes undone.
+    hides a number; what is not JSON is searched as text from its beginning, escaped slashes undone. A number need not
+    have its form: small letters, blanks and hyphens are what an event is rejected for. Under a type that the contract
+    does not know it is looked for among all types that it fits.
     """
     try:
         parsed = orjson.loads(value)
     except orjson.JSONDecodeError:
         text = _unescaped(_text(value))
         found = _numbers_in(text, agency)
-        if "CASE" in text:
-            found += [
-                (m.start(), ("CASE", agency, m.group(1)))
-                for m in re.finditer(r'"value"\s*:\s*"([^"]{1,64})"', text)
-                if _CASE.fullmatch(m.group(1))
-            ]
+        own_are_named = IdentifierType.CASE in text.upper()
+        for match in _VALUE.finditer(text):
+            if own_are_named or not _numbers_in(match[1], agency):
+                found += [(match.start(), key) for key in _agencys_own(match[1], agency)]
         yield from (key for _, key in sorted(found))
         return
     for root in (_whom(parsed), parsed):
         for node in _nodes(root):
             if isinstance(node, str | int):  # an NHS number may have been sent as a number
                 yield from (key for _, key in _numbers_in(str(node), agency))
-            elif isinstance(node, dict) and node.get("type") == "CASE":
-                value_there = node.get("value")
-                if isinstance(value_there, str) and _CASE.fullmatch(value_there):
-                    yield "CASE", agency, value_there
+            elif isinstance(node, dict) and _SET_OUT.sub("", str(node.get("type"))).upper() not in _NAMED_OTHERWISE:
+                number = node.get("value")
+                if isinstance(number, str | int):
+                    yield from _agencys_own(str(number), agency)
 
 
 def meant_by(value: bytes, agency: str, whom: Iterable[IdentifierKey]) -> tuple[list[IdentifierKey], bool]:
@@ -195,12 +206,26 @@ def _text(value: bytes) -> str:
 
 
 def _numbers_in(text: str, agency: str) -> list[tuple[int, IdentifierKey]]:
-    """Numbers, and where they begin."""
-    return [
-        (match.start(), (type.value, agency if type is IdentifierType.THROUGHGATE else "", match.group(0)))
-        for type, pattern in _ANYWHERE
-        for match in pattern.finditer(text)
-    ]
+    """Numbers, and where they begin: words of a text, or all that stands between two quotes, however set out."""
+    found = [(match.start(), _key(match, agency)) for match in _IN_A_TEXT.finditer(text)]
+    for piece in _BETWEEN_QUOTES.finditer(text):
+        if match := _BARE.fullmatch(_SET_OUT.sub("", piece[0])):
+            found.append((piece.start(), _key(match, agency)))
+    return found
+
+
+def _key(match: re.Match[str], agency: str) -> IdentifierKey:
+    """A number as the identifier table has it."""
+    type = IdentifierType(str(match.lastgroup))
+    if type is IdentifierType.THROUGHGATE:
+        return type.value, agency, str(UUID(match[0]))
+    return type.value, "", match[0].upper()
+
+
+def _agencys_own(text: str, agency: str) -> list[IdentifierKey]:
+    """An agency's own number, if it can be one. Blanks alone are dropped: the rest of it may all mean something."""
+    number = "".join(text.split())
+    return [("CASE", agency, number)] if _CASE.fullmatch(number) else []
 
 
 def _whom(event: Any) -> Any:
@@ -227,8 +252,7 @@ def keys_of(event: IntakeEvent, agency: str) -> list[IdentifierKey]:
 
 def keys_for(identifiers: Iterable[Identifier], agency: str) -> list[IdentifierKey]:
     """Identifiers as the identifier table knows them."""
-    own = (IdentifierType.CASE, IdentifierType.THROUGHGATE)
-    keys = ((i.type.value, agency if i.type in own else "", i.value) for i in identifiers)
+    keys = ((i.type.value, agency if i.type in _OWN else "", i.value) for i in identifiers)
     return list(dict.fromkeys(keys))
 
 

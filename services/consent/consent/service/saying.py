@@ -39,6 +39,22 @@ Saying = (
 )
 
 
+def named_by(event: Saying) -> set[str]:
+    """The agencies that an event names as recipients: what it says has no effect for one that nobody registered.
+
+    Not those whom a `limited-access` restriction allows: a name among them that nobody has denies more, never less.
+    """
+    match event:
+        case ConsentGranted():
+            return {r.agency for r in event.data.recipients if r.agency}
+        case RestrictionImposed():
+            return {*event.data.recipients, *(p.agency for p in event.data.practitioners)}
+        case ConsentRefused() | ConsentWithdrawn() | GatewayInvoked() | OverrideAuthorised():
+            return set(event.data.recipients)
+        case _:
+            return set()
+
+
 def say(
     event: Saying, agency: str, client: Client, desk: Desk, forms: set[tuple[str, str]], traceparent: str | None
 ) -> UUID | None:

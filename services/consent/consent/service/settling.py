@@ -104,7 +104,7 @@ async def _settle_clients(
     for case in cases:
         if case.problem is not None:
             continue
-        if problem := may_not(case, desk.register.agencies.get(case.arrival.agency)):
+        if problem := may_not(case, desk.register.agencies):
             case.reject(problem)
             continue
         found = {known[key].client for key in case.keys if key in known}
