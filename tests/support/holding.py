@@ -207,15 +207,19 @@ class Clients:
 
 
 def _judged(history: list[Heard], before: Iterable[Heard] = ()) -> list[Heard]:
-    """Void are consents that came after a no which was said later than they were given."""
-    noes = [h for h in before if isinstance(h.said.step, No)]
+    """Void are consents that came after a no to everything which was said later than they were given."""
+    noes = [h for h in before if _is_to_everything(h.said.step)]
     judged = []
     for h in history:
         void = isinstance(h.said.step, Grant) and any(no.said.at >= h.said.at for no in noes)
         judged.append(replace(h, void=void))
-        if isinstance(h.said.step, No):
+        if _is_to_everything(h.said.step):
             noes.append(h)
     return judged
+
+
+def _is_to_everything(step: object) -> bool:
+    return isinstance(step, No) and not step.reach.lists
 
 
 def text_of(data: dict[str, Any]) -> str:

@@ -58,8 +58,10 @@ class Verifier:
             )
             scopes = frozenset(str(claims.get("scope", "")).split())
             practitioner = claims.get("practitioner")
-            if not (practitioner is None or (isinstance(practitioner, str) and practitioner)):
-                raise ValueError("the claim practitioner is no id")
+            if practitioner is not None:
+                practitioner = practitioner.strip() if isinstance(practitioner, str) else ""
+                if not practitioner:
+                    raise ValueError("the claim practitioner is no id")
             return Caller(str(claims["agency"]), scopes, str(claims["sub"]), practitioner)
         except (jwt.PyJWTError, OSError, ValueError, KeyError) as error:
             raise _unauthorised() from error

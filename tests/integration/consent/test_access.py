@@ -85,7 +85,6 @@ async def test_an_agency_sees_its_own_rows_and_no_others(door: Any) -> None:
         "SELECT body FROM queue",
         "SELECT id FROM candidate",
         "SELECT digest FROM likeness",
-        "SELECT reason FROM link",
         "SELECT linked_by FROM link",
         "SELECT linked_at FROM link",
         "UPDATE link SET unlinked_at = now()",

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from support.agency import Agency, event, eventually, eventually_true, granted, withdrawn
+from support.agency import Agency, event, eventually, eventually_true, granted, terms, withdrawn
+from support.told import superuser
 
 from consent.service.holds import MOST_OPEN
 from consent.service.reading import MOST_NAMED
@@ -167,6 +168,169 @@ async def test_who_was_sent_a_record_knows_the_client_and_who_was_refused_one_do
         assert (await agency.answered(no))["type"] == f"throughgate.event.{kind}.v1"
 
 
+# --- who recorded a guessed number ------------------------------------------------------------------------------------
+
+
+async def asks_everything(door: Any, value: str, client: str) -> dict[str, Any]:
+    """What a newcomer is answered of one client on every route that answers of clients, without ids and times."""
+    told: dict[str, Any] = {}
+    looks = {"clients": [client], "categories": ["identity", "contact", "needs.accommodation", "risk"]}
+    async with door.probation.http() as http:
+        for purpose in ("referral", "public-protection"):
+            answer = await http.post("/views", json=looks | {"purpose": purpose})
+            told[f"views {purpose}"] = answer.json()
+            for other in (door.mentors, door.hostel):
+                asked = looks | {"purpose": purpose, "recipient": other.name}
+                told[f"decisions {purpose} {other.name}"] = (await http.post("/decisions", json=asked)).json()
+        told["disclosures"] = (await http.get(f"/clients/{client}/disclosures")).json()
+        told["page by page"] = (await http.get(f"/clients/{client}/disclosures?limit=3")).json()
+    for kind, data in about(value, number(), door.mentors.name).items():
+        if kind != "erasure.requested":  # of a client whom somebody protects it must be refused
+            told[kind] = await over_http(door.probation, event(kind, door.probation.name, data))
+    return {route: bare(answer) for route, answer in told.items()}
+
+
+VARYING = {"client", "decision", "decidedAt", "entry", "withdrawal", "event", "topic", "partition", "offset"}
+"""What differs between any two answers of the same meaning."""
+
+
+def bare(answer: Any) -> Any:
+    if isinstance(answer, dict):
+        return {name: bare(value) for name, value in answer.items() if name not in VARYING}
+    return [bare(one) for one in answer] if isinstance(answer, list) else answer
+
+
+async def _nothing_more(door: Any) -> None:
+    """The client is known, and what was queued for the newcomer was refused."""
+
+
+async def _agreed_with_others(door: Any) -> None:
+    await door.prison.answered(door.consent(door.hostel))
+
+
+async def _said_no(door: Any) -> None:
+    await door.prison.answered(door.consent(door.mentors, categories=["risk", "identity"]))
+    no = door.withdrawal()
+    await door.prison.answered(no)
+    await door.prison.done(no["id"])
+
+
+async def _refused_some(door: Any) -> None:
+    data = {"identifiers": door.identifiers, "refusedAt": datetime.now(UTC).isoformat(), "scope": "listed"}
+    said = event("consent.refused", door.prison.name, data | {"recipients": [door.mentors.name]})
+    assert (await door.prison.answered(said))["type"].endswith("accepted.v1")
+
+
+async def _restricted(door: Any) -> None:
+    data = {"identifiers": door.identifiers, "restriction": "r-9", "kind": "victim-safety", "reason": "made up"}
+    imposed = event("restriction.imposed", door.prison.name, data)
+    assert (await door.prison.answered(imposed))["type"].endswith("accepted.v1")
+
+
+async def _excluded(door: Any) -> None:
+    data = {
+        "identifiers": door.identifiers,
+        "restriction": "r-9",
+        "kind": "practitioner-exclusion",
+        "practitioners": [{"agency": door.mentors.name, "practitioner": "u-17"}],
+    }
+    imposed = event("restriction.imposed", door.prison.name, data)
+    assert (await door.prison.answered(imposed))["type"].endswith("accepted.v1")
+
+
+async def _held(door: Any) -> None:
+    bad = door.withdrawal() | {"data": {"identifiers": door.identifiers}}
+    assert (await door.prison.answered(bad))["code"] == "invalid-event"
+
+
+async def _linked(door: Any) -> None:
+    other = [{"type": "CASE", "value": f"L-{door.number}"}]
+    facts = {"identifiers": other, "facts": {"risk": {"harm": "low"}}}
+    await door.prison.answered(event("client.recorded", door.prison.name, facts))
+    link = {"identifiers": door.identifiers, "sameAs": other, "reason": "one and the same"}
+    assert (await door.prison.answered(event("identity.linked", door.prison.name, link)))["type"].endswith("ed.v1")
+
+
+async def _asked_about(door: Any) -> None:
+    """Others asked whether they may tell the newcomer, and looked at what is there."""
+    client = (await door.prison.answered(door.recorded()))["client"]
+    body = {"clients": [client], "purpose": "referral", "categories": ["identity"]}
+    async with door.prison.http() as http:
+        assert (await http.post("/decisions", json=body | {"recipient": door.probation.name})).status_code == 200
+
+
+KNOWN_BY = (
+    _nothing_more,
+    _agreed_with_others,
+    _said_no,
+    _refused_some,
+    _restricted,
+    _excluded,
+    _held,
+    _linked,
+    _asked_about,
+)
+
+
+@pytest.mark.parametrize("said", KNOWN_BY, ids=lambda said: said.__name__)
+async def test_who_records_a_guessed_number_learns_nothing_of_what_others_know(door: Any, said: Any) -> None:
+    """Probation gets what the prison records, where there is consent, and tells the mentors on the same condition."""
+    prison, probation, mentors = door.prison, door.probation, door.mentors
+    wanted = [terms("referral", ["identity", "needs.accommodation", "risk"])]
+    await door.operator.agree(f"in-{prison.name}", [prison.name], [probation.name], wanted)
+    await door.operator.agree(f"out-{prison.name}", [probation.name], [mentors.name], wanted)
+    await prison.answered(door.recorded())
+    refused = event("client.recorded", prison.name, {"identifiers": door.identifiers, "facts": {"contact": {}}})
+    await prison.answered(refused)
+    await said(door)
+
+    async def settled() -> bool:
+        async with superuser(door) as db:
+            of = "SELECT NOT EXISTS (SELECT 1 FROM queue WHERE recipient = $1)"
+            return bool(await db.fetchval(of, probation.name))
+
+    await eventually_true(settled, "what was queued for probation to be decided")
+    told = []
+    for nth, value in enumerate((door.number, number()), 1):
+        mine = {"identifiers": [noms(value)], "facts": {"risk": {"harm": "high"}}}
+        reply = await probation.answered(event("client.recorded", probation.name, mine))
+
+        async def decided(many: int = nth) -> bool:
+            async with superuser(door) as db:
+                of = "SELECT count(*) FROM ledger WHERE recipient = $1 AND $2 = ANY (sources)"
+                return bool(await db.fetchval(of, mentors.name, probation.name) >= many)
+
+        await eventually_true(decided, "what it recorded to be decided for the mentors")
+        told.append(await asks_everything(door, value, reply["client"]))
+    for route, answer in told[1].items():
+        assert told[0][route] == answer, route
+
+
+async def test_who_was_sent_a_record_is_told_what_else_was_withheld_and_who_imposed_is_told_why(door: Any) -> None:
+    """As to a recipient: quietly. Only the agency whose restriction it is hears that it is one."""
+    await permitted(door)
+    reference = str((await door.hostel.received())[0].event["subject"])
+    client = (await door.prison.answered(door.recorded()))["client"]
+    imposed = {"identifiers": door.identifiers, "restriction": "r-9", "kind": "victim-safety", "reason": "made up"}
+    await door.hostel.answered(event("restriction.imposed", door.hostel.name, imposed))
+    looks = {"clients": [reference], "purpose": "referral", "categories": ["identity", "risk"]}
+    async with door.hostel.http() as http:
+        seen = (await http.post("/views", json=looks)).json()["views"][0]["receipt"]
+        assert {(w["source"], w["rule"]) for w in seen["withheld"]} == {(door.prison.name, "not-permitted")}
+        assert seen["decidedOn"] > 0
+    asked = {"clients": [client], "recipient": door.mentors.name, "purpose": "referral", "categories": ["identity"]}
+    async with door.prison.http() as http:
+        for recipient, rule in ((door.hostel, "not-permitted"), (door.mentors, "no-consent")):
+            verdict = (await http.post("/decisions", json=asked | {"recipient": recipient.name})).json()["verdicts"][0]
+            assert [w["rule"] for w in verdict["withheld"]] == [rule], "only the hostel is named by its own consent"
+            assert verdict["decidedOn"] is None
+    mine = {"identifiers": door.identifiers, "facts": {"risk": {"harm": "low"}}}
+    own = (await door.hostel.answered(event("client.recorded", door.hostel.name, mine)))["client"]
+    async with door.hostel.http() as http:
+        verdict = (await http.post("/decisions", json=asked | {"clients": [own]})).json()["verdicts"][0]
+        assert [w["rule"] for w in verdict["withheld"]] == ["restricted"]
+
+
 # --- who is named to the publisher of a stop --------------------------------------------------------------------------
 
 
@@ -252,7 +416,7 @@ async def test_a_stop_repeated_under_its_id_is_one_hold_and_takes_back_what_was_
     assert len([r for r in records if r.event["type"] == WITHDRAWN]) == 1, "each repetition only counts"
     await door.operator.call("DELETE", f"/holds/{hold['hold']}")
     await door.prison.answered(door.recorded())
-    passed = door.withdrawal(recipients=["nobody-here"])
+    passed = door.withdrawal(recipients=[door.prison.name])
     await door.prison.answered(passed)
     await door.prison.done(passed["id"])
     assert {r.event["type"] for r in (await door.hostel.received())[len(records) :]} <= {WITHDRAWN}

@@ -58,16 +58,38 @@ async def exclude(door: Any, practitioner: str) -> None:
     assert reply["type"].endswith("accepted.v1"), reply
 
 
-async def test_a_program_sees_nothing_of_a_client_who_excludes_one_of_its_people(door: Any) -> None:
+async def enforces(door: Any, agency: Any) -> str:
+    """An agreement of others in which an agency undertakes to enforce exclusions; gives its id."""
+    id = f"others-{agency.name}"
+    signed = {
+        "id": id,
+        "version": 1,
+        "sources": [door.probation.name],
+        "recipients": [agency.name],
+        "terms": [terms("referral", ["identity"])],
+        "enforces": [agency.name],
+        "signatories": {door.probation.name: "A", agency.name: "B"},
+        "starts": "2026-01-01T00:00:00Z",
+        "review": "2029-06-01T00:00:00Z",
+        "ends": "2030-01-01T00:00:00Z",
+    }
+    await door.operator.call("POST", "/agreements", signed)
+    return id
+
+
+async def test_nobody_of_an_agency_sees_a_client_who_excludes_one_of_its_people_until_it_signs(door: Any) -> None:
     await recorded(door)
     reference = await reference_of(door.hostel)
     assert (await view(door, door.hostel.name, reference))["sections"], "where nobody is excluded, a program may look"
     await exclude(door, "u-17")
-    by_program = await view(door, door.hostel.name, reference)
-    assert by_program["sections"] == []
-    assert {w["rule"] for w in by_program["receipt"]["withheld"]} == {"not-permitted"}
-    assert (await view(door, door.hostel.name, reference, "u-17"))["sections"] == []
-    assert len((await view(door, door.hostel.name, reference, "u-18"))["sections"]) == 2
+    people = (None, "u-17", "U-17", "u-17 ", "u-18")
+    for person in people:
+        seen = await view(door, door.hostel.name, reference, person)
+        assert seen["sections"] == [], person
+        assert {w["rule"] for w in seen["receipt"]["withheld"]} == {"not-permitted"}
+    await enforces(door, door.hostel)
+    seen_by = [person for person in people if (await view(door, door.hostel.name, reference, person))["sections"]]
+    assert seen_by == [None, "u-18"], "however the excluded one writes its id"
 
 
 async def test_who_undertook_to_others_to_enforce_exclusions_may_be_told(door: Any) -> None:
@@ -75,21 +97,8 @@ async def test_who_undertook_to_others_to_enforce_exclusions_may_be_told(door: A
     client = await recorded(door)
     await exclude(door, "u-17")
     refused = await may_i(door, client, door.hostel.name, "identity")
-    assert [w["rule"] for w in refused["withheld"]] == ["exclusion-not-enforced"]
-    id = f"others-{door.hostel.name}"
-    signed = {
-        "id": id,
-        "version": 1,
-        "sources": [door.probation.name],
-        "recipients": [door.hostel.name],
-        "terms": [terms("referral", ["identity"])],
-        "enforces": [door.hostel.name],
-        "signatories": {door.probation.name: "A", door.hostel.name: "B"},
-        "starts": "2026-01-01T00:00:00Z",
-        "review": "2029-06-01T00:00:00Z",
-        "ends": "2030-01-01T00:00:00Z",
-    }
-    await door.operator.call("POST", "/agreements", signed)
+    assert [w["rule"] for w in refused["withheld"]] == ["not-permitted"], "probation imposed it, not who asks"
+    id = await enforces(door, door.hostel)
     permitted = await may_i(door, client, door.hostel.name, "identity")
     assert [p["category"] for p in permitted["permitted"]] == ["identity"]
     assert "u-17" in {o["practitioner"] for o in permitted["obligations"]}
@@ -97,7 +106,29 @@ async def test_who_undertook_to_others_to_enforce_exclusions_may_be_told(door: A
         assert id not in (await http.get("/agreements")).text, "of what others agreed it learns nothing else"
     await door.operator.call("POST", f"/agreements/{id}/suspension", {"reason": "made up"})
     refused = await may_i(door, client, door.hostel.name, "identity")
-    assert [w["rule"] for w in refused["withheld"]] == ["exclusion-not-enforced"]
+    assert [w["rule"] for w in refused["withheld"]] == ["not-permitted"]
+
+
+async def test_a_no_to_one_leaves_what_the_client_agreed_to_for_another_in_either_order(door: Any) -> None:
+    """One interview: the client agrees to both on one form, and says no to the hostel."""
+    client = (await door.prison.answered(door.recorded()))["client"]
+    consent = door.consent(door.mentors, door.hostel)
+    told = {"identifiers": door.identifiers, "refusedAt": consent["data"]["givenAt"], "scope": "listed"}
+    refusal = event("consent.refused", door.prison.name, told | {"recipients": [door.hostel.name]})
+    await door.prison.answered(refusal)
+    await door.prison.answered(consent)
+    assert (await may_i(door, client, door.mentors.name, "identity"))["permitted"]
+    for replayed in (None, consent | {"id": str(uuid4())}):
+        if replayed:
+            await door.prison.answered(replayed)
+        verdict = await may_i(door, client, door.hostel.name, "identity")
+        assert [w["rule"] for w in verdict["withheld"]] == ["consent-refused"]
+    assert (await may_i(door, client, door.mentors.name, "identity"))["permitted"], "the form is not used up by a copy"
+    await door.prison.answered(door.withdrawal())
+    old = door.consent(door.mentors)
+    old["data"]["givenAt"] = consent["data"]["givenAt"]
+    await door.prison.answered(old)
+    assert (await may_i(door, client, door.mentors.name, "identity"))["permitted"] == []
 
 
 @pytest.mark.parametrize(

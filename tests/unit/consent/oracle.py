@@ -1,9 +1,9 @@
 """What docs/reference/rules.md says, slowly and one sentence at a time. It uses nothing of the code but plain data."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from consent.domain import (
@@ -18,6 +18,7 @@ from consent.domain import (
     Question,
     Restricted,
     Scope,
+    SharingFact,
     Withdrawn,
 )
 from contracts.vocabulary import AgencyKind, Basis, Category, RestrictionKind
@@ -113,17 +114,20 @@ def _denies(world: World, item: Item) -> Iterator[tuple[str, bool]]:
     yield "not-its-purpose", is_service and PURPOSE_OF_SERVICE.get(to.id) != question.purpose.value
     yield "restricted", any(_reaches_item(r, world, item) for r in _restrictions(world))
     away = excluded(world)
-    if question.practitioner is not None:
-        yield "exclusion-not-enforced", question.practitioner in away
-    else:
-        signed = any(to.id in a.enforces and _is_in_force(a, world) for a in _counting(world))
-        yield "exclusion-not-enforced", bool(away) and not signed
+    signed = any(to.id in a.enforces and _is_in_force(a, world) for a in _counting(world))
+    asks = question.practitioner is not None and any(_same(question.practitioner, person) for person in away)
+    yield "exclusion-not-enforced", bool(away) and (asks or not signed)
     day = question.spent.get(item.source)
     london = question.at + timedelta(hours=1)  # the worlds are all in summer
     spent = item.category == Category.OFFENCE and day is not None and london.date() >= day
     yield "spent-conviction", spent and to.kind not in POWERFUL
     told = item.source in question.spent
     yield "spent-unknown", item.category == Category.OFFENCE and not told and to.kind not in POWERFUL
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two ids are one person's: case and the spaces around them tell nobody apart."""
+    return one.strip().casefold() == other.strip().casefold()
 
 
 def _restrictions(world: World) -> list[Restricted]:
@@ -332,3 +336,18 @@ def _wrong(grant: Granted, own_word: bool, world: World, item: Item) -> list[str
             if recorded_after or not said_before:
                 wrong.append("consent-refused" if no.refused else "consent-withdrawn")
     return wrong
+
+
+# --- what is kept as history ------------------------------------------------------------------------------------------
+
+
+def kept_as_history(given_at: datetime, said: Iterable[SharingFact], form_seen: bool) -> str | None:
+    """Why a consent that arrives now opens nothing at all: a no that lists something voids by itself what it lists."""
+    if form_seen:
+        return "form-used-before"
+    for no in said:
+        if isinstance(no, Withdrawn) and no.at >= given_at:
+            listed = (no.scope.recipients, no.scope.purposes, no.scope.categories)
+            if listed == (None, None, None):
+                return "consent-withdrawn"
+    return None

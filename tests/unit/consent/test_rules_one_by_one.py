@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.consent.oracle import World
+from unit.consent.oracle import World, kept_as_history
 from unit.consent.worlds import KINDS, TIMES, numbered, times
 
 from consent.domain import (
@@ -235,6 +235,14 @@ WITHHELD: dict[str, tuple[str, World]] = {
     "the excluded practitioner asks": (
         "exclusion-not-enforced",
         asked(agreed(world=history(GRANT, EXCLUDED), enforces=frozenset({"hostel"})), practitioner="ann"),
+    ),
+    "the excluded practitioner asks, written otherwise": (
+        "exclusion-not-enforced",
+        asked(agreed(world=history(GRANT, EXCLUDED), enforces=frozenset({"hostel"})), practitioner=" ANN "),
+    ),
+    "another practitioner asks, and the agency did not sign to enforce it": (
+        "exclusion-not-enforced",
+        asked(history(GRANT, EXCLUDED), practitioner="bo"),
     ),
     "an exclusion beats an override": ("exclusion-not-enforced", history(OVERRIDE, EXCLUDED)),
     "a spent conviction": ("spent-conviction", SPENT),
@@ -742,7 +750,7 @@ def test_an_enforcing_recipient_is_told_whom_to_keep_it_from() -> None:
     assert decided(enforces).obligations == (*always, Obligation("keep-from-practitioner", "ann"))
     elsewhere = signed(AGREEMENT, replace(AGREEMENT, id="z", recipients=frozenset(), enforces=frozenset({"hostel"})))
     assert decided(replace(elsewhere, facts=enforces.facts)).obligations == decided(enforces).obligations
-    another = asked(history(GRANT, EXCLUDED), practitioner="bo")
+    another = asked(enforces, practitioner="bo")
     assert decided(another).obligations == decided(enforces).obligations, "the door keeps it from the excluded one"
     for parts in (((GRANT, EXCLUDED), (GRANT,)), ((GRANT,), (GRANT, EXCLUDED))):
         both = linked(*parts, world=agreed(enforces=frozenset({"hostel"})))
@@ -787,30 +795,73 @@ def test_what_lifts_a_withdrawal(given_at: datetime, seen: bool, void: str | Non
     assert lifts(given_at, [GRANT, replace(NO, version=2)], seen) == void
 
 
+FOR_MENTORS = Scope(frozenset({"mentors"}))
+OF_OFFENCES = Scope(categories=frozenset({Category.OFFENCE}))
+
+
+@pytest.mark.parametrize("scope", [FOR_MENTORS, OF_OFFENCES, Scope(purposes=frozenset({Purpose.MENTOR_MATCHING}))])
+def test_a_no_to_something_does_not_void_whole_what_arrives_after_it(scope: Scope) -> None:
+    no = replace(NO, version=1, scope=scope)
+    assert lifts(NO.at, [no], False) is None
+    assert lifts(NO.at, [no], True) == "form-used-before"
+    assert lifts(NO.at, [no, replace(NO, version=2)], False) == "consent-withdrawn"
+
+
+def test_a_late_consent_does_not_lift_a_no_to_something_for_what_that_names() -> None:
+    for given_at, refused in ((TIMES[1], "consent-withdrawn"), (NO.at, "consent-withdrawn"), (TIMES[3], None)):
+        late = replace(GRANT, given_at=given_at, void=lifts(given_at, [replace(NO, scope=OF_OFFENCES)], False))
+        decision = decided(asked(history(replace(NO, scope=OF_OFFENCES), late), items=(ITEM, OFFENCE)))
+        assert {r.item: r.rule for r in decision.refusals} == ({OFFENCE: refused} if refused else {})
+        assert ITEM in decision.permitted
+
+
 def test_without_a_withdrawal_a_new_form_lifts_and_a_seen_one_does_not() -> None:
     assert lifts(TIMES[0], [GRANT, STOP], False) is None
     assert lifts(TIMES[0], [], True) == "form-used-before"
 
 
-arrivals = st.lists(st.tuples(st.sampled_from("gw"), times, st.integers(1, 3)), max_size=7)
+arrivals = st.lists(
+    st.tuples(st.sampled_from(["g", Scope(), FOR_MENTORS, OF_OFFENCES]), times, st.integers(1, 3)), max_size=7
+)
+
+
+ITEMS_HERE = (ITEM, OFFENCE)
+EITHER = frozenset({"hostel", "mentors"})
+
+
+def names(no: str | Scope, recipient: str, item: Item) -> bool:
+    """Whether it is a no that names this."""
+    return not isinstance(no, str) and (
+        (no.recipients is None or recipient in no.recipients)
+        and (no.categories is None or item.category in no.categories)
+    )
 
 
 @settings(max_examples=300, deadline=None)
 @given(arrivals)
 def test_in_whatever_order_they_arrive_only_a_fresh_consent_after_every_withdrawal_permits(
-    arrived: list[tuple[str, datetime, int]],
+    arrived: list[tuple[str | Scope, datetime, int]],
 ) -> None:
     """The door's intake in small: each grant is entered with what `lifts` says, forms are remembered."""
     said: list[SharingFact] = []
     forms: set[int] = set()
-    alive: set[int] = set()
+    alive: dict[tuple[str, Item], set[int]] = {(to, item): set() for to in ("hostel", "mentors") for item in ITEMS_HERE}
     for version, (kind, at, form) in enumerate(arrived, 1):
-        if kind == "g":
-            said.append(replace(GRANT, version=version, given_at=at, void=lifts(at, said, form in forms)))
-            if form not in forms and all(at > when for k, when, _ in arrived[: version - 1] if k == "w"):
-                alive.add(version)
+        if isinstance(kind, str):
+            void = lifts(at, said, form in forms)
+            assert void == kept_as_history(at, said, form in forms)
+            said.append(replace(GRANT, version=version, agencies=EITHER, given_at=at, void=void))
+            for (to, item), permits in alive.items():
+                before = [when for no, when, _ in arrived[: version - 1] if names(no, to, item)]
+                if form not in forms and all(at > when for when in before):
+                    permits.add(version)
             forms.add(form)
         else:
-            said.append(replace(NO, version=version, at=at))
-            alive.clear()
-    assert decided(replace(FULL, facts=ClientFacts(tuple(said)))).consents == ([max(alive)] if alive else [])
+            said.append(replace(NO, version=version, at=at, scope=kind))
+            for (to, item), permits in alive.items():
+                if names(kind, to, item):
+                    permits.clear()
+    for (to, item), permits in alive.items():
+        world = asked(agreed(recipients=EITHER), recipient=replace(HOSTEL, id=to), items=(item,))
+        found = decided(replace(world, facts=ClientFacts(tuple(said)))).consents
+        assert found == ([max(permits)] if permits else []), (to, item)

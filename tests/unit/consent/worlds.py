@@ -112,7 +112,7 @@ restrictions = st.builds(
     scope=narrow | narrow | scopes,
     allowed=usually(frozenset(), st.frozensets(st.sampled_from(IDS), max_size=2), 3),
     practitioners=usually(
-        frozenset(), st.frozensets(st.tuples(agencies, st.sampled_from(["ann", "bo"])), max_size=2), 1
+        frozenset(), st.frozensets(st.tuples(agencies, st.sampled_from(["ann", "Bo"])), max_size=2), 1
     ),
     until=usually(None, times, 2),
 )
@@ -160,7 +160,7 @@ questions = st.builds(
     items=st.just(ITEMS),
     at=usually(NOW, times, 2),
     service=st.sampled_from([None, "beds"]),
-    practitioner=usually(None, st.sampled_from(["ann", "bo"]), 3),
+    practitioner=usually(None, st.sampled_from(["ann", "bo", " Ann", "cy"]), 3),
     spent=usually(
         dict.fromkeys(SOURCES), st.dictionaries(st.sampled_from(SOURCES), st.sampled_from([*SPENT, None])), 2
     ),

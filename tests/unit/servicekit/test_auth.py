@@ -70,6 +70,7 @@ REFUSED: dict[str, Callable[[Forge], str]] = {
     "nonsense": lambda f: "nonsense",
     "three parts of nonsense": lambda f: "a.b.c",
     "a practitioner without an id": lambda f: f.made(practitioner=""),
+    "a practitioner who is only a space": lambda f: f.made(practitioner=" "),
     "several practitioners": lambda f: f.made(practitioner=["u-17", "u-18"]),
     "expired": lambda f: f.made(exp=time.time() - 1),
     "not yet valid": lambda f: f.made(nbf=time.time() + 60),
@@ -143,7 +144,7 @@ def test_without_a_key_set_nobody_is_known(jwks: str, forge: Forge) -> None:
 def test_a_current_token_says_who_calls(forge: Forge, app: FastAPI) -> None:
     caller = app.state.verifier.verify(forge.token("clerk", "hmp-leeds", ["a", "b"]))
     assert caller == Caller("hmp-leeds", frozenset({"a", "b"}), "clerk", practitioner=None)
-    assert app.state.verifier.verify(forge.token("clerk", "x", [], practitioner="u-17")).practitioner == "u-17"
+    assert app.state.verifier.verify(forge.token("clerk", "x", [], practitioner="u-17 ")).practitioner == "u-17"
     assert app.state.verifier.verify(forge.made(scope=None)).scopes == frozenset()
 
 

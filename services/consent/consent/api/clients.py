@@ -40,6 +40,7 @@ class Verdict(Wire):
     known: bool
     decision: UUID | None = None
     decided_on: int | None = None
+    """The version of what was said about sharing the client; only where something is permitted."""
     permitted: list[Permitted] = []
     withheld: list[Withheld] = []
     obligations: list[Obligation] = []
@@ -62,6 +63,9 @@ async def decisions(
 ) -> Verdicts:
     """Nothing leaves by it and nothing changes: it is entered in the ledger as a consultation, with who asked.
 
+    Why something is withheld is told as far as it rests on what your agency said, or, once it was sent a record of the
+    client, on what anybody said; that it is a restriction or an exclusion, only to the agency that imposed it.
+
     Ask of others only: what your own agency may have, it sees by `POST /views`.
     """
     answers, now = await db.run(
@@ -73,11 +77,9 @@ async def decisions(
 
 
 def _verdict(answer: asking.Answer) -> Verdict:
-    if answer.grounds is None:
+    if answer.told is None:
         return Verdict(client=answer.client, known=False)
-    return Verdict.model_validate(
-        {"client": answer.client, "known": True, "decision": answer.decision} | answer.grounds
-    )
+    return Verdict.model_validate({"client": answer.client, "known": True, "decision": answer.decision} | answer.told)
 
 
 @router.post("/views", summary="What may be seen of up to 200 clients", dependencies=[Depends(may_leave)])
@@ -86,9 +88,12 @@ async def view(body: ViewRequest, db: AgencyDb, caller: Annotated[Caller, Depend
 
     Clients whom one of our services lists are named by its references, with `referencesOf` its name.
 
-    Who looks is told by the claim `practitioner` of the token, your agency's own id of that person. Without it a
-    program looks, for nobody knows whom: of a client who excludes one of your practitioners it sees something only if
-    your agency undertook to enforce exclusions by an agreement (`exclusion-not-enforced`, told as `not-permitted`).
+    Who looks is told by the claim `practitioner` of the token, your agency's own id of that person; without it, a
+    program looks. Of a client who excludes one of your practitioners, who looks sees something only if your agency
+    undertook to enforce exclusions by an agreement, and that practitioner never (`exclusion-not-enforced`, told as
+    `not-permitted`).
+
+    Until your agency was sent a record of the client, the receipt of a view that shows nothing says nothing either.
     """
     answers = await db.run(
         lambda session: asking.view(
@@ -154,8 +159,9 @@ async def disclosures(
 ) -> Any:
     """`client` is the reference under which the door told *you* of the client: a real number never stands in a URL.
 
-    An agency sees what it was told or refused, and what became of what it recorded; the whole answer to a subject
-    access request takes the scope `subject-access`. As a page it is always that answer, and always all of it.
+    An agency sees what it was told or refused, and what became of what it recorded; until it was sent a record of the
+    client, nothing that was refused of what others recorded. The whole answer to a subject access request takes the
+    scope `subject-access`. As a page it is always that answer, and always all of it.
     """
     whole = SUBJECT_ACCESS in caller.scopes
     as_page = request.headers.get("accept", "").lower().startswith("text/html")

@@ -33,8 +33,8 @@ class Hold(Wire):
 
     hold: UUID
     held: Literal["client", "number", "nobody"]
-    """A client; a number that no client has yet: whoever gets it will be held; or nobody, where an agency named more
-    clients than it may hold."""
+    """A client; a number that no client has yet: whoever gets it will be held; or nobody: the event has no number in
+    it, or its agency named more clients than it may hold."""
     reason: str
     meaning: str
     """The reason in words."""

@@ -246,6 +246,11 @@ class ClientFacts:
     parts: tuple["ClientFacts", ...] = ()
     """For linked clients: each as it was before, with what was said since. A permit must hold for every part."""
 
+    def as_said_by(self, agency: str) -> "ClientFacts":
+        """The client as it would be if nobody but this agency had said anything of it."""
+        own = {fact for fact in self.said if fact.asserted_by == agency}
+        return ClientFacts(tuple(sorted(own, key=lambda fact: fact.version)))
+
     @property
     def said(self) -> tuple[SharingFact, ...]:
         """All that was said of the client, parts included."""

@@ -20,6 +20,7 @@ from consent.domain.facts import (
     OverrideAuthorised,
     Policy,
     Restricted,
+    Scope,
     SharingFact,
     Terms,
     Withdrawn,
@@ -32,6 +33,7 @@ from contracts.vocabulary import SERVICE_PURPOSES, AgencyKind, Basis, Category, 
 LONDON = ZoneInfo("Europe/London")
 ALWAYS = (Obligation("no-onward-sharing"), Obligation("erase-on-retraction"))
 _ALL = frozenset(Category)
+_EVERYTHING = Scope()
 _SERVICE, _OFFENCE, _CONSENT, _OVERRIDE = AgencyKind.SERVICE, Category.OFFENCE, Basis.CONSENT, Basis.OVERRIDE
 """Named once: an enumeration is slow to give out its members, and these are asked for with every item."""
 
@@ -195,8 +197,8 @@ class _Case:
 
     def _keeps_excluded_away(self) -> bool:
         recipient, practitioner, at = self._question.recipient.id, self._question.practitioner, self._question.at
-        if practitioner is not None:  # the door itself sees to it
-            return practitioner not in self._excluded
+        if practitioner is not None and _as_compared(practitioner) in map(_as_compared, self._excluded):
+            return False
         current = (_counting([(a, None) for a in versions], at)[0] for versions in self._policy.versions())
         return any(recipient in agreement.enforces and in_force(agreement, at) is None for agreement in current)
 
@@ -384,6 +386,11 @@ def _restricts(restriction: Restricted, recipient: str, purpose: Purpose) -> boo
     return restriction.scope.reaches(recipient, purpose) and recipient not in restriction.allowed
 
 
+def _as_compared(practitioner: str) -> str:
+    """An agency's own id of one of its people: who signs in and who excludes somebody may write it differently."""
+    return practitioner.strip().casefold()
+
+
 def _invoked_for(said: GatewayInvoked | OverrideAuthorised, question: Question) -> bool:
     return (
         question.recipient.id in said.recipients
@@ -411,11 +418,12 @@ def standing_restrictions(facts: ClientFacts, at: datetime) -> list[Restricted]:
 def lifts(
     given_at: datetime, history: Iterable[SharingFact], form_seen: bool
 ) -> Literal["consent-withdrawn", "form-used-before"] | None:
-    """None when a new grant takes effect: on a form not seen before, and given after every no that was said so far.
+    """None when a new grant takes effect: on a form not seen before, and given after every no to everything so far.
 
     One that does not is kept as history: it may be a late or replayed copy of a consent that the client has since
-    withdrawn.
+    withdrawn. A no that names something voids of it what it names (`_Consents`), and leaves the rest.
     """
     if form_seen:
         return "form-used-before"
-    return "consent-withdrawn" if any(isinstance(e, Withdrawn) and e.at >= given_at for e in history) else None
+    noes = (e for e in history if isinstance(e, Withdrawn) and e.scope == _EVERYTHING)
+    return "consent-withdrawn" if any(no.at >= given_at for no in noes) else None

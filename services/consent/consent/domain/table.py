@@ -50,8 +50,8 @@ DENIES = (
     ),
     Rule(
         "exclusion-not-enforced",
-        "A practitioner of the recipient is excluded, and the recipient has not signed to enforce exclusions; or it is"
-        " the excluded practitioner who asks.",
+        "A practitioner of the recipient is excluded, and the recipient has not signed to enforce exclusions, whoever"
+        " asks; or it is the excluded practitioner who asks.",
         "Let the recipient sign an agreement in which it undertakes to enforce exclusions.",
         "practice: exclusions of named staff in probation; UK GDPR article 5(1)(f)",
         "quietly",

@@ -40,6 +40,18 @@ async def disclosures(
     return result.all()
 
 
+async def sent_to(db: Executor, agency: str, clients: Collection[int]) -> set[int]:
+    """Of which of these rows of clients a record was sent to an agency."""
+    rows = await db.execute(
+        text(
+            "SELECT DISTINCT client_id FROM ledger WHERE client_id = ANY(:clients) AND recipient = :agency"
+            " AND kind = 'disclosure'"
+        ),
+        {"clients": sorted(clients), "agency": agency},
+    )
+    return {row.client_id for row in rows}
+
+
 async def names(db: Executor) -> dict[str, str]:
     """The name of each party by its id."""
     return {row.id: row.name for row in await db.execute(text("SELECT id, name FROM agency"))}

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from cryptography.exceptions import InvalidTag
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.domain import Agency, Decision, Item, Question, decide
+from consent.domain import Agency, ClientFacts, Decision, Item, Question, decide
 from consent.repository import agreements, clients, ledger, links, queue, sharing, views
 from consent.repository.ledger import Entry
 from consent.repository.sharing import Known
@@ -18,7 +18,17 @@ from consent.service import register
 from consent.service.ledger import enter
 from consent.service.register import Register
 from consent.service.sections import cut, spent_convictions
-from consent.service.telling import as_told, asked, explain, receipt
+from consent.service.telling import (
+    asked,
+    explain,
+    obligations,
+    permitted,
+    question_of,
+    receipt,
+    to_recipient,
+    to_source,
+    withheld,
+)
 from contracts.merkle import write
 from contracts.vocabulary import AgencyKind, Category, Purpose
 from servicekit.db import TryAgain, wake_after_commit
@@ -48,7 +58,9 @@ class Answer:
     client: UUID
     decision: UUID | None = None
     grounds: dict[str, Any] | None = None
+    """In full, for the ledger."""
     told: dict[str, Any] | None = None
+    """What the asker is answered."""
 
 
 async def may_share(
@@ -62,6 +74,10 @@ async def may_share(
 ) -> tuple[list[Answer], datetime]:
     """Whether the asker may tell a recipient what it recorded itself of these clients. Nothing leaves by it.
 
+    Each answer's `told` holds what is permitted and withheld, and why as far as the asker may know; and only where
+    something is permitted, by how much was said of the client: to who recorded a number at a guess, that would say that
+    others know the person.
+
     Raises:
         Problem: 422, there is no such recipient, or it is the asker.
     """
@@ -71,6 +87,7 @@ async def may_share(
     to = _recipient(registered, recipient)
     found = await _find(session, asker, references)
     known = await sharing.known(session, set(found.values()))
+    sent = await _sent(session, asker, known.values())
     sections = await clients.sections(session, known) if Category.OFFENCE in categories else {}
     now = await clients.time_now(session)
     answers: list[Answer] = []
@@ -84,7 +101,15 @@ async def may_share(
         own = [s for s in sections.get(found[reference], ()) if s["source"] == asker]
         question = Question(to, purpose, items, now, service, spent=spent_convictions(own))
         decision = decide(question, client.facts, registered.policy)
-        answer = Answer(reference, uuid4(), explain(decision, client.facts.version))
+        alone = decide(question, client.facts.as_said_by(asker), registered.policy)
+        knows = bool(decision.permits) or client.id in sent
+        told = {
+            "decidedOn": client.facts.version if decision.permits else None,
+            "permitted": [permitted(p) for p in decision.permits],
+            "withheld": to_source(withheld(decision), alone, knows=knows),
+            "obligations": obligations(decision),
+        }
+        answer = Answer(reference, uuid4(), explain(decision, client.facts.version), told)
         answers.append(answer)
         entries.append(_entry("consultation", answer, client, question, [asker], asker))
     await _enter(session, entries)
@@ -101,6 +126,8 @@ async def view(
     of_service: str | None = None,
 ) -> list[Answer]:
     """What a viewer may see of clients now. Each answer's `told` holds sections and receipt.
+
+    Until the viewer was sent a record, or is permitted something, the receipt does not say that others know the client.
 
     The clients' rows and the register are locked until the decisions are in the ledger, so a withdrawal or a suspension
     comes wholly before or after.
@@ -122,6 +149,7 @@ async def view(
     registered = await register.load_bound(session)
     to = _recipient(registered, viewer)
     known = await sharing.known(session, set(found.values()))
+    sent = await _sent(session, viewer, known.values())
     sections = await clients.sections(session, known)
     now = await clients.time_now(session)
     answers: list[Answer] = []
@@ -139,11 +167,12 @@ async def view(
         question = Question(to, purpose, items, now, practitioner=practitioner, spent=spent_convictions(seen))
         decision = decide(question, client.facts, registered.policy)
         id = uuid4()
+        shown = (decision, client.facts.version) if decision.permits or client.id in sent else (Decision(), 0)
         told = {
             "client": str(reference),
             "purpose": purpose.value,
             "sections": cut(seen, decision),
-            "receipt": receipt(decision, client.facts.version, purpose.value, id, now),
+            "receipt": receipt(*shown, purpose.value, id, now),
         }
         answer = Answer(reference, id, explain(decision, client.facts.version), told)
         answers.append(answer)
@@ -185,8 +214,23 @@ async def who_was_told(
         raise NO_SUCH_CLIENT
     client = known[found[reference]]
     linked = await links.undone_of(session, client.members)
-    rows = await views.disclosures(session, client.members, linked, None if whole else asker, limit, before)
-    return [_line(row, asker, whole) for row in rows], await views.names(session)
+    names = await views.names(session)
+    if whole:
+        rows = await views.disclosures(session, client.members, linked, None, limit, before)
+        return [Line(row, told := _opened(row), _details(told)) for row in rows], names
+    asks = _Asker(
+        asker,
+        client.facts.as_said_by(asker),
+        await register.load_bound(session),
+        bool(await views.sent_to(session, asker, [*client.members, *linked])),
+    )
+    lines: list[Line] = []
+    while True:
+        rows = await views.disclosures(session, client.members, linked, asker, limit, before)
+        lines += [line for row in rows if (line := asks.line(row)) is not None]
+        if limit is None or len(rows) < limit or len(lines) >= limit:
+            return lines[:limit], names
+        before = rows[-1].id
 
 
 _SHOWN_ELSEWHERE = frozenset(
@@ -197,16 +241,62 @@ _SHOWN_ELSEWHERE = frozenset(
 )
 
 
-def _line(row: Any, asker: str, whole: bool) -> Line:
-    told: dict[str, Any] = {}
+def _opened(row: Any) -> dict[str, Any]:
+    """The explanation of an entry; empty where nobody can read it."""
     key = ledger.key_of(row)
     if key is not None and row.body is not None:
         with suppress(InvalidTag):  # what was tampered with is said to be unreadable; `throughgate verify` finds it
-            told = ledger.decrypt(key, row.decision, row.body).explanation
-    details = {}
-    if whole or asker in (row.recipient, told.get("by")):
-        details = {name: value for name, value in told.items() if name not in _SHOWN_ELSEWHERE}
-    return Line(row, told if whole else as_told(told, asker, row.recipient), details)
+            return ledger.decrypt(key, row.decision, row.body).explanation
+    return {}
+
+
+def _details(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if name not in _SHOWN_ELSEWHERE}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Who reads a client's ledger without answering for everybody."""
+
+    agency: str
+    said: ClientFacts
+    """What it said of the client itself."""
+    registered: Register
+    knows: bool
+    """Whether it was sent a record of the client."""
+
+    def line(self, row: Any) -> Line | None:
+        """The entry as the agency may know it: of what it was told or refused what it was told, else what became of its
+        own. None where it may know nothing of it: until it was sent a record, all that says only what others know.
+        """
+        told = _opened(row)
+        is_own = self.agency in (row.recipient, told.get("by"))
+        line = Line(row, told | self._items(told, row) if told else told, _details(told) if is_own else {})
+        if self.knows or line.told.get("permitted"):
+            return line
+        if row.kind in ("view", "disclosure", "combination"):
+            return line if is_own else None
+        return line if row.recipient != self.agency or line.told.get("withheld") else None
+
+    def _items(self, told: dict[str, Any], row: Any) -> dict[str, Any]:
+        """What was permitted and withheld."""
+        if "withheld" not in told:
+            return {}
+        own = [one for one in told["withheld"] if one["source"] == self.agency]
+        if row.recipient == self.agency:
+            knows = self.knows or told["permitted"]
+            return {"withheld": to_recipient(told["withheld"] if knows else own)}
+        by_then = ClientFacts(tuple(fact for fact in self.said.history if fact.version <= told["decidedOn"]))
+        question = question_of(told, self.registered.agencies[row.recipient], row.decided_at)
+        alone = decide(question, by_then, self.registered.policy)
+        permits = [one for one in told["permitted"] if one["source"] == self.agency]
+        return {"permitted": permits, "withheld": to_source(own, alone, knows=self.knows or bool(permits))}
+
+
+async def _sent(session: AsyncSession, agency: str, known: Collection[Known]) -> set[int]:
+    """The clients of whom, or of a part of whom, a record was sent to an agency."""
+    rows = await views.sent_to(session, agency, {row for client in known for row in client.members})
+    return {client.id for client in known if not rows.isdisjoint(client.members)}
 
 
 async def _find(
@@ -249,7 +339,9 @@ def _entry(
         **answer.grounds,
         **asked(question),
     }
-    named = recipient, purpose, kind, question.at, list(sources), explanation, write(answer.told)
+    # With an id, as an event has one: the hash that an erasure leaves of what was told is not to be guessed from.
+    told = write({"id": str(uuid4()), **(answer.told or {})})
+    named = recipient, purpose, kind, question.at, list(sources), explanation, told
     return Entry(kind, answer.decision, client.id, client.key, *named)
 
 

@@ -1,16 +1,18 @@
-"""How a decision is told: to the ledger in full, to a recipient as far as it may know."""
+"""How a decision is told: to the ledger in full, to a recipient and to a source as far as each may know."""
 
-from collections.abc import Collection
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from consent.domain import REMEDIES, RULES, Decision, Item, Permit, Question
+from consent.domain import REMEDIES, RULES, Agency, Decision, Item, Permit, Question
+from contracts.vocabulary import Category, Purpose
 
 NEVER_TOLD = frozenset(r.code for r in RULES if r.told == "never")
 QUIETLY_TOLD = frozenset(r.code for r in RULES if r.told == "quietly")
 QUIETLY = ("not-permitted", "Ask the agency that recorded it.")
 """What a recipient learns where the reason itself could do harm, such as that a restriction names it."""
+QUIETLY_TO_SOURCE = "Ask operations: it does not rest on what your agency said."
 
 
 def receipt(decision: Decision, version: int, purpose: str, id: UUID, now: datetime) -> dict[str, Any]:
@@ -27,21 +29,12 @@ def receipt(decision: Decision, version: int, purpose: str, id: UUID, now: datet
 
 
 def withheld(decision: Decision, *, openly: bool = True) -> list[dict[str, str]]:
-    """What was withheld and why (`contracts.leaving.Withheld`).
-
-    Not `openly`: to a recipient. It is not told of categories that no agreement would let it see: that something of a
-    category is known of a client can itself be sensitive. Nor why, where the reason could do harm.
-    """
-    told = []
-    for (source, category), rule in decision.refusals:
-        remedy = REMEDIES[rule]
-        if not openly:
-            if rule in NEVER_TOLD:
-                continue
-            if rule in QUIETLY_TOLD:
-                rule, remedy = QUIETLY
-        told.append({"category": str(category), "source": source, "rule": rule, "remedy": remedy})
-    return told
+    """What was withheld and why (`contracts.leaving.Withheld`); not `openly`: as a recipient is told it."""
+    told = [
+        {"category": str(category), "source": source, "rule": rule, "remedy": REMEDIES[rule]}
+        for (source, category), rule in decision.refusals
+    ]
+    return told if openly else to_recipient(told)
 
 
 def explain(decision: Decision, version: int) -> dict[str, Any]:
@@ -89,18 +82,57 @@ def obligations(decision: Decision) -> list[dict[str, Any]]:
     return [{"code": o.code, "practitioner": o.practitioner} for o in decision.obligations]
 
 
-def as_told(explanation: dict[str, Any], agency: str, recipient: str | None) -> dict[str, Any]:
-    """Of an entry's explanation, what an agency may know: the recipient what it was told, a source what is its own."""
-    told = dict(explanation)
-    if recipient == agency:
-        kept = []
-        for one in explanation.get("withheld", ()):
-            if one["rule"] in QUIETLY_TOLD:
-                kept.append(one | {"rule": QUIETLY[0], "remedy": QUIETLY[1]})
-            elif one["rule"] not in NEVER_TOLD:
-                kept.append(one)
-        told["withheld"] = kept
-    else:
-        for name in ("permitted", "withheld"):
-            told[name] = [one for one in explanation.get(name, ()) if one["source"] == agency]
+def question_of(explanation: Mapping[str, Any], to: Agency, at: datetime) -> Question:
+    """The question that an entry of the ledger answers, from its explanation: the way back from `explain` and `asked`.
+
+    Raises:
+        KeyError, ValueError, TypeError: it answers none.
+    """
+    more = explanation.get("asked", {})
+    shown = (*explanation["permitted"], *explanation["withheld"])
+    return Question(
+        to,
+        Purpose(explanation["purpose"]),
+        tuple([Item(s, Category(c)) for s, c in more.get("items") or [(x["source"], x["category"]) for x in shown]]),
+        at,
+        more.get("service"),
+        explanation["by"] if explanation["kind"] == "view" else None,
+        {source: day and date.fromisoformat(day) for source, day in more.get("spent", {}).items()},
+    )
+
+
+def to_source(own: Iterable[dict[str, str]], alone: Decision, *, knows: bool) -> list[dict[str, str]]:
+    """What was withheld of a source's `own` items, as that source may know it.
+
+    The reason may be what others said of the client. Who does not know that others know the client, as one who recorded
+    a number at a guess, is told what withholds it anyway; and everybody, of what is told quietly, only whether it is by
+    the source's own word.
+
+    Args:
+        own: as `withheld` gives it.
+        alone: what would be decided if nobody else had said anything of the client (`ClientFacts.as_said_by`).
+        knows: whether it was sent a record of the client, or is told here that something is permitted.
+    """
+    anyway = {refusal.item: refusal.rule for refusal in alone.refusals}
+    told = []
+    for one in own:
+        rule = anyway.get(Item(one["source"], Category(one["category"])))
+        if rule is not None and not knows:
+            one = one | {"rule": rule, "remedy": REMEDIES[rule]}
+        elif one["rule"] in QUIETLY_TOLD and one["rule"] != rule:
+            one = one | {"rule": QUIETLY[0], "remedy": QUIETLY_TO_SOURCE}
+        told.append(one)
     return told
+
+
+def to_recipient(all_of_it: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """What was withheld from a recipient, as `withheld` gives it, as far as that recipient may know it.
+
+    It is not told of categories that no agreement would let it see: that something of a category is known of a client
+    can itself be sensitive. Nor why, where the reason could do harm.
+    """
+    return [
+        one | {"rule": QUIETLY[0], "remedy": QUIETLY[1]} if one["rule"] in QUIETLY_TOLD else one
+        for one in all_of_it
+        if one["rule"] not in NEVER_TOLD
+    ]
