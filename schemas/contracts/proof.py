@@ -80,16 +80,29 @@ def leaf_of(salt: bytes, told: bytes, explanation: bytes) -> Leaf:
     Raises:
         ValueError: the salt is not 16 bytes long.
     """
+    return leaf_of_hashes(salt, *hashes_of(salt, told, explanation))
+
+
+def hashes_of(salt: bytes, told: bytes, explanation: bytes) -> tuple[bytes, bytes]:
+    """The two hashes that a leaf binds, `told` and `untold`: all that is needed of what was erased.
+
+    Args and Raises: as for `leaf_of`.
+    """
+    return sha256(told).digest(), sha256(b"\x02" + _parts(salt)[1] + explanation).digest()
+
+
+def leaf_of_hashes(salt: bytes, told: bytes, untold: bytes) -> Leaf:
+    """The leaf of an entry of which the hashes are known (`hashes_of`)."""
+    part = _parts(salt)[0]
+    return Leaf(leaf_hash(part + told + untold), spell(part), spell(untold))
+
+
+def _parts(salt: bytes) -> tuple[bytes, bytes]:
+    """The recipient's part of a salt, and the part that is kept from it."""
     if len(salt) != SALT_BYTES:
         raise ValueError(f"a salt has {SALT_BYTES} bytes")
     derived = sha256(b"throughgate ledger salt 1\n" + salt).digest()
-    part, kept = derived[:SALT_BYTES], derived[SALT_BYTES:]
-    untold = sha256(b"\x02" + kept + explanation).digest()
-    return Leaf(_leaf(part, told, untold), spell(part), spell(untold))
-
-
-def _leaf(part: bytes, told: bytes, untold: bytes) -> bytes:
-    return leaf_hash(part + sha256(told).digest() + untold)
+    return derived[:SALT_BYTES], derived[SALT_BYTES:]
 
 
 def seal(
@@ -168,7 +181,7 @@ def check_record(record: Mapping[str, Any], public_keys: Mapping[str, bytes]) ->
         raise ProofError("malformed", f"{place} is missing, or is not of the form that a proof has.") from None
     head = proof.head
     check_head(head, public_keys)
-    leaf = _leaf(read(proof.salt), canonical(told_of(record)), read(proof.untold))
+    leaf = leaf_hash(read(proof.salt) + sha256(canonical(told_of(record))).digest() + read(proof.untold))
     if spell(climb(leaf, proof.position, head.size, [read(part) for part in proof.path])) != head.root:
         raise ProofError(
             "root",

@@ -1,4 +1,4 @@
-"""What the worker does beside taking in: ends by the clock, reminders, and counts of what waits for a person."""
+"""What the worker does beside taking in: ends by the clock, reminders, erasing, and counts for those who look."""
 
 import asyncio
 import logging
@@ -9,12 +9,12 @@ from prometheus_client import Gauge
 from pydantic import PositiveFloat
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.repository import restoring
+from consent.repository import erasure, restoring
 from consent.repository.due import Patience
-from consent.service import clock
+from consent.retention import RetentionSettings
+from consent.service import clock, erasing, retention
 from consent.service.clock import Waiting
 from servicekit.db import Database, is_transient
-from servicekit.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +22,15 @@ OVERDUE = Gauge("throughgate_retractions_overdue", "Retractions that a recipient
 REVIEWS = Gauge("throughgate_override_reviews_overdue", "Overrides whose review is overdue.")
 HOLDS = Gauge("throughgate_holds", "Clients and numbers for whom everything is denied until a person has looked.")
 SET_ASIDE = Gauge("throughgate_set_aside_waiting", "Rows and events that are set aside until a person has looked.")
+RETENTION = Gauge(
+    "throughgate_retention_finished_timestamp_seconds", "When all that was overdue was last erased; 0: not yet."
+)
 
 BATCH = 50
-"""Ends or reminders of one transaction: it holds the locks of their clients."""
+"""Ends, reminders or erasures of one transaction: it holds the locks of their clients."""
 
 
-class WorkerSettings(Settings):
+class WorkerSettings(RetentionSettings):
     """What the worker needs to know besides."""
 
     upkeep_seconds: PositiveFloat = 1.0
@@ -48,10 +51,27 @@ class WorkerSettings(Settings):
 
 
 async def keep_up(database: Database, settings: WorkerSettings) -> None:
-    """Tell what ends and remind, until cancelled. What fails is logged and put off: it holds up nothing else."""
+    """Tell what ends, remind and erase, until cancelled. What fails is logged and put off: it holds up nothing else."""
+    await asyncio.gather(_tell_and_remind(database, settings), _erase(database, settings))
+
+
+async def _tell_and_remind(database: Database, settings: WorkerSettings) -> None:
     while True:
         await all_in_batches(database, clock.end_what_is_due, clock.put_off)
         await all_in_batches(database, lambda session, limit: clock.remind(session, settings.patience, limit))
+        await asyncio.sleep(settings.upkeep_seconds)
+
+
+async def _erase(database: Database, settings: WorkerSettings) -> None:
+    """Beside the others, for the first run may have much to erase."""
+    periods = settings.periods
+    while True:
+        await all_in_batches(database, erasing.cut_ledger, erasing.put_off)
+        await all_in_batches(
+            database,
+            lambda session, limit: retention.next_batch(session, periods, limit),
+            lambda session: retention.skip(session, periods),
+        )
         await asyncio.sleep(settings.upkeep_seconds)
 
 
@@ -89,6 +109,7 @@ async def count(database: Database, settings: WorkerSettings) -> None:
     while True:
         try:
             now = await database.run(lambda session: clock.waiting(session, settings.overdue_hours))
+            RETENTION.set((await database.run(erasure.last_run)).timestamp())
         except Exception as error:
             log.exception("what waits for a person could not be counted: %s", type(error).__name__)
         else:

@@ -1,17 +1,26 @@
 """Erasure leaves proof of erasure and nothing else; what is kept too long goes by itself."""
 
+import asyncio
 import json
 import os
+import random
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import httpx
+import orjson
 import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from support.agency import Agency, event, eventually_true, terms
+from support.told import reference_of, was_told
 
 from throughgate.verify import WITHDRAWN, behind_retraction
 
@@ -23,19 +32,42 @@ async def _admin(door: Any) -> Any:
 
 
 async def _readable(door: Any, *words: str) -> list[str]:
-    """Every table of the door in which one of the words stands, whatever the column, bytes included."""
+    """Every table of the door in which one of the words stands, whatever the column, bytes included.
+
+    The ledger is opened for it, with the clients' keys: they stand in the same database.
+    """
     connection = await _admin(door)
     try:
         tables = [r[0] for r in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+        keys = {r["id"]: r["key"] for r in await connection.fetch("SELECT id, key FROM client")}
         found = []
         for table in tables:
             for row in await connection.fetch(f'SELECT * FROM "{table}"'):
                 text = b" ".join(v if isinstance(v, bytes) else str(v).encode() for v in row.values())
+                if table == "ledger" and row["body"] is not None and keys.get(row["client_id"]) is not None:
+                    text += _plain(keys[row["client_id"]], row)
                 if any(word.encode() in text for word in words):
                     found.append(table)
         return sorted(set(found))
     finally:
         await connection.close()
+
+
+def _plain(key: bytes, row: Any) -> bytes:
+    """What a body of the ledger says, however it is laid out: here it is read without the code that is tested."""
+    try:
+        return AESGCM(key).decrypt(row["body"][:12], row["body"][12:], row["decision"].bytes)
+    except InvalidTag:
+        return b""  # that of an erasure, which names nobody
+
+
+async def _goes(door: Any, *words: str) -> None:
+    """Wait until the words stand nowhere any more: the ledger is cut a moment after the retractions have left."""
+
+    async def gone() -> bool:
+        return await _readable(door, *words) == []
+
+    await eventually_true(gone, "the words to be nowhere")
 
 
 def erasure(door: Any, agency: Any, scope: str) -> dict[str, Any]:
@@ -105,13 +137,194 @@ async def test_the_entry_of_an_erasure_leads_to_its_leaf_for_an_auditor(lone_doo
 
 @pytest.mark.parametrize("scope", ["own", "everything"])
 async def test_an_erasure_may_be_asked_for_over_http(door: Any, scope: str) -> None:
-    await _told(door)
+    words = f"a room near Lane {door.number}"
+    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
+    await door.prison.answered(door.consent(door.hostel))
+    await was_told(door.hostel)
+    assert await _readable(door, words) == ["fact", "ledger"], "the search finds what was told"
     asked = erasure(door, door.prison, scope)
     async with door.prison.http() as http:
         answer = await http.post("/events", json=asked)
     assert answer.is_success, answer.text
     await door.prison.done(asked["id"])
-    assert await _readable(door, f"Lane {door.number}", *([door.number] if scope == "everything" else [])) == []
+    await _goes(door, words, *([door.number] if scope == "everything" else []))
+
+
+async def _own_erased(door: Any, words: str) -> None:
+    """The hostel was told the words, and then the prison had its own records erased."""
+    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
+    await door.prison.answered(door.consent(door.hostel))
+    await was_told(door.hostel)
+    asked = erasure(door, door.prison, "own")
+    await door.prison.answered(asked)
+    await door.prison.done(asked["id"])
+    await _goes(door, words)
+
+
+_CLIENT = "(SELECT client_id FROM identifier WHERE value = $1)"
+_STOP = f"(SELECT id FROM withdrawal WHERE because = 'erased' AND client_id = {_CLIENT})"
+
+
+async def test_what_is_decided_before_an_erasure_and_entered_after_it_is_cut_as_well(door: Any) -> None:
+    """As when a cycle of the discloser had begun: until the retractions have left the ledger is looked at again."""
+    words = f"a room near Lane {door.number}"
+    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
+    await door.prison.answered(door.consent(door.hostel))
+    await was_told(door.hostel)
+    connection = await _admin(door)
+    late = f"SELECT id, body FROM ledger WHERE kind = 'disclosure' AND client_id = {_CLIENT}"
+    waiting = f"SELECT due_at > clock_timestamp() FROM ledger_erasure WHERE client_id = {_CLIENT}"
+    try:
+        entries = await connection.fetch(late, door.number)
+        with _discloser_stopped(door):
+            await door.prison.answered(erasure(door, door.prison, "own"))
+            await _goes(door, words)
+
+            async def looked_at_once() -> bool:
+                return bool(await connection.fetchval(waiting, door.number))
+
+            await eventually_true(looked_at_once, "it to wait for the retractions")
+            for entry in entries:
+                await connection.execute("UPDATE ledger SET body = $2 WHERE id = $1", entry["id"], entry["body"])
+            assert await _readable(door, words) == ["ledger"]
+        await _goes(door, words)
+
+        async def done() -> bool:
+            return await connection.fetchval(waiting, door.number) is None
+
+        await eventually_true(done, "it to wait no more")
+    finally:
+        await connection.close()
+
+
+@contextmanager
+def _discloser_stopped(door: Any) -> Iterator[None]:
+    door.system.stop_process("consent.discloser")
+    try:
+        yield
+    finally:
+        door.system.start_process("consent.discloser")
+
+
+async def test_what_is_told_after_an_erasure_stays_in_the_ledger(door: Any) -> None:
+    await _own_erased(door, f"a room near Lane {door.number}")
+    again = f"a bed near Lane {door.number}"
+    before = len(await door.hostel.received())
+    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": again}}))
+    await was_told(door.hostel, before + 1)
+    connection = await _admin(door)
+    try:  # as if one of the retractions of the erasure had waited until now
+        await connection.execute(
+            "INSERT INTO ledger_erasure (client_id, withdrawal_id, source)"
+            f" SELECT client_id, id, $2 FROM withdrawal WHERE id = {_STOP}",
+            door.number,
+            door.prison.name,
+        )
+
+        async def cut() -> bool:
+            return not await connection.fetchval("SELECT EXISTS (SELECT 1 FROM ledger_erasure)")
+
+        await eventually_true(cut, "the ledger to be looked at")
+    finally:
+        await connection.close()
+    assert await _readable(door, again) == ["fact", "ledger"]
+
+
+async def test_what_was_shown_is_cut_and_cannot_be_guessed_from_its_hash(door: Any) -> None:
+    words = f"a room near Lane {door.number}"
+    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
+    await door.prison.answered(door.consent(door.hostel))
+    await was_told(door.hostel)
+    asked = {
+        "clients": [await reference_of(door.hostel)],
+        "purpose": "referral",
+        "categories": ["needs.accommodation"],
+    }
+    async with door.hostel.http() as http:
+        answer = await http.post("/views", json=asked)
+    assert words in answer.text
+    connection = await _admin(door)
+    entries = f"SELECT l.*, c.key FROM ledger l JOIN client c ON c.id = l.client_id WHERE client_id = {_CLIENT}"
+    try:
+        (shown,) = [row for row in await connection.fetch(entries, door.number) if row["kind"] == "view"]
+        told = json.loads(b"{" + _plain(shown["key"], shown).partition(b"}{")[2])
+        assert told["sections"][0]["data"]["summary"] == words
+        erased = erasure(door, door.prison, "own")
+        await door.prison.answered(erased)
+        await door.prison.done(erased["id"])
+        await _goes(door, words)
+        await _goes(door, told["id"])  # without it nobody can try what the rest was
+        (shown,) = [row for row in await connection.fetch(entries, door.number) if row["kind"] == "view"]
+        assert b'"needs.accommodation"' in _plain(shown["key"], shown), "that it was shown, and on what grounds"
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("undone", [False, True])
+async def test_what_was_told_of_a_linked_client_is_cut_as_well(door: Any, undone: bool) -> None:
+    words, reason = f"a room near Lane {door.number}", f"fingerprints of {door.number}"
+    other = [{"type": "CRN", "value": f"X{random.randint(100000, 999999)}"}]
+    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
+    risk = {"identifiers": other, "facts": {"risk": {"harm": "low"}}}
+    await door.prison.answered(event("client.recorded", door.prison.name, risk))
+    same = {"identifiers": door.identifiers, "sameAs": other, "reason": reason}
+    linked = await door.prison.answered(event("identity.linked", door.prison.name, same))
+    assert linked["type"].endswith("accepted.v1"), linked
+    await door.prison.answered(door.consent(door.hostel))
+    await was_told(door.hostel)
+    assert await _readable(door, reason) == ["ledger"], "why they were linked stands under the client's key alone"
+    if undone:
+        apart = {"identifiers": door.identifiers, "notSameAs": other, "reason": "not the same"}
+        unlinked = await door.prison.answered(event("identity.unlinked", door.prison.name, apart))
+        assert unlinked["type"].endswith("accepted.v1"), unlinked
+    asked = erasure(door, door.prison, "own")
+    await door.prison.answered(asked)
+    await door.prison.done(asked["id"])
+    await _goes(door, words)
+    asked = erasure(door, door.prison, "everything")
+    await door.prison.answered(asked)
+    await door.prison.done(asked["id"])
+    await _goes(door, door.number, words, reason)
+
+
+async def test_what_was_told_of_two_is_cut_when_all_of_one_is_erased_and_the_link_was_undone(door: Any) -> None:
+    words = f"a room near Lane {door.number}"
+    other = [{"type": "CRN", "value": f"X{random.randint(100000, 999999)}"}]
+    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
+    risk = {"identifiers": other, "facts": {"risk": {"harm": "low"}}}
+    await door.prison.answered(event("client.recorded", door.prison.name, risk))
+    both = {"identifiers": door.identifiers, "reason": "made up"}
+    await door.prison.answered(event("identity.linked", door.prison.name, both | {"sameAs": other}))
+    await door.prison.answered(door.consent(door.hostel))
+    await was_told(door.hostel)
+    meanwhile = f"a bed near Lane {door.number}"
+    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": meanwhile}}))
+    await was_told(door.hostel, 2)
+    await door.prison.answered(event("identity.unlinked", door.prison.name, both | {"notSameAs": other}))
+    asked = erasure(door, door.prison, "everything")
+    await door.prison.answered(asked)
+    await door.prison.done(asked["id"])
+    await _goes(door, words, meanwhile)
+
+
+async def test_the_day_on_which_a_conviction_is_spent_goes_with_it(lone_door: Any) -> None:
+    door, day = lone_door, f"20{random.randint(40, 99)}-07-0{random.randint(1, 9)}"
+    wanted = [terms("referral", ["identity", "offence"])]
+    await door.operator.agree(f"offences-{door.prison.name}", [door.prison.name], [door.hostel.name], wanted)
+    await door.prison.answered(door.recorded({"offence": {"mainOffence": "made up", "spentOn": day}}))
+    await door.prison.answered(door.consent(door.hostel, categories=["offence"]))
+    await was_told(door.hostel)
+    assert {"fact", "ledger"} <= set(await _readable(door, day))
+    asked = erasure(door, door.prison, "own")
+    await door.prison.answered(asked)
+    await door.prison.done(asked["id"])
+    await _goes(door, day)
+    token = door.system.issuer.token("auditor", "operator", ["audit"])
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=door.system.urls["consent"], headers=headers) as http:
+        entries = (await http.get("/ledger/entries?shard=0&open=true")).json()
+    told = [e for e in entries if e["kind"] == "disclosure"]
+    assert told[-1]["opened"] == {"erased": True, "leaf": None, "agrees": True}, "it is not said to be as it was sealed"
 
 
 async def _restriction(door: Any, agency: Any) -> dict[str, Any]:
@@ -187,11 +400,7 @@ async def test_a_consent_of_before_the_erasure_opens_nothing_even_on_a_form_that
     connection = await _admin(door)
     try:  # a year on, the digests are deleted and the client is known for long
         await connection.execute("UPDATE erased_number SET erased_at = erased_at - interval '366 days'")
-        subprocess.run(
-            [sys.executable, "-m", "consent.retention"],
-            env=os.environ | door.system.environment("consent.worker"),
-            check=True,
-        )
+        _run(door)
         assert await connection.fetchval("SELECT count(*) FROM erased_number") == 0
     finally:
         await connection.close()
@@ -249,6 +458,14 @@ async def test_what_is_erased_does_not_leave_behind_its_retraction(door: Any) ->
     need = {"needs.accommodation": {"level": "soon", "summary": words}}
     await door.prison.answered(door.recorded(need))
     await door.prison.answered(door.consent(door.probation))
+    section = {"source": door.prison.name, "category": "needs.accommodation", "recordedAt": datetime.now(UTC)}
+    body = orjson.dumps({"sections": [section | {"data": need["needs.accommodation"]}]}).decode()
+    connection = await _admin(door)
+    try:  # as what was queued before the agreement came to begin later
+        waits = "UPDATE queue SET type = $2, body = $3 WHERE recipient = $1 AND kind = 2"
+        await connection.execute(waits, door.probation.name, "throughgate.client.changed.v1", body)
+    finally:
+        await connection.close()
     assert "queue" in await _readable(door, words)
     asked = erasure(door, door.prison, "own")
     await door.prison.answered(asked)
@@ -261,7 +478,7 @@ async def test_what_is_erased_does_not_leave_behind_its_retraction(door: Any) ->
 
     await eventually_true(nothing_waits, "the row to be decided")
     assert [r.event["type"] for r in await door.probation.received()] == [WITHDRAWN]
-    assert in_queue == [], "nor could it be read while it waited"
+    assert "queue" not in in_queue, "nor could it be read while it waited"
 
 
 async def _waiting(door: Any) -> list[Any]:
@@ -344,7 +561,7 @@ async def test_a_charity_may_erase_its_own_records_only(door: Any) -> None:
     asked = erasure(door, door.hostel, "own")
     await door.hostel.answered(asked)
     await door.hostel.done(asked["id"])
-    assert await _readable(door, "a room kept for a week") == []
+    await _goes(door, "a room kept for a week")
 
     async def goes_on() -> bool:
         last = (await door.mentors.received())[-1].event
@@ -354,23 +571,157 @@ async def test_a_charity_may_erase_its_own_records_only(door: Any) -> None:
     assert behind_retraction(await door.mentors.received()) == []
 
 
+def _run(door: Any, **settings: str) -> str:
+    """The run that erases what is overdue; gives what it says."""
+    environment = os.environ | door.system.environment("consent.worker") | settings
+    return subprocess.run(
+        [sys.executable, "-m", "consent.retention"], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+
+
 async def test_what_is_kept_too_long_is_erased_by_a_run(door: Any) -> None:
-    old = (datetime.now(UTC) - timedelta(days=400)).isoformat()
-    risk = {"harm": "low", "considerations": f"Of {door.number}"}
-    facts = {"contact": {"address": f"Lane {door.number}"}, "risk": risk}
+    old = (datetime.now(UTC) - timedelta(days=800)).isoformat()
+    told, kept = f"a room near Lane {door.number}", f"Of {door.number}"
+    facts = {
+        "needs.accommodation": {"level": "soon", "summary": told},
+        "identity": {"givenName": "Robin", "familyName": kept},
+    }
     await door.prison.answered(door.recorded(facts, time=old))
     await door.prison.answered(door.consent(door.hostel))
-    environment = os.environ | door.system.environment("consent.worker")
+    await was_told(door.hostel)
+    assert await _readable(door, told) == ["fact", "ledger"]
+    assert "of 1 clients" in _run(door)
+    await _goes(door, told)  # needs are kept for two years
+    assert "fact" in await _readable(door, kept), "identity is kept for six"
+    assert "of 0 clients" in _run(door)
 
-    def run() -> str:
-        return subprocess.run(
-            [sys.executable, "-m", "consent.retention"], env=environment, check=True, capture_output=True, text=True
-        ).stdout
 
-    assert "of 1 clients" in run()
-    assert await _readable(door, f"Lane {door.number}") == [], "contact is kept for a year"
-    assert "fact" in await _readable(door, f"Of {door.number}"), "risk is kept for two"
-    assert "of 0 clients" in run()
+_AGO = "interval '7 years'"
+_MOVED = (
+    f"UPDATE client SET made_at = made_at - {_AGO} WHERE id = {_CLIENT}",
+    f"UPDATE fact SET recorded_at = recorded_at - {_AGO} WHERE client_id = {_CLIENT}",
+    f"UPDATE sharing_fact SET recorded_at = recorded_at - {_AGO} WHERE client_id = {_CLIENT}",
+    f"UPDATE ledger SET decided_at = decided_at - {_AGO} WHERE client_id = {_CLIENT}",
+)
+
+
+async def _seven_years_pass(door: Any) -> None:
+    """The clock moves on, by moving what was back."""
+    connection = await _admin(door)
+    try:
+        for statement in _MOVED:
+            await connection.execute(statement, door.number)
+    finally:
+        await connection.close()
+
+
+async def test_of_whom_nothing_is_left_nothing_is_kept_for_ever(door: Any) -> None:
+    await _told(door)
+    await _seven_years_pass(door)
+    assert "of 1 clients" in _run(door)
+    assert {"identifier"} <= set(await _readable(door, door.number)), "the sections go first, and all are told"
+
+    async def told() -> bool:
+        return (await door.hostel.received())[-1].event["type"] == WITHDRAWN
+
+    await eventually_true(told, "the retraction")
+    assert "of 0 clients" in _run(door), "the last that was told is not long ago"
+    same = {"identifiers": door.identifiers, "restriction": "r-1"}
+    stands = same | {"kind": "victim-safety", "reason": "a threat"}
+    for kind, data, erased in (("imposed", stands, 0), ("lifted", same, 1)):
+        said = await door.prison.answered(event(f"restriction.{kind}", door.prison.name, data))
+        assert said["type"].endswith("accepted.v1"), said
+        await _seven_years_pass(door)
+        assert f"of {erased} clients" in _run(door), "what protects whoever has the number is kept"
+    await _goes(door, door.number)
+    connection = await _admin(door)
+    try:
+        left = await connection.fetch("SELECT kind, sources FROM ledger WHERE kind = 'erasure' AND body IS NOT NULL")
+    finally:
+        await connection.close()
+    assert left, "and that it went is entered"
+    again = await door.prison.answered(door.recorded())
+    assert again["type"].endswith("accepted.v1"), "the number begins anew"
+
+
+# --- the worker does it once a day ------------------------------------------------------------------------------------
+
+
+async def _finished(door: Any) -> float:
+    """When the last run came to its end, by the worker's gauge."""
+    async with httpx.AsyncClient() as http:
+        told = (await http.get(f"{door.system.process_url('consent.worker')}/metrics")).text
+    name = "throughgate_retention_finished_timestamp_seconds"
+    return float(next(line for line in told.splitlines() if line.startswith(f"{name} ")).split()[1])
+
+
+async def test_a_worker_erases_what_is_overdue_once_a_day(lone_door: Any) -> None:
+    door = lone_door
+    door.system.start_process("consent.worker", {"THROUGHGATE_COUNT_SECONDS": "0.2"})
+    words = f"Of {door.number}"
+    old = (datetime.now(UTC) - timedelta(days=800)).isoformat()
+    connection = await _admin(door)
+    try:
+        risk = {"harm": "low", "considerations": words}
+        await door.prison.answered(door.recorded({"risk": risk}, time=old))
+        due = "SELECT next_at FROM retention_run"
+        before = await connection.fetchval(due)
+        assert timedelta(hours=23) < before - datetime.now(UTC) < timedelta(hours=25), "it ran when the door began"
+        await asyncio.sleep(2)
+        assert await _readable(door, words) == ["fact"], "it is not due"
+        async with connection.transaction():
+            await connection.execute("UPDATE retention_run SET next_at = now(), finished_at = 'epoch'")
+        await _goes(door, words)
+
+        async def again_tomorrow() -> bool:
+            return bool(await connection.fetchval(due) > before)
+
+        await eventually_true(again_tomorrow, "the run to come to its end")
+
+        async def told() -> bool:
+            return datetime.now(UTC).timestamp() - await _finished(door) < 60
+
+        await eventually_true(told, "the gauge to say so")
+        assert await connection.fetchval("SELECT after FROM retention_run") == 0
+    finally:
+        await connection.close()
+
+
+async def test_of_several_workers_one_does_it(lone_door: Any) -> None:
+    door, words = lone_door, f"Of {lone_door.number}"
+    old = (datetime.now(UTC) - timedelta(days=800)).isoformat()
+    await door.prison.answered(door.recorded({"risk": {"harm": "low", "considerations": words}}, time=old))
+    connection = await _admin(door)
+    try:
+        await connection.execute("UPDATE retention_run SET next_at = now() + interval '1 s'")
+        async with connection.transaction():  # as another worker does in a batch of its own
+            await connection.execute("SELECT 1 FROM retention_run FOR UPDATE")
+            await asyncio.sleep(4)
+            assert await _readable(door, words) == ["fact"], "it is another's turn"
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            assert await connection.fetchval(waiting) == 0, "and nobody does the same work and waits to enter it"
+        await _goes(door, words)
+    finally:
+        await connection.close()
+
+
+async def test_one_that_cannot_be_erased_holds_up_nobody_else(lone_door: Any) -> None:
+    door, words = lone_door, f"Of {lone_door.number}"
+    damaged = replace(door, number=f"B{door.number[1:]}")
+    old = (datetime.now(UTC) - timedelta(days=800)).isoformat()
+    for one in (damaged, door):
+        risk = {"harm": "low", "considerations": f"Of {one.number}"}
+        await door.prison.answered(one.recorded({"risk": risk}, time=old))
+    connection = await _admin(door)
+    try:
+        damage = f"UPDATE fact SET data = $2 || data WHERE client_id = {_CLIENT}"
+        await connection.execute(damage, damaged.number, "no JSON")
+        await connection.execute("UPDATE retention_run SET next_at = now()")
+        await _goes(door, words)
+        assert await _readable(door, f"Of {damaged.number}") == ["fact"]
+    finally:
+        await connection.execute(f"DELETE FROM fact WHERE client_id = {_CLIENT}", damaged.number)
+        await connection.close()
 
 
 async def test_an_old_copy_that_a_link_hides_is_erased_as_well(door: Any) -> None:
@@ -382,10 +733,6 @@ async def test_an_old_copy_that_a_link_hides_is_erased_as_well(door: Any) -> Non
     same = {"identifiers": door.identifiers, "sameAs": second, "reason": "fingerprints"}
     linked = await door.prison.answered(event("identity.linked", door.prison.name, same))
     assert linked["type"].endswith("accepted.v1"), linked
-    environment = os.environ | door.system.environment("consent.worker")
-    told = subprocess.run(
-        [sys.executable, "-m", "consent.retention"], env=environment, check=True, capture_output=True, text=True
-    ).stdout
-    assert "of 1 clients" in told
-    assert await _readable(door, f"Old Lane {door.number}") == []
+    assert "of 1 clients" in _run(door)
+    await _goes(door, f"Old Lane {door.number}")
     assert "fact" in await _readable(door, f"New Lane {door.number}"), "the newer copy is kept"

@@ -250,6 +250,47 @@ async def test_erasure_leaves_proof_and_is_no_fault(lone_door: Any, throughgate:
     assert "opened, 0 of them erased" not in said
 
 
+async def test_what_was_cut_from_an_entry_is_no_fault_and_the_entry_still_says_who_was_told(
+    lone_door: Any, throughgate: Commands, tmp_path: Path
+) -> None:
+    prison, hostel = lone_door.prison, lone_door.hostel
+    words = f"a room near Lane {lone_door.number}"
+    reply = await prison.answered(lone_door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
+    await prison.answered(lone_door.consent(hostel))
+    await was_told(hostel)
+    before = await _entries(throughgate, reply["client"], prison.name)
+    own = {"identifiers": lone_door.identifiers, "scope": "own", "reason": "client-asked"}
+    asked = event("erasure.requested", prison.name, own)
+    await prison.answered(asked)
+    await prison.done(asked["id"])
+    async with superuser(lone_door) as db:
+
+        async def cut() -> bool:
+            return not await db.fetchval("SELECT EXISTS (SELECT 1 FROM ledger_erasure)")
+
+        await eventually_true(cut, "the ledger to be cut")
+    await quiet(lone_door)
+    code, said = await audit(throughgate, lone_door, "--open")
+    assert code == 0, said
+    assert "opened, 0 of them erased" in said, "each still leads to its leaf"
+    assert (await throughgate("verify", "--as", hostel.name))[0] == 0
+    after = await _entries(throughgate, reply["client"], prison.name)
+    assert [e for e in after if e["kind"] != "erasure"] == before
+    assert ["needs.accommodation"] in [[p["category"] for p in entry["permitted"]] for entry in before]
+    page = tmp_path / "page.html"
+    code, said = await throughgate("who-was-told", reply["client"], "--as", prison.name, "--page", page)
+    assert code == 0, said
+    async with tampered(lone_door) as db:
+        await db.execute(f"UPDATE ledger SET body = set_byte(body, 40, get_byte(body, 40) # 1) WHERE id = {_ONE}")
+        assert (await audit(throughgate, lone_door, "--open"))[0] == 1, "what is left of it is sealed as before"
+
+
+async def _entries(throughgate: Commands, client: str, agency: str) -> list[dict[str, Any]]:
+    code, said = await throughgate("who-was-told", client, "--as", agency, "--json")
+    assert code == 0, said
+    return list(json.loads(said)["entries"])
+
+
 async def test_a_batch_that_is_gone_is_named(lone_door: Any, throughgate: Commands) -> None:
     await told(lone_door)
     async with tampered(lone_door) as db:

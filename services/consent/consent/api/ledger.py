@@ -99,7 +99,7 @@ class Opened(Wire):
     """What became of what an entry holds, without a word of it."""
 
     erased: bool
-    """The client's key was destroyed: nobody can read it any more."""
+    """Nobody can check it any more: the client's key was destroyed, or something that its leaf binds was erased."""
     leaf: str | None
     """The leaf that it leads to; null where it is erased or cannot be read."""
     agrees: bool

@@ -1,4 +1,4 @@
-"""How long what is recorded may be kept, by category."""
+"""How long what is recorded may be kept, by category, and at last what is left of a client."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -20,6 +20,11 @@ RETENTION: Mapping[Category, timedelta] = {
 }
 """From when an agency last recorded it. Storage limitation is UK GDPR article 5(1)(e); the lengths are ours, short
 where harm is greatest, and an installation sets its own (`THROUGHGATE_RETENTION_DAYS`)."""
+
+REST = 6 * _YEAR
+"""How long numbers, what was said about sharing and what can be read in the ledger stay when no section is left of a
+client: from when anything was last said, told or asked. As long as the longest of the categories: until then the client
+can be told who was told what. An installation sets its own (`THROUGHGATE_REST_DAYS`)."""
 
 
 def periods(days: Mapping[Category, int]) -> dict[Category, timedelta]:

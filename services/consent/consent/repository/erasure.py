@@ -1,29 +1,94 @@
-"""Erasing what is known of clients."""
+"""Erasing what is known of clients, and what is overdue for it."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import text
 
 from consent.repository.clients import IdentifierKey
-from consent.repository.sql import Executor, arrays
+from consent.repository.sql import Executor, arrays, insert_of
 from contracts.vocabulary import Category
 
+# --- what is overdue --------------------------------------------------------------------------------------------------
 
-async def overdue(db: Executor, periods: Mapping[Category, timedelta], limit: int) -> list[int]:
-    """Clients of whom something is kept longer than its category's period, some of them, oldest first."""
+# A section, an end that is to come, a hold, a record that waits; or anything that was said, told, asked or erased since
+# a time. To be filled with the condition on the client.
+_IS_KEPT = (
+    "EXISTS (SELECT 1 FROM fact WHERE client_id {0}) OR EXISTS (SELECT 1 FROM due WHERE client_id {0})"
+    " OR EXISTS (SELECT 1 FROM hold WHERE client_id {0} AND lifted_at IS NULL)"
+    " OR EXISTS (SELECT 1 FROM queue WHERE client_id {0} AND kind = 2)"
+    " OR EXISTS (SELECT 1 FROM client WHERE id {0} AND made_at > clock_timestamp() - CAST(:rest AS interval))"
+    " OR EXISTS (SELECT 1 FROM sharing_fact WHERE client_id {0}"
+    " AND recorded_at > clock_timestamp() - CAST(:rest AS interval))"
+    " OR EXISTS (SELECT 1 FROM ledger WHERE client_id {0}"
+    " AND decided_at > clock_timestamp() - CAST(:rest AS interval))"
+)
+
+
+async def overdue(
+    db: Executor, periods: Mapping[Category, timedelta], rest: timedelta, after: int, limit: int
+) -> list[int]:
+    """The next clients behind `after` of whom something is kept longer than its category's period; and those of whom
+    no section is left, and nothing was said, told or asked for as long as `rest`.
+    """
     rows = await arrays(
         db,
         text(
-            "SELECT client_id FROM fact JOIN unnest(CAST(:a0 AS text[]), CAST(:a1 AS interval[])) AS r(c, period)"
-            " ON category = c WHERE recorded_at < clock_timestamp() - period GROUP BY client_id"
-            " ORDER BY min(recorded_at), client_id LIMIT :n"
+            "SELECT client_id FROM fact JOIN unnest(CAST(:a0 AS text[]), CAST(:a1 AS interval[])) AS r(c, period)"  # noqa: S608 # constants
+            " ON category = c WHERE client_id > :after AND recorded_at < clock_timestamp() - period"
+            " UNION SELECT id FROM client c WHERE id > :after AND key IS NOT NULL AND merged_into IS NULL"
+            f" AND NOT ({_IS_KEPT.format('= c.id')}) ORDER BY client_id LIMIT :n"
         ),
         [(category.value, period) for category, period in periods.items()],
+        rest=rest,
+        after=after,
         n=limit,
     )
     return [row.client_id for row in rows]
+
+
+async def is_kept(db: Executor, clients: Collection[int], rest: timedelta) -> bool:
+    """Whether there is more of a client, all its rows, than numbers and what is older than `rest`."""
+    found = await db.scalar(
+        text(f"SELECT {_IS_KEPT.format('= ANY(:clients)')}"),
+        {"clients": sorted(clients), "rest": rest},
+    )
+    return bool(found)
+
+
+async def claim_run(db: Executor) -> int | None:
+    """The client that the daily run has come to, locked for this transaction; None: not due, or another's turn."""
+    after: int | None = await db.scalar(
+        text("SELECT after FROM retention_run WHERE next_at <= clock_timestamp() FOR UPDATE SKIP LOCKED")
+    )
+    return after
+
+
+async def move_on(db: Executor, after: int) -> None:
+    """Enter which client the run has come to."""
+    await db.execute(text("UPDATE retention_run SET after = :after"), {"after": after})
+
+
+async def finish_run(db: Executor, every: timedelta) -> None:
+    """Enter that all was looked at, and when it is due again."""
+    await db.execute(
+        text(
+            "UPDATE retention_run SET after = 0, finished_at = clock_timestamp(),"
+            " next_at = clock_timestamp() + CAST(:every AS interval)"
+        ),
+        {"every": every},
+    )
+
+
+async def last_run(db: Executor) -> datetime:
+    """When a run last came to its end; 1970: never yet."""
+    at: datetime = (await db.execute(text("SELECT finished_at FROM retention_run"))).scalar_one()
+    return at
+
+
+# --- some sections ----------------------------------------------------------------------------------------------------
 
 
 async def kept(db: Executor, clients: Collection[int]) -> Sequence[Any]:
@@ -50,6 +115,15 @@ async def facts(db: Executor, clients: Collection[int], sections: Mapping[tuple[
         ),
         [(*key, until) for key, until in sections.items()],
         clients=ids,
+    )
+    # the day on which a conviction is spent tells of it
+    convicted = [source for source, category in sections if category == Category.OFFENCE.value]
+    await db.execute(
+        text(
+            "DELETE FROM due d WHERE client_id = ANY(:clients) AND source = ANY(:sources) AND NOT EXISTS"
+            " (SELECT 1 FROM fact f WHERE f.client_id = d.client_id AND f.source = d.source AND f.category = :offence)"
+        ),
+        {"clients": ids, "sources": convicted, "offence": Category.OFFENCE.value},
     )
     named = [source for source, category in sections if category == Category.IDENTITY.value]
     await db.execute(
@@ -90,6 +164,65 @@ async def case_numbers(db: Executor, clients: Collection[int], agency: str) -> N
     )
 
 
+class OfLedger(NamedTuple):
+    """What was erased and may stand in the ledger under a client row; None: of every one, from whenever."""
+
+    client: int
+    withdrawal: UUID
+    source: str | None = None
+    category: str | None = None
+    until: datetime | None = None
+
+
+_CUT_LEDGER = insert_of(
+    "ledger_erasure",
+    "client_id, withdrawal_id, source, category, until",
+    "bigint, uuid, text, text, timestamptz",
+)
+
+
+async def cut_ledger(db: Executor, what: Sequence[OfLedger]) -> None:
+    """Remember that this is to be cut from the ledger."""
+    if what:
+        await arrays(db, _CUT_LEDGER, what)
+
+
+async def claim_cuts(db: Executor, limit: int) -> Sequence[Any]:
+    """What is to be cut from the ledger, locked for this transaction: `id`, `source`, `category` and `until` as in
+    `OfLedger`, `client_id`, the `version` from which the erasure holds, and `last`: whether nothing that was decided
+    before it can come into the ledger any more. Others claim others.
+
+    A decision of before the erasure may be entered after it, by a cycle of the discloser that had begun. It leaves
+    before the retractions do: when they are known to have left, it is there.
+    """
+    rows = await db.execute(
+        text(
+            "SELECT e.id, e.client_id, e.source, e.category, e.until, w.version, w.done_at IS NOT NULL AS last"
+            " FROM ledger_erasure e JOIN withdrawal w ON w.id = e.withdrawal_id"
+            " WHERE w.done_at IS NOT NULL OR e.due_at <= clock_timestamp()"
+            " ORDER BY e.due_at, e.id LIMIT :n FOR UPDATE OF e SKIP LOCKED"
+        ),
+        {"n": limit},
+    )
+    return rows.all()
+
+
+async def are_cut(db: Executor, ids: Collection[int]) -> None:
+    """Nothing of this stands in the ledger any more."""
+    await db.execute(text("DELETE FROM ledger_erasure WHERE id = ANY(:ids)"), {"ids": sorted(ids)})
+
+
+async def cut_again(db: Executor, ids: Collection[int], seconds: float) -> None:
+    """Look for this once more, then at the latest."""
+    await db.execute(
+        text("UPDATE ledger_erasure SET due_at = clock_timestamp() + make_interval(secs => :s) WHERE id = ANY(:ids)"),
+        {"ids": sorted(ids), "s": seconds},
+    )
+
+
+# --- everything -------------------------------------------------------------------------------------------------------
+
+
 async def numbers(db: Executor, clients: Collection[int]) -> Sequence[Any]:
     """The numbers of these clients."""
     rows = await db.execute(
@@ -111,15 +244,19 @@ _KEEP_NUMBERS = (
     f" SELECT {_DIGEST.format('type', 'issuer', 'value')}, clock_timestamp() FROM identifier CROSS JOIN erasure_key k"
     " WHERE client_id = ANY(:clients) ON CONFLICT (digest) DO UPDATE SET erased_at = excluded.erased_at"
 )
-EVERYTHING = (
+RECORD = (
     _KEEP_FORMS,
-    _KEEP_NUMBERS,
-    "DELETE FROM identifier WHERE client_id = ANY(:clients)",
     "DELETE FROM fact WHERE client_id = ANY(:clients)",
     "DELETE FROM source_version WHERE client_id = ANY(:clients)",
     "DELETE FROM sharing_fact WHERE client_id = ANY(:clients)",
     "DELETE FROM due WHERE client_id = ANY(:clients)",
     "DELETE FROM likeness WHERE client_id = ANY(:clients)",
+)
+"""What erases what was recorded and said of a client."""
+EVERYTHING = (
+    *RECORD,
+    _KEEP_NUMBERS,
+    "DELETE FROM identifier WHERE client_id = ANY(:clients)",
     "DELETE FROM candidate WHERE one = ANY(:clients) OR other = ANY(:clients)",
     # retractions and notices hold references only, and have to leave
     "DELETE FROM queue WHERE client_id = ANY(:clients) AND kind = 2",
@@ -132,10 +269,15 @@ the client signed, without the client: each opens a permit once. And for a time 
 of before the erasure opens nothing for who comes after."""
 
 
-async def everything(db: Executor, clients: Collection[int]) -> None:
-    """Erase these clients, all but the leaves of the ledger and what has to be told to recipients."""
-    for statement in EVERYTHING:
-        await db.execute(text(statement), {"clients": sorted(clients)})
+async def everything(db: Executor, clients: Collection[int], undone: Collection[int]) -> None:
+    """Erase these clients, all but the leaves of the ledger and what has to be told to recipients.
+
+    `undone`: clients of undone links that they were part of. What was recorded and said there stayed behind; nobody can
+    say of whom it is, and nothing rests on it. Their numbers stay, for those may be the other's.
+    """
+    for statements, some in ((EVERYTHING, clients), (RECORD, undone)):
+        for statement in statements if some else ():
+            await db.execute(text(statement), {"clients": sorted(some)})
 
 
 async def erased_before(db: Executor, keys: Collection[IdentifierKey]) -> dict[IdentifierKey, datetime]:

@@ -1,11 +1,12 @@
 """The ledger: every decision that was made about a client, sealed so that nobody can change it unnoticed.
 
 A body is readable with the client's key only, and its salt stands in it: when the key is destroyed, the leaf is left,
-and nothing can be found out from it.
+and nothing can be found out from it. Where only something of what was told is erased, the hashes that lead to the leaf
+stand in the body in place of it.
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -19,10 +20,12 @@ from sqlalchemy import text
 from consent.repository.sql import Executor, arrays
 from contracts.heads import Head
 from contracts.merkle import write
-from contracts.proof import SALT_BYTES, Leaf, leaf_of
+from contracts.proof import SALT_BYTES, Leaf, hashes_of, leaf_of, leaf_of_hashes
 
-_NONCE_BYTES = 12
+_NONCE_BYTES, _HASH_BYTES = 12, 32
 NOTHING_TOLD = b"null"
+_ERASED = b"\0"
+"""Stands in a body before the hash of what was told, in place of it: no JSON begins so."""
 
 OPEN_KEY = bytes(32)
 """Not secret: for the entry that says that a client was erased. It names nobody, and has to be readable without the
@@ -68,8 +71,12 @@ class Opened:
     salt: bytes
     written: bytes
     """Its explanation in canonical JSON."""
-    told: bytes
-    """What left without its proof, byte for byte; `NOTHING_TOLD`."""
+    told: bytes | None
+    """What left without its proof, byte for byte; `NOTHING_TOLD`. None: it was erased."""
+    hashes: tuple[bytes, bytes]
+    """Of what was told, and of the explanation, as `contracts.proof.hashes_of`."""
+    is_cut: bool = False
+    """Whether something of the explanation was erased: nobody can tell any more whether the rest is what was sealed."""
 
     @property
     def explanation(self) -> dict[str, Any]:
@@ -82,7 +89,7 @@ class Opened:
     @property
     def leaf(self) -> Leaf:
         """The leaf that it leads to."""
-        return leaf_of(self.salt, self.told, self.written)
+        return leaf_of_hashes(self.salt, *self.hashes)
 
 
 def write_down(entry: Entry) -> Written:
@@ -91,8 +98,7 @@ def write_down(entry: Entry) -> Written:
     salt, nonce = drawn[:SALT_BYTES], drawn[SALT_BYTES:]
     body = None
     if entry.key is not None:
-        plain = b"".join((salt, len(written).to_bytes(4, "big"), written, entry.told))
-        body = nonce + AESGCM(entry.key).encrypt(nonce, plain, entry.decision.bytes)
+        body = _encrypt(entry.key, entry.decision, nonce, salt, written, entry.told)
     columns = (
         entry.kind,
         entry.decision,
@@ -107,6 +113,24 @@ def write_down(entry: Entry) -> Written:
     return Written(columns, leaf_of(salt, entry.told, written), body)
 
 
+def _encrypt(key: bytes, decision: UUID, nonce: bytes, salt: bytes, written: bytes, told: bytes) -> bytes:
+    plain = b"".join((salt, len(written).to_bytes(4, "big"), written, told))
+    return nonce + AESGCM(key).encrypt(nonce, plain, decision.bytes)
+
+
+def without_told(key: bytes, decision: UUID, opened: Opened, explanation: dict[str, Any]) -> bytes:
+    """The body of an entry once more, without what was told, and with this in place of its explanation.
+
+    It leads to the same leaf.
+    """
+    told, untold = opened.hashes
+    written = write(explanation)
+    if hashes_of(opened.salt, b"", written)[1] == untold:
+        untold = b""  # it follows from the explanation
+    tail = _ERASED + told + untold
+    return _encrypt(key, decision, os.urandom(_NONCE_BYTES), opened.salt, written, tail)
+
+
 def key_of(row: Any) -> bytes | None:
     """What opens the body of a ledger row with its client's `key`; None when nobody can."""
     if row.key is None and row.kind == "erasure" and row.body is not None:
@@ -115,15 +139,20 @@ def key_of(row: Any) -> bytes | None:
 
 
 def decrypt(key: bytes, decision: UUID, body: bytes) -> Opened:
-    """The body that `write_down` made.
+    """The body that `write_down` or `without_told` made.
 
     Raises:
         InvalidTag: it was changed, or is another entry's.
+        ValueError: it is too short to be one.
     """
     plain = AESGCM(key).decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], decision.bytes)
     start = SALT_BYTES + 4
     end = start + int.from_bytes(plain[SALT_BYTES:start], "big")
-    return Opened(plain[:SALT_BYTES], plain[start:end], plain[end:])
+    salt, written, told = plain[:SALT_BYTES], plain[start:end], plain[end:]
+    if not told.startswith(_ERASED):
+        return Opened(salt, written, told, hashes_of(salt, told, written))
+    hash, untold = told[1 : 1 + _HASH_BYTES], told[1 + _HASH_BYTES :]
+    return Opened(salt, written, None, (hash, untold or hashes_of(salt, b"", written)[1]), is_cut=bool(untold))
 
 
 _ENTER = text(
@@ -167,6 +196,33 @@ class Unsealed:
 
     id: int
     leaf: bytes
+
+
+_READABLE = text(
+    "SELECT l.id, l.decision, l.kind, l.decided_at, l.body, c.key FROM ledger l JOIN client c ON c.id = l.client_id"
+    " WHERE l.client_id = :client AND l.id > :after AND l.body IS NOT NULL AND c.key IS NOT NULL"
+    " AND l.kind <> 'erasure' ORDER BY l.id LIMIT :limit"
+)
+
+
+async def readable(db: Executor, client: int, after: int, limit: int) -> Sequence[Any]:
+    """The entries of one client row that can be opened, by their order, behind the one with id `after`. Not those of
+    erasures: they say nothing that was ever recorded.
+    """
+    return (await db.execute(_READABLE, {"client": client, "after": after, "limit": limit})).all()
+
+
+async def rewrite(db: Executor, bodies: Mapping[int, bytes]) -> None:
+    """Give these entries other bodies, but for those that lost theirs meanwhile. What is sealed is their leaves."""
+    if bodies:
+        await arrays(
+            db,
+            text(
+                "UPDATE ledger SET body = b FROM unnest(CAST(:a0 AS bigint[]), CAST(:a1 AS bytea[])) AS r(i, b)"
+                " WHERE id = i AND body IS NOT NULL"
+            ),
+            list(bodies.items()),
+        )
 
 
 async def unsealed(db: Executor, shard: int, shards: int, limit: int) -> list[Unsealed]:

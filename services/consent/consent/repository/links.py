@@ -176,7 +176,6 @@ async def enter(
     conflicting: bool,
     by: str,
     event_id: str | None,
-    reason: str,
     now: datetime,
 ) -> int:
     """Make the client of two others, whose rows the caller has locked; gives its id."""
@@ -194,8 +193,8 @@ async def enter(
     await db.execute(text("UPDATE client SET merged_into = :made WHERE id = ANY(:ids)"), {"made": made, "ids": parts})
     await db.execute(
         text(
-            "INSERT INTO link (id, client_id, parts, linked_by, event_id, reason, linked_at, conflicting)"
-            " VALUES (:id, :made, :parts, :by, :event, :reason, :now, :conflicting)"
+            "INSERT INTO link (id, client_id, parts, linked_by, event_id, linked_at, conflicting)"
+            " VALUES (:id, :made, :parts, :by, :event, :now, :conflicting)"
         ),
         {
             "id": id,
@@ -203,7 +202,6 @@ async def enter(
             "parts": list(parts),
             "by": by,
             "event": event_id,
-            "reason": reason,
             "now": now,
             "conflicting": conflicting,
         },

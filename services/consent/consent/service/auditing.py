@@ -17,7 +17,9 @@ class Content:
     """What became of an entry's body since it was written."""
 
     erased: bool
-    """The client's key was destroyed: nobody can read it any more, and its leaf still stands."""
+    """The client's key was destroyed, or something that its leaf binds: its leaf still stands, and nobody can tell any
+    more whether what is left is what was sealed.
+    """
     leaf: bytes | None
     """The leaf that the body leads to; None where it cannot be read."""
     agrees: bool
@@ -31,7 +33,8 @@ def look_into(row: Any) -> Content:
         return Content(erased=True, leaf=None, agrees=True)
     try:
         opened = ledger.decrypt(key, row.decision, row.body)
-        return Content(False, opened.leaf.hash, _agrees(row, opened.explanation))
+        leaf = None if opened.is_cut else opened.leaf.hash
+        return Content(opened.is_cut, leaf, _agrees(row, opened.explanation))
     except (InvalidTag, LookupError, ValueError, TypeError, AttributeError):  # whatever bytes somebody put there
         return Content(erased=False, leaf=None, agrees=False)
 

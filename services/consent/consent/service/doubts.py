@@ -22,7 +22,7 @@ class Doubt:
 
     decision: UUID
     explanation: dict[str, Any] | None
-    """None when the ledger's entry cannot be opened: anything may have left."""
+    """None when the ledger's entry cannot be opened, or what left was erased meanwhile: anything may have left."""
     record: bytes = b""
     """What would have left, to the byte."""
 
@@ -30,7 +30,7 @@ class Doubt:
 async def doubts(db: Executor, shard: int, shards: int) -> dict[int, Doubt]:
     """The rows of a shard that are in doubt, by queue id.
 
-    One whose client was erased meanwhile is not among them: nobody knows any more what would have left.
+    One of whose client everything was erased meanwhile is not among them: its row went with the rest.
     """
     batches: dict[tuple[int, int], list[Any]] = defaultdict(list)
     for row in await queue.in_doubt(db, shard, shards):
@@ -72,6 +72,8 @@ _DAMAGED = (InvalidTag, AttributeError, LookupError, ValueError, TypeError)
 
 
 def _doubt(row: Any, entry: ledger.Opened, proof: bytes) -> Doubt:
+    if entry.told is None:
+        raise LookupError("it was erased, and nothing that was may leave again")
     record = entry.told
     if queue.is_partners(row.topic):
         receipt = write(orjson.loads(entry.told)["data"]["receipt"])

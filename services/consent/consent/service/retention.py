@@ -1,0 +1,104 @@
+"""Erasing what is kept longer than its period: sections by their categories, and at last the client."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.domain import standing_restrictions
+from consent.repository import clients, erasure, queue
+from consent.service import erasing, register
+from consent.service.desk import Desk
+from contracts.vocabulary import Category
+from servicekit.db import wake_after_commit
+
+EVERY = timedelta(days=1)
+"""How often a worker looks at all clients."""
+BECAUSE = "period-over"
+
+
+class Periods(NamedTuple):
+    """How long what is kept."""
+
+    sections: Mapping[Category, timedelta]
+    """From when an agency last recorded it."""
+    rest: timedelta
+    """What is left when no section is: from when anything was last said, told or asked of the client."""
+
+
+class Looked(NamedTuple):
+    """What a batch came to."""
+
+    after: int
+    """The last client that it looked at."""
+    erased: int
+    """Of how many clients something was erased."""
+
+
+async def erase_overdue(session: AsyncSession, periods: Periods, after: int, limit: int) -> Looked | None:
+    """Erase what is overdue of the next clients behind `after`; None: there are no more.
+
+    It goes by rows: of linked clients an older copy may be overdue while the newest, which alone leaves, is not. That
+    copy goes without a retraction, for recipients have long been told the newer one.
+
+    The last that goes are numbers, what was said about sharing, and what can be read of the ledger, as
+    when an agency asks for it (`service.erasing`). They stay where a restriction stands or a hold is open, for those
+    protect whoever has the number.
+    """
+    ids = await erasure.overdue(session, *periods, after, limit)
+    if not ids:
+        return None
+    found = {one.client for one in (await clients.lock_whole(session, ids)).values()}
+    desk = Desk(
+        await clients.load(session, found, found), await register.load(session), await clients.time_now(session)
+    )
+    for client in desk.clients.values():
+        over = {
+            (row.source, row.category): until
+            for row in await erasure.kept(session, client.members)
+            if row.recorded_at <= (until := desk.now - periods.sections[Category(row.category)])
+        }
+        if over:
+            erasing.some(client, over, desk, BECAUSE)
+        elif not (
+            client.erased
+            or any(standing_restrictions(client.facts, desk.now))
+            or await erasure.is_kept(session, client.members, periods.rest)
+        ):
+            erasing.everything(client, desk, BECAUSE)
+    await desk.changes.write(session)
+    for one in desk.erasures:
+        await erasing.carry_out(session, one, desk)
+    wake_after_commit(session, queue.CHANNEL)
+    return Looked(ids[-1], len(desk.erasures))
+
+
+async def finish(session: AsyncSession) -> None:
+    """All clients were looked at: forget what was to be remembered of erased ones for a time, and say so."""
+    await erasure.forget_numbers(session)
+    await erasure.finish_run(session, EVERY)
+
+
+async def next_batch(session: AsyncSession, periods: Periods, limit: int) -> bool:
+    """The next batch of the daily run, if it is due. False: it is not, it came to its end, or another worker has it.
+
+    Where it stands is kept in the database: any worker goes on where the last batch was committed.
+    """
+    after = await erasure.claim_run(session)
+    if after is None:
+        return False
+    looked = await erase_overdue(session, periods, after, limit)
+    if looked is None:
+        await finish(session)
+        return False
+    await erasure.move_on(session, looked.after)
+    return True
+
+
+async def skip(session: AsyncSession, periods: Periods) -> None:
+    """Leave out the client that the daily run has come to, until tomorrow: it could not be erased."""
+    after = await erasure.claim_run(session)
+    if after is not None:
+        for id in await erasure.overdue(session, *periods, after, 1):
+            await erasure.move_on(session, id)
