@@ -622,7 +622,7 @@ async def test_of_whom_nothing_is_left_nothing_is_kept_for_ever(door: Any) -> No
     assert {"identifier"} <= set(await _readable(door, door.number)), "the sections go first, and all are told"
 
     async def told() -> bool:
-        return (await door.hostel.received())[-1].event["type"] == WITHDRAWN
+        return bool((await door.hostel.received())[-1].event["type"] == WITHDRAWN)
 
     await eventually_true(told, "the retraction")
     assert "of 0 clients" in _run(door), "the last that was told is not long ago"
