@@ -139,6 +139,8 @@ async def send_all(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> l
     return await asyncio.gather(*futures) if futures else []
 
 
+GONE_SECONDS = 10.0
+"""A topic that no broker shows for so long was deleted."""
 STALLED_SECONDS = 120.0
 """More than a broker lets a transaction be open."""
 
@@ -174,7 +176,7 @@ async def written_since(
     consumer.assign(list(waiting))
     for place in waiting:
         consumer.seek(place, begins[place].offset)
-    moved = time.monotonic()
+    moved, missing = time.monotonic(), dict[TopicPartition, float]()
     while waiting:
         polled = await consumer.getmany(*waiting, timeout_ms=200, max_records=5000)
         if polled:
@@ -182,9 +184,12 @@ async def written_since(
         elif time.monotonic() - moved > STALLED_SECONDS:
             raise TimeoutError
         else:
-            # The library goes on asking for a topic that was deleted, and says nothing of it.
+            # The library goes on asking for a topic that was deleted, and says nothing of it. One that is missing once
+            # may be there: the answer leaves out what its broker cannot tell of just then.
             there = await _partitions(consumer, topics)
-            waiting = {place: end for place, end in waiting.items() if place in there}
+            missing = {place: missing.get(place, time.monotonic()) for place in waiting if place not in there}
+            gone = {place for place, since in missing.items() if time.monotonic() - since > GONE_SECONDS}
+            waiting = {place: end for place, end in waiting.items() if place not in gone}
         yield [record for records in polled.values() for record in records]
         waiting = {place: end for place, end in waiting.items() if await consumer.position(place) < end}
 

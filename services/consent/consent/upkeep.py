@@ -51,8 +51,13 @@ class WorkerSettings(RetentionSettings):
 
 
 async def keep_up(database: Database, settings: WorkerSettings) -> None:
-    """Tell what ends, remind and erase, until cancelled. What fails is logged and put off: it holds up nothing else."""
-    await asyncio.gather(_tell_and_remind(database, settings), _erase(database, settings))
+    """Tell what ends, remind and erase, until cancelled. What fails is logged and put off: it holds up nothing else.
+
+    Each beside the others, for the daily run may have much to erase.
+    """
+    await asyncio.gather(
+        _tell_and_remind(database, settings), _cut_ledger(database, settings), _retain(database, settings)
+    )
 
 
 async def _tell_and_remind(database: Database, settings: WorkerSettings) -> None:
@@ -62,11 +67,15 @@ async def _tell_and_remind(database: Database, settings: WorkerSettings) -> None
         await asyncio.sleep(settings.upkeep_seconds)
 
 
-async def _erase(database: Database, settings: WorkerSettings) -> None:
-    """Beside the others, for the first run may have much to erase."""
-    periods = settings.periods
+async def _cut_ledger(database: Database, settings: WorkerSettings) -> None:
     while True:
         await all_in_batches(database, erasing.cut_ledger, erasing.put_off)
+        await asyncio.sleep(settings.upkeep_seconds)
+
+
+async def _retain(database: Database, settings: WorkerSettings) -> None:
+    periods = settings.periods
+    while True:
         await all_in_batches(
             database,
             lambda session, limit: retention.next_batch(session, periods, limit),

@@ -126,6 +126,7 @@ async def test_withdrawing_consent_leaves_what_a_gateway_lets_out(door: Any) -> 
 # --- what is recorded while a gateway or an override is in force ------------------------------------------------------
 
 CHANGED = "throughgate.client.changed.v1"
+SNAPSHOT = "throughgate.client.snapshot.v1"
 
 
 def invoked(door: Any, kind: str, **more: Any) -> tuple[Agency, dict[str, Any]]:
@@ -207,8 +208,9 @@ async def test_what_is_recorded_before_it_begins_follows_then(door: Any) -> None
     await accepted(door.prison, said)
     await accepted(door.prison, door.recorded({"risk": {"harm": "high"}}))
     assert await recipient.received() == []
-    change = await last(recipient, lambda e: e["type"] == CHANGED, "the change")
-    assert datetime.fromisoformat(change["data"]["receipt"]["decidedAt"]) >= starts
+    told = await last(recipient, lambda e: e["type"] == SNAPSHOT, "what was recorded, as it is by then")
+    assert [s["category"] for s in told["data"]["sections"]] == ["risk"]
+    assert datetime.fromisoformat(told["data"]["receipt"]["decidedAt"]) >= starts
 
 
 @pytest.mark.parametrize("of_both", [True, False])

@@ -201,13 +201,13 @@ class Unsealed:
 _READABLE = text(
     "SELECT l.id, l.decision, l.kind, l.decided_at, l.body, c.key FROM ledger l JOIN client c ON c.id = l.client_id"
     " WHERE l.client_id = :client AND l.id > :after AND l.body IS NOT NULL AND c.key IS NOT NULL"
-    " AND l.kind <> 'erasure' ORDER BY l.id LIMIT :limit"
+    " AND l.kind <> 'erasure' ORDER BY l.id LIMIT :limit FOR UPDATE OF l"
 )
 
 
 async def readable(db: Executor, client: int, after: int, limit: int) -> Sequence[Any]:
     """The entries of one client row that can be opened, by their order, behind the one with id `after`. Not those of
-    erasures: they say nothing that was ever recorded.
+    erasures: they say nothing that was ever recorded. Locked, for two workers may each cut something of one body.
     """
     return (await db.execute(_READABLE, {"client": client, "after": after, "limit": limit})).all()
 

@@ -196,6 +196,10 @@ class Line:
     """What else it says, for the client's own answer and for who caused it: of an override, say, whom it reaches."""
 
 
+PAGE = 500
+"""Entries that are read at once."""
+
+
 async def who_was_told(
     session: AsyncSession, asker: str, reference: UUID, whole: bool, limit: int | None, before: int | None
 ) -> tuple[list[Line], dict[str, str]]:
@@ -225,10 +229,11 @@ async def who_was_told(
         bool(await views.sent_to(session, asker, [*client.members, *linked])),
     )
     lines: list[Line] = []
+    some = None if limit is None else max(limit, PAGE)  # of which the asker may see few
     while True:
-        rows = await views.disclosures(session, client.members, linked, asker, limit, before)
+        rows = await views.disclosures(session, client.members, linked, asker, some, before)
         lines += [line for row in rows if (line := asks.line(row)) is not None]
-        if limit is None or len(rows) < limit or len(lines) >= limit:
+        if limit is None or some is None or len(rows) < some or len(lines) >= limit:
             return lines[:limit], names
         before = rows[-1].id
 

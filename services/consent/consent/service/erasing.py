@@ -96,7 +96,7 @@ async def carry_out(session: AsyncSession, wanted: Erasure, desk: Desk) -> None:
         return
     await erasure.facts(session, known.members, wanted.sections)
     waiting = await erasure.queued_records(session, known.members)
-    cut = {id: _without(body, wanted.sections) for id, body in waiting.items()}
+    cut = {id: _without(body, wanted) for id, body in waiting.items()}
     await erasure.rewrite_queued(session, {id: body for id, body in cut.items() if body != waiting[id]})
     if wanted.asked_by is not None:
         await erasure.case_numbers(session, known.members, wanted.asked_by)
@@ -202,20 +202,28 @@ def some(
     return id
 
 
+NOTHING_LEFT = '{"sections":[]}'
+
+
 def _goes(section: Mapping[str, Any], sections: Mapping[tuple[str, str], datetime]) -> bool:
     until = sections.get((section["source"], section["category"]))
     return until is not None and datetime.fromisoformat(section["recordedAt"]) <= until
 
 
-def _without(body: str, sections: Mapping[tuple[str, str], datetime]) -> str:
-    """A queued record without what goes: it would leave behind its own retraction.
+def _without(body: str, wanted: Erasure) -> str:
+    """A queued record without what goes: it would leave behind its own retraction. A message about what goes says it
+    again, so nothing of it is left.
 
     The row stays, also when nothing is left in it: then it is refused, and its requester is told. One that may have
     left already is taken back by that.
     """
+    sections = wanted.sections or {}
     try:
         record = orjson.loads(body)
         kept = [section for section in record.get("sections", ()) if not _goes(section, sections)]
+        about = [(source, category) for source, category in record.get("about", ())]
+        if any(source == wanted.asked_by or sections.get((source, category)) == WHENEVER for source, category in about):
+            return NOTHING_LEFT
     except (ValueError, KeyError, TypeError, AttributeError):
         return "{}"  # nobody can say what is in it, and it could not leave either
     if len(kept) == len(record.get("sections", ())):
