@@ -137,6 +137,8 @@ class Discloser:
         lock = LOCK + self._settings.shard
         while not await self._scalar("SELECT pg_try_advisory_lock(:lock)", lock=lock):
             await asyncio.sleep(poll_seconds)
+        async with self._db.begin():
+            await shards.counts(self._db, self._settings.shard, self._settings.shards)
         await self._renew_producer()
         await self._fence_other_numbers()
         public_key = public_key_of(self._settings.seed)
@@ -148,12 +150,11 @@ class Discloser:
     async def _fence_other_numbers(self) -> None:
         """Fence every process that ran with another number of shards: it may have this one's clients in hand.
 
-        A shard that is gone has no successor that would. Entered first, then looked at what others entered: of two that
-        begin at once with different numbers at least one sees the other.
+        A shard that is gone has no successor that would. Each enters its number, starts its producer, and only then
+        looks at what the others entered: of two that begin at once with different numbers at least one sees the other,
+        and one that begins with the same number is not fenced.
         """
         shard, number = self._settings.shard, self._settings.shards
-        async with self._db.begin():
-            await shards.saw_register(self._db, shard, number)
         others = [row.shard for row in await self._read(shards.each) if row.shards != number and row.shard != shard]
         for other in others:
             await (await self._start_producer(other)).stop()

@@ -19,6 +19,17 @@ _SAW = text(
 )
 
 
+async def counts(db: Executor, shard: int, shards: int) -> None:
+    """Enter that this shard runs as one of so many. What it has seen of the register stays."""
+    await db.execute(
+        text(
+            "INSERT INTO discloser_shard (shard, shards, seen, at) VALUES (:shard, :shards, 0, clock_timestamp())"
+            " ON CONFLICT (shard) DO UPDATE SET shards = excluded.shards, at = excluded.at"
+        ),
+        {"shard": shard, "shards": shards},
+    )
+
+
 async def saw_register(db: Executor, shard: int, shards: int) -> None:
     """Enter up to which change of the register this cycle decides. Writes nothing when nothing changed.
 
