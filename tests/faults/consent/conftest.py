@@ -4,9 +4,11 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
+import asyncpg
 import pytest
-from support.agency import Agency, Operator
+from support.agency import Agency, Operator, eventually_true
 from support.load import AGENCIES, Load, agree
 
 from throughgate.native.process import Process, free_port
@@ -39,6 +41,22 @@ class Scene:
         )
         process.start()
         return process
+
+    async def fetch(self, statement: str, *parameters: Any) -> list[Any]:
+        """Rows of the door's database."""
+        connection = await asyncpg.connect(self.system.postgres.url(self.system.databases["consent"].name))
+        try:
+            return list(await connection.fetch(statement, *parameters))
+        finally:
+            await connection.close()
+
+    async def nothing_waits(self) -> None:
+        """Wait until the queue is empty."""
+
+        async def empty() -> bool:
+            return not await self.fetch("SELECT 1 FROM queue LIMIT 1")
+
+        await eventually_true(empty, "the queue to be empty", 60)
 
 
 @pytest.fixture

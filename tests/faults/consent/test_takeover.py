@@ -7,7 +7,6 @@ import signal
 from collections import Counter
 from typing import Any
 
-import asyncpg
 import psutil
 import pytest
 from support.agency import eventually, eventually_true, without_repeats
@@ -39,7 +38,8 @@ async def test_stopped_replaced_and_woken(scene: Any, point: str) -> None:
         await load.settle()
         for person in people[::2]:
             await scene.prison.done(person.withdrawals[0], 60)
-        await _nothing_waits(scene)
+        await scene.nothing_waits()
+        await settled(scene.system, [f"partner.{partner.name}" for partner in scene.partners])
         before = {partner.name: await partner.received() for partner in scene.partners}
         scene.system.kill("consent.discloser", signal.SIGCONT)
         await _ended_and_started_again(scene, stopped, second)
@@ -76,7 +76,7 @@ async def test_stopped_and_woken_when_there_are_more_shards(scene: Any) -> None:
                 "SELECT 1 FROM client c WHERE id % 2 = 1 AND NOT EXISTS"
                 " (SELECT 1 FROM withdrawal w WHERE w.client_id = c.id AND done_at IS NOT NULL)"
             )
-            return not await _fetch(scene, waiting)
+            return not await scene.fetch(waiting)
 
         await eventually_true(done, "the withdrawals of the second shard's clients", 60)
         await settled(scene.system, [f"partner.{partner.name}" for partner in scene.partners])
@@ -95,25 +95,9 @@ async def _ended_and_started_again(scene: Any, stopped: int, second: Process) ->
     assert second.running, "the woken one fenced the one that replaced it"
 
 
-async def _nothing_waits(scene: Any) -> None:
-    async def empty() -> bool:
-        return not await _fetch(scene, "SELECT 1 FROM queue LIMIT 1")
-
-    await eventually_true(empty, "the queue to be empty", 60)
-    await settled(scene.system, [f"partner.{partner.name}" for partner in scene.partners])
-
-
-async def _fetch(scene: Any, statement: str, *parameters: Any) -> list[Any]:
-    connection = await asyncpg.connect(scene.system.postgres.url(scene.system.databases["consent"].name))
-    try:
-        return list(await connection.fetch(statement, *parameters))
-    finally:
-        await connection.close()
-
-
 async def _every_decision_left_once_or_was_cancelled(scene: Any, recipient: str, records: list[Placed]) -> None:
     left = Counter(r.event["data"]["receipt"]["decision"] for r in without_repeats(records) if _told(r))
-    found = await _fetch(scene, "SELECT kind, decision FROM ledger WHERE recipient = $1", recipient)
+    found = await scene.fetch("SELECT kind, decision FROM ledger WHERE recipient = $1", recipient)
     entered = {str(row["decision"]) for row in found if row["kind"] == "disclosure"}
     cancelled = {str(row["decision"]) for row in found if row["kind"] == "cancelled"}
     assert set(left.values()) <= {1}

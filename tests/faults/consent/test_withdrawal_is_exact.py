@@ -5,7 +5,6 @@ import random
 import signal
 from typing import Any
 
-import asyncpg
 import psutil
 from support.agency import consents, eventually, eventually_true
 from support.load import retractions
@@ -73,7 +72,7 @@ async def test_a_stopped_discloser_that_wakes_cannot_send(scene: Any) -> None:
     await scene.load.send(person, scene.load.change(person), scene.load.consent(person))
     await scene.load.settle()
     await _everyone_has(scene, 1)
-    await _nothing_waits(scene)  # or what the old one had not entered as sent would stop the new one before it is ready
+    await scene.nothing_waits()  # or what the old one had not entered as sent would stop the new one before it is ready
     scene.system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"})
     stopped = scene.system.pid("consent.discloser")
     scene.system.wait_ready()
@@ -119,19 +118,6 @@ async def _everyone_has(scene: Any, count: int) -> None:
         return all([len(await p.received()) >= count for p in scene.partners])
 
     await eventually_true(arrived, f"{count} records at each partner")
-
-
-async def _nothing_waits(scene: Any) -> None:
-    """Wait until the queue is empty."""
-    connection = await asyncpg.connect(scene.system.postgres.url(scene.system.databases["consent"].name))
-
-    async def empty() -> bool:
-        return not await connection.fetchval("SELECT count(*) FROM queue")
-
-    try:
-        await eventually_true(empty, "the queue to be empty")
-    finally:
-        await connection.close()
 
 
 async def _is_stopped(pid: int) -> None:
