@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from support.agency import Agency, event, eventually_true, terms
 from support.told import reference_of, was_told
 
+from consent.repository import ledger
 from throughgate.verify import WITHDRAWN, behind_retraction
 
 WORDS = ("Robin", "Fictional", "Nowhere", "no fixed abode")
@@ -247,7 +248,7 @@ async def test_what_was_shown_is_cut_and_cannot_be_guessed_from_its_hash(door: A
     entries = f"SELECT l.*, c.key FROM ledger l JOIN client c ON c.id = l.client_id WHERE client_id = {_CLIENT}"
     try:
         (shown,) = [row for row in await connection.fetch(entries, door.number) if row["kind"] == "view"]
-        told = json.loads(b"{" + _plain(shown["key"], shown).partition(b"}{")[2])
+        told = json.loads(ledger.decrypt(shown["key"], shown["decision"], shown["body"]).told or b"")
         assert told["sections"][0]["data"]["summary"] == words
         erased = erasure(door, door.prison, "own")
         await door.prison.answered(erased)
