@@ -14,7 +14,7 @@ from consent.repository.due import Patience
 from consent.retention import RetentionSettings
 from consent.service import clock, erasing, retention
 from consent.service.clock import Waiting
-from servicekit.db import Database, is_transient
+from servicekit.db import Database, every, is_transient
 
 log = logging.getLogger(__name__)
 
@@ -55,33 +55,24 @@ async def keep_up(database: Database, settings: WorkerSettings) -> None:
 
     Each beside the others, for the daily run may have much to erase.
     """
-    await asyncio.gather(
-        _tell_and_remind(database, settings), _cut_ledger(database, settings), _retain(database, settings)
-    )
+    periods = settings.periods
 
-
-async def _tell_and_remind(database: Database, settings: WorkerSettings) -> None:
-    while True:
+    async def tell_and_remind() -> None:
         await all_in_batches(database, clock.end_what_is_due, clock.put_off)
         await all_in_batches(database, lambda session, limit: clock.remind(session, settings.patience, limit))
-        await asyncio.sleep(settings.upkeep_seconds)
 
-
-async def _cut_ledger(database: Database, settings: WorkerSettings) -> None:
-    while True:
+    async def cut_ledger() -> None:
         await all_in_batches(database, erasing.cut_ledger, erasing.put_off)
-        await asyncio.sleep(settings.upkeep_seconds)
 
-
-async def _retain(database: Database, settings: WorkerSettings) -> None:
-    periods = settings.periods
-    while True:
+    async def retain() -> None:
         await all_in_batches(
             database,
             lambda session, limit: retention.next_batch(session, periods, limit),
             lambda session: retention.skip(session, periods),
         )
-        await asyncio.sleep(settings.upkeep_seconds)
+
+    works = (tell_and_remind, cut_ledger, retain)
+    await asyncio.gather(*(every(settings.upkeep_seconds, "upkeep", work) for work in works))
 
 
 async def all_in_batches(
