@@ -320,13 +320,16 @@ class CaseSystem:
             StoryError: it was not taken; `refused` when the topic is not this agency's to write.
         """
         done: list[tuple[KafkaError | None, Message]] = []
-        self._producer.produce(
-            topic or self._intake,
-            value=value,
-            key=key,
-            headers={"traceparent": traceparent} if traceparent else None,
-            on_delivery=lambda error, message: done.append((error, message)),
-        )
+        try:
+            self._producer.produce(
+                topic or self._intake,
+                value=value,
+                key=key,
+                headers={"traceparent": traceparent} if traceparent else None,
+                on_delivery=lambda error, message: done.append((error, message)),
+            )
+        except KafkaException as error:  # at once, when the producer knows already that the topic is not its to write
+            raise self._not_taken(topic, error.args[0]) from error
         until = time.monotonic() + 30
         while not done and time.monotonic() < until:
             self._producer.poll(0.1)
@@ -334,8 +337,11 @@ class CaseSystem:
             raise StoryError(f"Kafka at {self._around.kafka_servers} did not take an event in 30 s: is the system up?")
         refusal, message = done[0]
         if refusal is not None:
-            raise StoryError(f"{self.agency} could not write to {topic or self._intake}: {refusal.name()}")
+            raise self._not_taken(topic, refusal)
         return message.topic() or "", message.partition() or 0, message.offset() or 0
+
+    def _not_taken(self, topic: str | None, refusal: KafkaError) -> StoryError:
+        return StoryError(f"{self.agency} could not write to {topic or self._intake}: {refusal.name()}")
 
     def key_for(self, identifier: Mapping[str, str]) -> str:
         """This agency's own surrogate for a client: the same for the same number, and never the number."""

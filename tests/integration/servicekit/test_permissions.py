@@ -13,6 +13,8 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from support import servers
 
+from throughgate.story.tokens import StoredIssuer
+from throughgate.story.world import CaseSystem, StoryError, Surroundings
 from throughgate.system import System
 
 pytestmark = pytest.mark.xdist_group("permissions")
@@ -107,6 +109,21 @@ def test_a_user_writes_its_own_topics_and_no_other(user: str, system: System) ->
 def test_a_user_reads_its_own_topics_and_no_other(user: str, system: System) -> None:
     assert consumed(system, user) == {topic for topic, users in READS.items() if user in users}
     assert visible(system, user) == {topic for topic in WRITES if user in WRITES[topic] | READS[topic]}
+
+
+def test_a_case_system_says_in_one_way_that_a_topic_is_not_its_to_write(system: System) -> None:
+    # the producer hears of it from the broker, and from then on says so itself, before anything is sent
+    kafka = system.kafka
+    around = Surroundings(
+        kafka.bootstrap, {}, {"hostel": kafka.password("hostel")}, StoredIssuer(), namespace=system.namespace
+    )
+    hostel = CaseSystem(around, "hostel")
+    try:
+        for _ in range(3):
+            with pytest.raises(StoryError, match=r"hostel could not write to .*TOPIC_AUTHORIZATION_FAILED"):
+                hostel.publish(b"{}", "x", topic=around.topic("intake.hmp-leeds"))
+    finally:
+        hostel.close()
 
 
 @pytest.mark.parametrize(
