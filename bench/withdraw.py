@@ -12,6 +12,7 @@ has read its retraction (`withdraw_read_...`).
 
 import argparse
 import asyncio
+import gc
 import random
 import statistics
 import threading
@@ -40,10 +41,15 @@ AGAIN_SECONDS = 0.5
 
 
 class Follower:
-    """Reads a topic in a thread of its own, from its beginning, and remembers when each record was here."""
+    """Reads a topic in a thread of its own, from its beginning, and remembers when each record was here.
+
+    What is in a record is read after the clock: hundreds of thousands of parsed ones made the collector of garbage stop
+    this process, and with it every clock in it, for most of a second.
+    """
 
     def __init__(self, kafka: Kafka, topic: str) -> None:
-        self.found: list[tuple[float, Placed]] = []
+        self.found: list[tuple[float, int, int, bytes]] = []
+        """When, partition, offset, value."""
         config = kafka.client_config() | {"group.id": "bench", "isolation.level": "read_committed"}
         self._consumer = Consumer(config | {"enable.auto.commit": False, "fetch.wait.max.ms": 5})
         partitions = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
@@ -54,11 +60,20 @@ class Follower:
 
     def _read(self) -> None:
         while not self._ended.is_set():
-            for message in self._consumer.consume(200, timeout=0.005):
+            first = self._consumer.poll(0.1)
+            for message in () if first is None else (first, *self._consumer.consume(500, timeout=0)):
                 value = message.value()
                 if message.error() is None and value is not None:
-                    place = Placed(message.partition() or 0, message.offset() or 0, orjson.loads(value))
-                    self.found.append((time.monotonic(), place))
+                    self.found.append((time.monotonic(), message.partition() or 0, message.offset() or 0, value))
+
+    def told(self, type: str) -> Iterator[tuple[float, Placed]]:
+        """The events of one type."""
+        name = type.encode()
+        for at, partition, offset, value in list(self.found):
+            if name in value:
+                placed = Placed(partition, offset, orjson.loads(value))
+                if placed.event["type"] == type:
+                    yield at, placed
 
     def stop(self) -> None:
         """Read no more."""
@@ -123,9 +138,12 @@ class Bench:
 
     def load(self, seconds: float, rate: float | None, window: int, withdrawals: float) -> tuple[float, list[str]]:
         """Publish for so long, at `rate` records a second or with at most `window` on their way; withdraw meanwhile.
+        No garbage is collected until all is done.
 
         Gives the records a second that the charities got, and the ids of the withdrawals.
         """
+        gc.collect()
+        gc.disable()
         begun, already = time.monotonic(), self._received()
         sent, asked, made = 0, 0, []
         due_again: list[tuple[float, int]] = []
@@ -155,15 +173,15 @@ class Bench:
             self._consent(n)
         self._producer.flush(30)
         self._wait(made)
+        gc.enable()
         return disclosed, made
 
     def _received(self) -> int:
         return sum(len(partner.found) for partner in self.partners)
 
     def _done(self) -> Iterator[tuple[str, float, dict[str, Any]]]:
-        for at, reply in list(self.replies.found):
-            if reply.event["type"] == "throughgate.withdrawal.done.v1":
-                yield reply.event["data"]["event"], at, reply.event["data"]
+        for at, reply in self.replies.told("throughgate.withdrawal.done.v1"):
+            yield reply.event["data"]["event"], at, reply.event["data"]
 
     def _wait(self, made: list[str]) -> None:
         until = time.monotonic() + PATIENCE
@@ -180,9 +198,8 @@ class Bench:
         """Milliseconds of each withdrawal until its publisher knew, and until the last charity had read it."""
         read: dict[tuple[str, int, int], float] = {}
         for name, partner in zip(CHARITIES, self.partners, strict=True):
-            for at, record in partner.found:
-                if record.event["type"] == WITHDRAWN:
-                    read[f"partner.{name}", record.partition, record.offset] = at
+            for at, record in partner.told(WITHDRAWN):
+                read[f"partner.{name}", record.partition, record.offset] = at
         wanted = set(made)
         acknowledged, erased = [], []
         for id, at, data in self._done():
@@ -194,7 +211,10 @@ class Bench:
 
     def behind(self) -> int:
         """Records that stand behind a retraction and must not, over all topics."""
-        return sum(len(behind_retraction(record for _, record in partner.found)) for partner in self.partners)
+        return sum(
+            len(behind_retraction(Placed(p, o, orjson.loads(value)) for _, p, o, value in partner.found))
+            for partner in self.partners
+        )
 
 
 def _one_of(keys: list[bytes], out: set[int]) -> int:

@@ -36,10 +36,12 @@ async def overdue(
     rows = await arrays(
         db,
         text(
-            "SELECT client_id FROM fact JOIN unnest(CAST(:a0 AS text[]), CAST(:a1 AS interval[])) AS r(c, period)"  # noqa: S608 # constants
-            " ON category = c WHERE client_id > :after AND recorded_at < clock_timestamp() - period"
-            " UNION SELECT id FROM client c WHERE id > :after AND key IS NOT NULL AND merged_into IS NULL"
-            f" AND NOT ({_IS_KEPT.format('= c.id')}) ORDER BY client_id LIMIT :n"
+            # each part limited for itself: a batch reads the next clients, not all of them
+            "(SELECT DISTINCT client_id FROM fact JOIN unnest(CAST(:a0 AS text[]), CAST(:a1 AS interval[]))"  # noqa: S608 # constants
+            " AS r(c, period) ON category = c WHERE client_id > :after AND recorded_at < clock_timestamp() - period"
+            " ORDER BY client_id LIMIT :n)"
+            " UNION (SELECT id FROM client c WHERE id > :after AND key IS NOT NULL AND merged_into IS NULL"
+            f" AND NOT ({_IS_KEPT.format('= c.id')}) ORDER BY id LIMIT :n) ORDER BY client_id LIMIT :n"
         ),
         [(category.value, period) for category, period in periods.items()],
         rest=rest,
