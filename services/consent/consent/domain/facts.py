@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Literal
 
 from consent.domain.standing import GATEWAYS, Gateway
@@ -58,9 +59,12 @@ Versions = tuple[tuple[Agreement, Terms | None], ...]
 """All versions of one agreement, newest first, each with what it lets one source tell one recipient for one purpose."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
-    """What does not belong to one client: all versions of all agreements, the kind of every party, the gateways."""
+    """What does not belong to one client: all versions of all agreements, the kind of every party, the gateways.
+
+    What is derived from them, once, knows no client and no time.
+    """
 
     agreements: Sequence[Agreement]
     kinds: Mapping[str, AgencyKind]
@@ -71,23 +75,33 @@ class Policy:
 
     def agreed(self, recipient: str, purpose: Purpose) -> Mapping[str, Sequence[Versions]]:
         """By source the agreements, in the order of their ids, of which a version lets it tell this recipient something
-        for this purpose. They are looked through once for each two; what is kept knows no client and no time.
+        for this purpose.
         """
         found = self._agreed.get((recipient, purpose))
         if found is None:
             found = self._agreed[recipient, purpose] = self._look_through(recipient, purpose)
         return found
 
-    def versions(self) -> list[list[Agreement]]:
+    @cached_property
+    def versions(self) -> Sequence[Sequence[Agreement]]:
         """Of each agreement all versions, newest first; the agreements in the order of their ids."""
         by_id: dict[str, list[Agreement]] = {}
         for a in sorted(self.agreements, key=lambda a: a.version, reverse=True):
             by_id.setdefault(a.id, []).append(a)
         return [versions for _, versions in sorted(by_id.items())]
 
+    @cached_property
+    def _telling(self) -> Mapping[str, Sequence[Sequence[Agreement]]]:
+        """By recipient the agreements, all versions of each, of which a version names it."""
+        found: dict[str, list[Sequence[Agreement]]] = {}
+        for versions in self.versions:
+            for recipient in frozenset[str]().union(*(a.recipients for a in versions)):
+                found.setdefault(recipient, []).append(versions)
+        return found
+
     def _look_through(self, recipient: str, purpose: Purpose) -> Mapping[str, Sequence[Versions]]:
         found: dict[str, list[Versions]] = {}
-        for versions in self.versions():
+        for versions in self._telling.get(recipient, ()):
             telling = [a for a in versions if recipient in a.recipients and purpose in a.terms]
             for source in {source for a in telling for source in a.sources}:
                 found.setdefault(source, []).append(

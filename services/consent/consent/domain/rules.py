@@ -199,7 +199,7 @@ class _Case:
         recipient, practitioner, at = self._question.recipient.id, self._question.practitioner, self._question.at
         if practitioner is not None and _as_compared(practitioner) in map(_as_compared, self._excluded):
             return False
-        current = (_counting([(a, None) for a in versions], at)[0] for versions in self._policy.versions())
+        current = (_counting([(a, None) for a in versions], at)[0] for versions in self._policy.versions)
         return any(recipient in agreement.enforces and in_force(agreement, at) is None for agreement in current)
 
     def _spent(self, source: str) -> str | None:

@@ -49,7 +49,7 @@ class Register:
 
     def tells(self, source: str, at: datetime) -> frozenset[str]:
         """The recipients whom `source` may tell something by an agreement that is in force."""
-        newest = (next((a for a in versions if a.starts <= at), None) for versions in self.policy.versions())
+        newest = (next((a for a in versions if a.starts <= at), None) for versions in self.policy.versions)
         telling = (a for a in newest if a and source in a.sources and in_force(a, at) is None)
         return frozenset[str]().union(*(a.recipients for a in telling))
 
