@@ -11,13 +11,22 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 from support import servers
 
 from servicekit.db import Database
+from throughgate.native import process
 from throughgate.provision import databases
 from throughgate.system import System
 
 _stop: list[Callable[[], None]] = []
+
+# How long one example takes says how busy the machine is.
+settings.register_profile("throughgate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("throughgate")
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1...: each draws from ports of its own
+    process.PORTS = process.PORTS[int(worker[2:]) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -471,7 +471,7 @@ def spoilt(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> dict[str, Any]:
 
 
 @given(spoilt(MARKED))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_value_of_the_event_is_in_the_sentence(event: dict[str, Any]) -> None:
     try:
         read(json.dumps(event).encode())
@@ -484,7 +484,7 @@ def test_no_value_of_the_event_is_in_the_sentence(event: dict[str, Any]) -> None
 
 
 @given(spoilt(ODD | MARKED))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_is_read_fits_the_schema_file(event: dict[str, Any]) -> None:
     """A publisher that checks against the file refuses nothing that the door would take."""
     try:

@@ -92,15 +92,17 @@ class Load:
         await self.settle()
 
     async def storm(self, seconds: float, withdrawals_a_second: float) -> int:
-        """Changes at full rate for everyone; withdrawals at random, each amid changes and followed by new consent."""
-        until = asyncio.get_running_loop().time() + seconds
-        withdrawn_since, count = 0.0, 0
-        while (now := asyncio.get_running_loop().time()) < until:
+        """Changes at full rate for everyone; withdrawals at random, each amid changes and followed by new consent.
+
+        Gives how many withdrawals: as many as are due in that time, however long a send had to wait.
+        """
+        clock = asyncio.get_running_loop().time
+        begun, passed, count = clock(), 0.0, 0
+        while passed < seconds:
+            passed = min(clock() - begun, seconds)
             for person in random.sample(self.people, 20):
                 await self.send(person, self.change(person))
-            withdrawn_since = withdrawn_since or now
-            while now - withdrawn_since >= 1 / withdrawals_a_second:
-                withdrawn_since += 1 / withdrawals_a_second
+            while count < int(passed * withdrawals_a_second):
                 person = random.choice(self.people)
                 await self.send(person, self.change(person), self.withdrawal(person), self.change(person))
                 await self.send(person, self.consent(person))

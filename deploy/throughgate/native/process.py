@@ -14,7 +14,9 @@ from random import SystemRandom
 _RANDOM = SystemRandom()
 # Below the range from which Linux and macOS take the ports of outgoing connections: a port of ours stays free
 # while its server is down, so that a fault test can start the server there again.
-_PORTS = range(15_000, 32_000)
+PORTS = range(15_000, 32_000)
+_given: set[int] = set()
+_giving = threading.Lock()
 
 
 class NativeError(Exception):
@@ -61,12 +63,16 @@ def forget_folder(folder: Path) -> None:
 
 
 def free_port() -> int:
-    """A loopback TCP port that nothing listens on now and no outgoing connection will take."""
-    while True:
-        port = _RANDOM.choice(_PORTS)
-        with socket.socket() as s, suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            return port
+    """A loopback TCP port that nothing listens on now and no outgoing connection will take. None is given twice."""
+    with _giving:
+        while True:
+            port = _RANDOM.choice(PORTS)
+            if port in _given:  # whoever has it may not listen there yet
+                continue
+            with socket.socket() as s, suppress(OSError):
+                s.bind(("127.0.0.1", port))
+                _given.add(port)
+                return port
 
 
 class Process:

@@ -8,13 +8,16 @@ from typing import Any
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from support.agency import Agency, Operator, eventually_true
 from support.load import AGENCIES, Load, agree
+from support.settled import connection
 
 from throughgate.native.process import Process, free_port
 from throughgate.system import System
 
-SHORT = {"THROUGHGATE_SEND_SECONDS": "3", "THROUGHGATE_SESSION_SECONDS": "4"}
+SHORT = {"THROUGHGATE_SEND_SECONDS": "3", "THROUGHGATE_SESSION_SECONDS": "8"}
+"""A producer that cannot start keeps the session waiting for six seconds: three, two to stop it, and a pause."""
 
 
 @dataclass
@@ -57,6 +60,26 @@ class Scene:
             return not await self.fetch("SELECT 1 FROM queue LIMIT 1")
 
         await eventually_true(empty, "the queue to be empty", 60)
+
+    async def all_is_taken_in(self) -> None:
+        """Wait until the worker has committed all of the prison's topic: its next life is not given any of it again."""
+        namespace = self.system.namespace
+        places = [TopicPartition(f"{namespace}intake.{self.prison.name}", p) for p in range(3)]
+        reader = AIOKafkaConsumer(
+            **connection(self.system, self.system.kafka.admin_user),
+            group_id=f"{namespace}consent-intake",
+            enable_auto_commit=False,
+        )
+        await reader.start()
+        try:
+
+            async def committed() -> bool:
+                ends = await reader.end_offsets(places)
+                return all([(await reader.committed(place) or 0) >= end for place, end in ends.items()])
+
+            await eventually_true(committed, "the worker to commit what it answered", 60)
+        finally:
+            await reader.stop()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from support.agency import eventually, eventually_true, without_repeats
 from support.load import texts
+from support.settled import settled
 
 POINTS = [
     ("consent.worker", "worker.applied"),
@@ -66,6 +67,7 @@ async def _check(scene: Any, sent: int) -> None:
         await eventually_true(empty, "the queue to be empty", 90)
     finally:
         await connection.close()
+    await settled(scene.system, [f"partner.{partner.name}" for partner in scene.partners])
     for partner in scene.partners:
         got = texts(without_repeats(await partner.received()))
         place = {text: n for n, text in enumerate(got)}

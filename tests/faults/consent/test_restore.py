@@ -173,6 +173,7 @@ async def is_closed(scene: Scene) -> None:
     await asyncio.sleep(2)
     assert len(await scene.hostel.received()) == before
     assert not scene.system._ready("consent.discloser")
+    await eventually(lambda: scene.system._ready("consent.main") or None, "the API to answer")
     await _nobody_is_shown_anything(scene)
 
 

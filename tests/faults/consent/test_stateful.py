@@ -60,7 +60,6 @@ played = settings(
     max_examples=int(os.environ.get("THROUGHGATE_PROGRAMS", "8")),
     derandomize="THROUGHGATE_PROGRAMS" not in os.environ,
     phases=[Phase.generate],
-    deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -152,4 +152,14 @@ async def _morning_comes(system: System, http: httpx.AsyncClient, killed: int, w
         (await http.put("/clock", json={"now": now.isoformat()})).raise_for_status()
         if days and point != "notifications.applied":
             await eventually(lambda: system.pid(worker) != killed or None, "the fault to strike", 60)
-        await asyncio.sleep(2)  # the steps of that day are asked for within a due loop
+        await _asked_for(http, still_planned=1 if days else 0)
+
+
+async def _asked_for(http: httpx.AsyncClient, still_planned: int) -> None:
+    """Wait until no plan has more steps than this before it: what is not asked for in time is missed."""
+
+    async def asked_for() -> bool:
+        plans = (await http.get("/plans", params={"limit": 200})).json()
+        return all(plan["steps"].get("planned", 0) <= still_planned for plan in plans)
+
+    await eventually_true(asked_for, "the steps of that day to be asked for", 60)

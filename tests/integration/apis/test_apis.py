@@ -36,9 +36,7 @@ SCOPES = {
 }
 OPEN = {"/healthz", "/readyz", "/metrics", "/ledger-keys"}  # the last: public keys, for whoever verifies
 EXAMPLES = 12
-LIMITS = settings(
-    max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+LIMITS = settings(max_examples=EXAMPLES, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

@@ -209,7 +209,7 @@ async def test_where_the_door_does_not_answer_the_list_comes_in_time_without_fie
         for service in LISTS:
             begun = time.monotonic()
             lines = await there.get(service, show=SHOW)
-            assert time.monotonic() - begun < 4
+            assert time.monotonic() - begun < 8, "the door is given up after two seconds; the rest is a busy machine's"
             assert len(lines) >= 2
             away: Any = {"state": "unavailable", "reason": "door-away", "sections": [], "receipt": None}
             assert all(line["shown"] == away for line in lines)

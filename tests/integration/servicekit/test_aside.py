@@ -11,6 +11,7 @@ import pytest
 from aiokafka import ConsumerRecord
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from support.agency import eventually_true
 from support.services import call_of, take_poisoned
 
 import matching.main
@@ -116,12 +117,16 @@ async def test_the_operator_sees_what_was_set_aside_and_nothing_of_what_it_says(
 async def test_what_was_set_aside_is_forgotten_in_time(there: There) -> None:
     await there.poisoned(unreadable(there, uuid4()))
 
-    async def keep_for(days: float) -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await aside.keep_for(there.database, days)
+    async def forgotten() -> bool:
+        return await there.kept() == []
 
-    await keep_for(1)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await aside.keep_for(there.database, 1)
     assert await there.kept() == [True]
-    await keep_for(0)
-    assert await there.kept() == []
+    forgetting = asyncio.create_task(aside.keep_for(there.database, 0))
+    try:
+        await eventually_true(forgotten, "it to be forgotten")
+    finally:
+        forgetting.cancel()
+        await asyncio.gather(forgetting, return_exceptions=True)

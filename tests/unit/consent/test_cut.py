@@ -93,7 +93,7 @@ def test_each_field_leaves_with_its_category_and_with_no_other(source: str, cate
     assert (source, category, name) not in told(permits(*others))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sets(st.sampled_from([(source, category) for source in SOURCES for category in FIELDS])))
 def test_any_permitted_categories_give_away_exactly_their_fields(allowed: set[tuple[str, str]]) -> None:
     assert told(permits(*allowed)) == {place for place in PLACES if place[:2] in allowed}

@@ -41,7 +41,7 @@ def rests_on(permit: Permit) -> Answer:
     return Answer(permit.basis, signed, permit.consent, permit.invoked)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(worlds)
 def test_decide_says_what_the_oracle_says(world: World) -> None:
     decision = decided(world)
@@ -59,7 +59,7 @@ def test_the_oracle_reads_every_rule_from_the_page() -> None:
     assert [rule.code for rule in RULES] == ORDER
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(worlds, st.randoms())
 def test_every_item_is_answered_once_and_always_the_same(world: World, random: Any) -> None:
     decision = decided(world)
@@ -159,7 +159,7 @@ def stricter(world: World, draw: Callable[..., Any]) -> Iterator[World]:
     yield replace(world, question=replace(question, spent={}))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_what_stops_never_permits_more(data: st.DataObject) -> None:
     world = data.draw(worlds)
@@ -168,7 +168,7 @@ def test_what_stops_never_permits_more(data: st.DataObject) -> None:
         assert decided(stopped).permitted <= permitted
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(worlds, made.restrictions)
 def test_lifting_by_another_agency_or_before_lifts_nothing(world: World, restriction: Restricted) -> None:
     restricted = replace(world, facts=everywhere(world.facts, adding(restriction)))
@@ -179,7 +179,7 @@ def test_lifting_by_another_agency_or_before_lifts_nothing(world: World, restric
     assert decided(same) == decided(restricted)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(worlds, made.withdrawals)
 def test_a_no_stops_consent_and_leaves_the_rest_and_whom_it_does_not_name(world: World, no: Any) -> None:
     before = decided(world)
@@ -199,7 +199,7 @@ def test_a_no_stops_consent_and_leaves_the_rest_and_whom_it_does_not_name(world:
             assert permit in after.permits
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(worlds)
 def test_with_nothing_known_nothing_is_permitted(world: World) -> None:
     nobody = Policy((), {}, {})

@@ -164,7 +164,7 @@ MARKED = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data(), st.sampled_from(EXAMPLES), st.sampled_from(["value", "key", "extra"]), MARKED, st.booleans())
 def test_a_marker_put_anywhere_is_never_in_a_rejection(
     data: st.DataObject, example: dict[str, Any], how: str, value: Any, cut: bool
@@ -213,7 +213,7 @@ def escaped(text: str, choose: Callable[[], str]) -> str:
 SPELLINGS = ["plain", "x", "X", "slash"]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data(), NUMBERS)
 def test_a_number_is_found_however_it_is_escaped(data: st.DataObject, number: tuple[IdentifierType, str]) -> None:
     type, value = number
@@ -226,7 +226,7 @@ def test_a_number_is_found_however_it_is_escaped(data: st.DataObject, number: tu
     assert key(type, value) in identifiers_in((shape % (type.value, spelled)).encode(), AGENCY)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data(), NUMBERS)
 def test_a_number_is_found_in_what_was_cut_off_behind_it(
     data: st.DataObject, number: tuple[IdentifierType, str]
@@ -307,7 +307,7 @@ def test_under_an_unknown_type_a_number_is_looked_for_among_all_that_it_fits() -
     assert set(identifiers_in(json.dumps(body).encode(), AGENCY)) == {("NOMS", "", NUMBER), ("CASE", AGENCY, NUMBER)}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data(), NUMBERS, st.binary(max_size=6))
 def test_what_is_found_can_be_stored(data: st.DataObject, number: tuple[IdentifierType, str], junk: bytes) -> None:
     """PostgreSQL takes no NUL and a UUID for a reference: a number of another shape would stop intake for everyone."""

@@ -837,7 +837,7 @@ def names(no: str | Scope, recipient: str, item: Item) -> bool:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(arrivals)
 def test_in_whatever_order_they_arrive_only_a_fresh_consent_after_every_withdrawal_permits(
     arrived: list[tuple[str | Scope, datetime, int]],

@@ -24,14 +24,14 @@ def batch(size: int, *, opened: bool = False) -> tuple[Head, list[Entry]]:
 
 
 @given(st.integers(1, 40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_batch_as_it_was_sealed_is_right(size: int) -> None:
     for opened in (False, True):
         assert check_batch(*batch(size, opened=opened)) == []
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_one_tampering_is_named_by_its_position(data: Any) -> None:
     head, entries = batch(data.draw(st.integers(1, 20)), opened=True)
     n = data.draw(st.integers(0, head.size - 1))

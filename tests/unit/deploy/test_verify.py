@@ -151,7 +151,7 @@ def forbids(earlier: Placed, later: Placed) -> bool:
     )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(records | retractions, max_size=10), st.randoms())
 def test_every_pair_of_a_retraction_and_a_record_behind_it_counts(story: list[Placed], random: Any) -> None:
     topic = [replace(one, offset=n) for n, one in enumerate(story)]

@@ -160,7 +160,7 @@ VOLUNTEERS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CLIENTS, VOLUNTEERS)
 def test_a_round_is_as_good_as_trying_everything(clients: list[Profile], volunteers: list[Volunteer]) -> None:
     def worth(choice: tuple[Volunteer | None, ...]) -> tuple[int, float] | None:
