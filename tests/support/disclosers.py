@@ -11,7 +11,7 @@ SHARDS = 2
 SETTINGS = {
     "THROUGHGATE_SHARDS": str(SHARDS),
     "THROUGHGATE_SEND_SECONDS": "3",
-    "THROUGHGATE_SESSION_SECONDS": "4",
+    "THROUGHGATE_SESSION_SECONDS": "7",
 }
 """So short that a takeover takes seconds."""
 

@@ -62,6 +62,10 @@ CLOSED = Gauge("throughgate_closed", "1 while nothing leaves because the databas
 LOCK = 7_300
 """Advisory lock of shard 0; the next shard's is one higher."""
 PAUSE_SECONDS = 5.0
+STOP_SECONDS = 2.0
+"""A producer that does not stop by then is left."""
+RESTART_SECONDS = 1.0
+"""From one try to start a producer to the next."""
 HEADS = "heads"
 """The topic of the signed heads. Where it cannot be written, its shard waits: what left could not be checked."""
 
@@ -80,7 +84,7 @@ class DiscloserSettings(Settings):
     """A send that is not done by then is given up, and its rows are decided again."""
     session_seconds: float = 15.0
     """The database ends a session that was idle for so long, and with it the lock of a process that was stopped. More
-    than a send may take."""
+    than a send and the start of another producer may take."""
 
     @property
     def seed(self) -> bytes:
@@ -97,8 +101,9 @@ class DiscloserSettings(Settings):
 
     @model_validator(mode="after")
     def _session_outlives_a_send(self) -> "DiscloserSettings":
-        if self.session_seconds <= self.send_seconds:
-            raise ValueError("session_seconds must be more than send_seconds")
+        # between two statements a start of a producer may fail, and it may have to be stopped
+        if self.session_seconds <= self.send_seconds + STOP_SECONDS + RESTART_SECONDS:
+            raise ValueError(f"session_seconds must be more than send_seconds and {STOP_SECONDS + RESTART_SECONDS:g}")
         return self
 
     def session(self) -> dict[str, str]:
@@ -378,7 +383,7 @@ class Discloser:
         """
         if self._producer is not None:
             with suppress(Exception):
-                await asyncio.wait_for(self._producer.stop(), 2)
+                await asyncio.wait_for(self._producer.stop(), STOP_SECONDS)
         self._producer = await self._start_producer(self._settings.shard)
         await self._recall()
 
@@ -393,8 +398,8 @@ class Discloser:
             except (TimeoutError, KafkaError, OSError) as error:
                 log.warning("the brokers cannot be reached yet: %s", type(error).__name__)
                 with suppress(Exception):
-                    await asyncio.wait_for(producer.stop(), 2)
-                await asyncio.sleep(1)
+                    await asyncio.wait_for(producer.stop(), STOP_SECONDS)
+                await asyncio.sleep(RESTART_SECONDS)
 
     async def _recall(self) -> None:
         """Read what is in doubt, and from which head the chain goes on."""
