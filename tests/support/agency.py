@@ -1,6 +1,7 @@
 """A case system as the tests play it: publishes to its intake topic, reads its replies and its partner topic."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +19,20 @@ from throughgate.verify import Placed
 
 T = TypeVar("T")
 
+_numbers = itertools.count()
+
 SCOPES = ["events:write", "disclosures:read", "agreements:read", "decisions:ask", "views:read"]
+
+
+def prison_number() -> str:
+    """A prison number that no other test of this process has."""
+    letters, digits = divmod(next(_numbers), 9000)
+    return f"A{1000 + digits}{'BCDFGH'[letters // 6]}{'BCDFGH'[letters % 6]}"
+
+
+def probation_number() -> str:
+    """A probation number that no other test of this process has."""
+    return f"Y{next(_numbers):06}"
 
 
 def event(kind: str, agency: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:

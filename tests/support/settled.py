@@ -1,5 +1,6 @@
 """When nothing is on its way into a topic any more."""
 
+import asyncio
 from collections.abc import Collection
 from contextlib import AsyncExitStack
 from typing import Any
@@ -27,7 +28,9 @@ async def settled(system: System, topics: Collection[str], seconds: float = 30) 
     A producer is told that its transaction is committed before the brokers have let readers see it, so who reads at
     once may miss it; and one that died leaves its transaction open until another takes over.
     """
-    places = [TopicPartition(system.namespace + topic, p) for topic in topics for p in range(3)]
+    there = await asyncio.to_thread(lambda: system.kafka.admin().list_topics(timeout=10).topics)
+    names = [system.namespace + topic for topic in topics]
+    places = [TopicPartition(name, partition) for name in names for partition in there[name].partitions]
     async with AsyncExitStack() as stack:
         readers = []
         for level in ("read_committed", "read_uncommitted"):

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 
 from support.agency import Agency, eventually_true
+from support.settled import settled
 
 
 @asynccontextmanager
@@ -26,9 +27,42 @@ async def superuser(door: Any) -> AsyncIterator[Any]:
 async def recorded(door: Any) -> str:
     """A client whose consent the hostel has, and who was told of it; gives the prison's reference."""
     reply = await door.prison.answered(door.recorded())
+    await decided(door)
     await door.prison.answered(door.consent(door.hostel))
     await was_told(door.hostel)
     return str(reply["client"])
+
+
+async def decided(door: Any) -> None:
+    """Wait until nothing of the client is queued: what is said next opens nothing of what was recorded before.
+
+    Who records and then passes on a consent gets a change besides the snapshot, where the discloser is slow.
+    """
+    async with superuser(door) as db:
+
+        async def nothing_queued() -> bool:
+            return not await db.fetchval(
+                "SELECT EXISTS (SELECT 1 FROM queue JOIN identifier USING (client_id)"
+                " WHERE value = $1 AND due_at <= clock_timestamp() AND set_aside IS NULL)",
+                door.number,
+            )
+
+        await eventually_true(nothing_queued, "what is queued of the client to be decided")
+
+
+async def quiet(door: Any) -> None:
+    """Wait until all that the door decided is sealed and sent, with every head, and can be read."""
+    async with superuser(door) as db:
+
+        async def nothing_waits() -> bool:
+            return not await db.fetchval(
+                "SELECT EXISTS (SELECT 1 FROM ledger WHERE sequence IS NULL) OR EXISTS (SELECT 1 FROM head"
+                " WHERE NOT sent) OR EXISTS (SELECT 1 FROM queue WHERE due_at <= now() AND set_aside IS NULL)"
+            )
+
+        await eventually_true(nothing_waits, "all to be sealed and sent", 40)
+    partners = [f"partner.{agency.name}" for agency in (door.probation, door.hostel, door.mentors)]
+    await settled(door.system, ["heads", "cleared.referral", *partners])
 
 
 async def was_told(agency: Agency, count: int = 1) -> None:

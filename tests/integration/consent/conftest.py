@@ -1,7 +1,6 @@
 """The door alone, started seldom; each test takes a prison, probation and two VCS agencies that nobody has used."""
 
 import itertools
-import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from support.agency import Agency, Operator, event, granted, terms, withdrawn
+from support.agency import Agency, Operator, event, granted, prison_number, terms, withdrawn
 from support.servers import end_system
 
 from throughgate.system import System
@@ -30,9 +29,7 @@ class Door:
     probation: Agency
     hostel: Agency
     mentors: Agency
-    number: str = field(
-        default_factory=lambda: f"A{random.randint(1000, 9999)}{''.join(random.choices('BCDFGH', k=2))}"
-    )
+    number: str = field(default_factory=prison_number)
 
     @property
     def identifiers(self) -> list[dict[str, str]]:

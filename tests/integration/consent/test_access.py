@@ -1,11 +1,10 @@
 """What an agency may know is held in the database as well: these tests go around the code, by the role's own login."""
 
-import random
 from typing import Any
 
 import asyncpg
 import pytest
-from support.agency import event
+from support.agency import event, probation_number
 from support.told import recorded
 
 
@@ -173,7 +172,7 @@ async def test_who_looks_waits_for_others_who_look(door: Any) -> None:
 async def _linked(door: Any) -> str:
     """Two clients of the prison who look alike and are linked, and an event that named both; gives their reference."""
     born = {"givenName": "Robin", "familyName": f"Fictional {door.number}", "dateOfBirth": "1990-02-03"}
-    other = [{"type": "CRN", "value": f"X{random.randint(100000, 999999)}"}]
+    other = [{"type": "CRN", "value": probation_number()}]
     references = []
     for identifiers in (door.identifiers, other):
         data = {"identifiers": identifiers, "facts": {"identity": born}}

@@ -103,7 +103,7 @@ async def sealed(door: Any, decision: str) -> None:
                 UUID(decision),
             )
 
-        await eventually_true(in_a_batch, "the decision to be sealed", 5)
+        await eventually_true(in_a_batch, "the decision to be sealed")
 
 
 # --- what may be seen -------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """A conviction that becomes spent: from that day on it is withheld, and taken back from those who were told alone."""
 
-import asyncio
 import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -11,8 +10,10 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 from support.agency import Agency, event, eventually_true, granted, terms
+from support.settled import settled
+from support.told import decided
 
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+from throughgate.verify import WITHDRAWN, behind_retraction
 
 LONDON = ZoneInfo("Europe/London")
 IDENTITY = {"givenName": "Robin", "familyName": "Fictional"}
@@ -28,7 +29,8 @@ def today() -> date:
     return datetime.now(LONDON).date()
 
 
-TOMORROW = today() + timedelta(days=1)
+LATER = today() + timedelta(days=2)
+"""Also for whom midnight in London comes before its test is done."""
 
 
 class Convicted:
@@ -38,10 +40,15 @@ class Convicted:
         self.door, self.database = door, database
         self.numbers = door.identifiers
 
-    async def record(self, by: Agency, told: dict[str, Any]) -> None:
-        """A conviction as an agency records it."""
+    def conviction(self, by: Agency, told: dict[str, Any]) -> dict[str, Any]:
+        """The data of a conviction as an agency records it."""
         facts = {"identity": IDENTITY, "offence": {"mainOffence": f"of {by.name}", **told}}
-        await self.say(by, "client.recorded", {"identifiers": self.numbers, "facts": facts})
+        return {"identifiers": self.numbers, "facts": facts}
+
+    async def record(self, by: Agency, told: dict[str, Any]) -> None:
+        """Record a conviction, and wait until it is decided who is told."""
+        await self.say(by, "client.recorded", self.conviction(by, told))
+        await decided(self.door)
 
     async def say(self, by: Agency, kind: str, data: dict[str, Any]) -> dict[str, Any]:
         """Publish; it must be accepted."""
@@ -94,14 +101,9 @@ class Convicted:
     async def told(self, agency: Agency) -> list[dict[str, Any]]:
         """All that the agency got."""
         await self.settled()
-        found = await self._received(agency)
-        while len(found) < len(again := await self._received(agency)):
-            found = again
-        return sorted((record.event for record in again), key=lambda e: datetime.fromisoformat(e["time"]))
-
-    async def _received(self, agency: Agency) -> list[Placed]:
-        await asyncio.sleep(0.3)  # what is committed can be read a moment later
-        return await agency.received()
+        await settled(self.door.system, [f"partner.{agency.name}"])
+        events = [record.event for record in await agency.received()]
+        return sorted(events, key=lambda e: datetime.fromisoformat(e["time"]))
 
     async def stops(self, agency: Agency) -> list[dict[str, Any]]:
         """What the agency was told to erase."""
@@ -141,13 +143,13 @@ async def convicted(door: Any) -> AsyncIterator[Convicted]:
 
 async def test_it_is_taken_back_from_whoever_was_told_and_may_not_have_it_any_more(convicted: Convicted) -> None:
     door = convicted.door
-    await convicted.record(door.prison, on(TOMORROW))
+    await convicted.record(door.prison, on(LATER))
     await convicted.consent("offence", to=(door.hostel, door.probation))
     await convicted.consent(to=(door.mentors,))
     assert await convicted.convictions(door.hostel) == [{door.prison.name}]
-    midnight = datetime.combine(TOMORROW, time.min, LONDON).astimezone(UTC)
+    midnight = datetime.combine(LATER, time.min, LONDON).astimezone(UTC)
     assert await convicted.due(door.prison) == [midnight]
-    await convicted.day_comes(door.prison, TOMORROW)
+    await convicted.day_comes(door.prison, LATER)
     (stop,) = await convicted.stops(door.hostel)
     assert (stop["purposes"], stop["categories"], stop["recipients"]) == (["referral"], ["offence"], None)
     assert (stop["version"], stop["consentVersion"]) == (3, None), "behind two consents, and none was withdrawn"
@@ -170,25 +172,25 @@ async def test_it_is_taken_back_from_whoever_was_told_and_may_not_have_it_any_mo
 
 async def test_of_two_convictions_the_other_comes_again_until_its_own_day(convicted: Convicted) -> None:
     door = convicted.door
-    await convicted.record(door.prison, on(TOMORROW))
-    await convicted.record(door.probation, on(TOMORROW + timedelta(days=1)))
+    await convicted.record(door.prison, on(LATER))
+    await convicted.record(door.probation, on(LATER + timedelta(days=1)))
     await convicted.consent("offence", to=(door.hostel,))
     both = {door.prison.name, door.probation.name}
     assert await convicted.convictions(door.hostel) == [both]
-    await convicted.day_comes(door.prison, TOMORROW)
+    await convicted.day_comes(door.prison, LATER)
     assert await convicted.convictions(door.hostel) == [both, {door.probation.name}]
-    await convicted.day_comes(door.probation, TOMORROW + timedelta(days=1))
+    await convicted.day_comes(door.probation, LATER + timedelta(days=1))
     assert await convicted.convictions(door.hostel) == [both, {door.probation.name}, set()]
     assert [stop["categories"] for stop in await convicted.stops(door.hostel)] == [["offence"]] * 2
 
 
 async def test_what_is_recorded_by_then_counts_and_not_what_made_it_due(convicted: Convicted) -> None:
     door = convicted.door
-    await convicted.record(door.prison, on(TOMORROW))
-    await convicted.record(door.prison, on(TOMORROW))
+    await convicted.record(door.prison, on(LATER))
+    await convicted.record(door.prison, on(LATER))
     assert len(await convicted.due(door.prison)) == 1, "a day that is recorded again is the same"
     await convicted.consent("offence", to=(door.hostel,))
-    later = TOMORROW + timedelta(days=400)
+    later = LATER + timedelta(days=400)
     await convicted.record(door.prison, on(later))
     assert len(await convicted.due(door.prison)) == 2
     await convicted.database.execute(
@@ -238,25 +240,25 @@ async def test_nobody_learns_of_a_conviction_that_was_never_told(convicted: Conv
 
 async def test_what_was_taken_back_before_is_not_taken_back_again(convicted: Convicted) -> None:
     door = convicted.door
-    await convicted.record(door.prison, on(TOMORROW))
+    await convicted.record(door.prison, on(LATER))
     await convicted.consent("offence", to=(door.hostel,))
     assert await convicted.convictions(door.hostel) == [{door.prison.name}]
     taken_back = door.withdrawal()
     await door.prison.answered(taken_back)
     await door.prison.done(taken_back["id"])
-    await convicted.day_comes(door.prison, TOMORROW)
+    await convicted.day_comes(door.prison, LATER)
     assert len(await convicted.stops(door.hostel)) == 1, "of the withdrawal alone"
 
 
 async def test_what_an_agreement_that_is_over_let_out_is_taken_back(convicted: Convicted) -> None:
     """What was told lawfully stays when an agreement is suspended; not when the conviction is spent."""
     door = convicted.door
-    await convicted.record(door.prison, on(TOMORROW))
+    await convicted.record(door.prison, on(LATER))
     await convicted.consent("offence", to=(door.hostel,))
     assert await convicted.convictions(door.hostel) == [{door.prison.name}]
     agreement = f"convictions-{door.prison.name}"
     await door.operator.call("POST", f"/agreements/{agreement}/suspension", {"reason": "made up"})
-    await convicted.day_comes(door.prison, TOMORROW)
+    await convicted.day_comes(door.prison, LATER)
     assert [stop["categories"] for stop in (await convicted.stops(door.hostel))][-1:] == [["offence"]]
 
 
@@ -287,20 +289,20 @@ async def test_another_reason_to_withhold_it_does_not_hide_that_it_is_spent(conv
         "practitioners": [{"agency": door.hostel.name, "practitioner": "u-17"}],
         "reason": "made up",
     }
-    await convicted.record(door.prison, on(TOMORROW))
+    await convicted.record(door.prison, on(LATER))
     await convicted.say(door.prison, "restriction.imposed", exclusion)
     await convicted.consent("offence", to=(door.hostel,))
     assert (await convicted.convictions(door.hostel))[-1] == {door.prison.name}
     before = len(await convicted.stops(door.hostel))
     await door.operator.call("POST", f"/agreements/{enforcing}/suspension", {"reason": "made up"})
-    await convicted.day_comes(door.prison, TOMORROW)
+    await convicted.day_comes(door.prison, LATER)
     assert [stop["categories"] for stop in (await convicted.stops(door.hostel))[before:]] == [["offence"]]
 
 
 async def test_where_nobody_can_read_what_was_told_it_may_have_been_the_conviction(convicted: Convicted) -> None:
     door = convicted.door
     damage = "UPDATE ledger SET body = set_byte(body, 20, get_byte(body, 20) # 1) WHERE id = $1"  # twice mends it
-    await convicted.record(door.prison, on(TOMORROW))
+    await convicted.record(door.prison, on(LATER))
     await convicted.consent("offence", to=(door.hostel,))
     assert await convicted.convictions(door.hostel) == [{door.prison.name}]
     entry = await convicted.database.fetchval(
@@ -308,7 +310,7 @@ async def test_where_nobody_can_read_what_was_told_it_may_have_been_the_convicti
     )
     await convicted.database.execute(damage, entry)
     try:
-        await convicted.day_comes(door.prison, TOMORROW)
+        await convicted.day_comes(door.prison, LATER)
     finally:
         await convicted.database.execute(damage, entry)
     (stop,) = await convicted.stops(door.hostel)
@@ -323,7 +325,7 @@ async def test_who_looked_at_it_is_told_as_well(convicted: Convicted) -> None:
         [door.mentors.name],
         [terms("mentor-matching", ["offence"], subscription=False)],
     )
-    await convicted.record(door.prison, on(TOMORROW))
+    await convicted.record(door.prison, on(LATER))
     await convicted.consent(to=(door.mentors,))
     data = granted(convicted.numbers, [door.mentors.name], ["mentor-matching"], ["offence"])
     await convicted.say(door.prison, "consent.granted", data)
@@ -333,7 +335,7 @@ async def test_who_looked_at_it_is_told_as_well(convicted: Convicted) -> None:
         asked = {"clients": [record["subject"]], "purpose": "mentor-matching", "categories": ["offence"]}
         (seen,) = (await http.post("/views", json=asked)).json()["views"]
     assert [s["category"] for s in seen["sections"]] == ["offence"]
-    await convicted.day_comes(door.prison, TOMORROW)
+    await convicted.day_comes(door.prison, LATER)
     (stop,) = await convicted.stops(door.mentors)
     assert (stop["purposes"], stop["categories"]) == (["mentor-matching"], ["offence"])
 
@@ -342,7 +344,7 @@ async def test_of_linked_clients_each_key_and_after_unlinking_nothing_twice(conv
     door = convicted.door
     other = [{"type": "CRN", "value": f"X{door.number[1:5]}55"}]
     both = {"identifiers": convicted.numbers, "reason": "made up"}
-    await convicted.record(door.prison, on(TOMORROW))
+    await convicted.record(door.prison, on(LATER))
     await convicted.say(door.prison, "client.recorded", {"identifiers": other, "facts": {"identity": IDENTITY}})
     await convicted.consent("offence", to=(door.hostel,))
     for_other = granted(other, [door.hostel.name], ["referral"], ["identity", "offence"])
@@ -350,7 +352,7 @@ async def test_of_linked_clients_each_key_and_after_unlinking_nothing_twice(conv
     await convicted.say(door.prison, "identity.linked", both | {"sameAs": other})
     before = len(await convicted.stops(door.hostel))
     assert {door.prison.name} in (await convicted.convictions(door.hostel))[-1:]
-    await convicted.day_comes(door.prison, TOMORROW)
+    await convicted.day_comes(door.prison, LATER)
     stops = await convicted.stops(door.hostel)
     assert [stop["categories"] for stop in stops[before:]] == [["offence"]] * 2, "under each key that the client had"
     assert (await convicted.convictions(door.hostel))[-1] == set()
@@ -362,8 +364,8 @@ async def test_of_linked_clients_each_key_and_after_unlinking_nothing_twice(conv
 
 async def test_when_it_is_erased_the_day_goes_as_well(convicted: Convicted) -> None:
     door = convicted.door
-    await convicted.record(door.prison, on(TOMORROW))
-    await convicted.record(door.probation, on(TOMORROW))
+    await convicted.record(door.prison, on(LATER))
+    await convicted.record(door.probation, on(LATER))
     data = {"identifiers": convicted.numbers, "scope": "own", "reason": "client-asked"}
     await convicted.say(door.prison, "erasure.requested", data)
     assert await convicted.due(door.prison) == []
@@ -378,12 +380,14 @@ async def test_who_is_told_at_that_very_moment_is_told_to_erase_it_too(convicted
     await convicted.say(
         door.prison, "client.recorded", {"identifiers": convicted.numbers, "facts": {"identity": IDENTITY}}
     )
+    await decided(door)
     await convicted.consent("offence", to=(door.hostel,))
     assert await convicted.convictions(door.hostel) == [set()]
     system, name = door.system, "consent.discloser"
     system.stop_process(name)
-    await convicted.record(door.prison, on(TOMORROW))  # it waits in the queue
-    system.start_process(name, {"THROUGHGATE_FAULT": "discloser.decided:stop:1"})
+    await convicted.say(door.prison, "client.recorded", convicted.conviction(door.prison, on(LATER)))  # it is queued
+    # Stopped inside its transaction it is idle: its session has to last.
+    system.start_process(name, {"THROUGHGATE_FAULT": "discloser.decided:stop:1", "THROUGHGATE_SESSION_SECONDS": "120"})
 
     async def stopped() -> bool:
         return "State:\tT" in Path(f"/proc/{system.pid(name)}/status").read_text()
@@ -393,7 +397,7 @@ async def test_who_is_told_at_that_very_moment_is_told_to_erase_it_too(convicted
 
     try:
         await eventually_true(stopped, "the discloser to have decided, and stopped before it commits")
-        await convicted.move_clock(door.prison, TOMORROW)
+        await convicted.move_clock(door.prison, LATER)
         await eventually_true(looked_at, "it to be looked at, and put off")
         assert (await convicted.due(door.prison))[0] > datetime.now(UTC) + timedelta(seconds=30)
     finally:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.agency import event, eventually_true, granted, terms
+from support.told import decided
 
 from contracts.facts import FIELDS
 
@@ -57,6 +58,7 @@ async def test_consent_to_one_category_lets_out_its_values_only(door: Any, categ
     name = f"cut-{door.prison.name}-{random.randrange(10**9)}"
     await door.operator.agree(name, [door.prison.name], [door.mentors.name], [terms(purpose, list(FACTS))])
     await door.prison.answered(door.recorded(facts=FACTS))
+    await decided(door)
     given = granted(door.identifiers, [door.mentors.name], [purpose], [category])
     await door.prison.answered(event("consent.granted", door.prison.name, given))
 

@@ -28,9 +28,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from support.agency import eventually, eventually_true
 from support.commands import Commands
+from support.told import decided, quiet
 
 from consent.repository import ledger, queue
-from consent.service.desk import CHANGED, SNAPSHOT, WITHDRAWN
+from consent.service.desk import CHANGED, SNAPSHOT
+from consent.service.notices import WITHDRAWN
 from servicekit.db import RETRYABLE, sqlstate
 from throughgate.verify import behind_retraction
 
@@ -41,6 +43,7 @@ async def _admin(door: Any) -> Any:
 
 async def test_a_row_that_cannot_be_read_is_set_aside_and_the_others_leave(door: Any) -> None:
     await door.prison.answered(door.recorded())
+    await decided(door)
     connection = await _admin(door)
     try:
         bad = await connection.fetchval(
@@ -72,7 +75,7 @@ async def test_a_row_that_cannot_be_read_is_set_aside_and_the_others_leave(door:
 async def test_a_missing_topic_holds_up_nobody_else(door: Any) -> None:
     topic = f"{door.system.namespace}partner.{door.mentors.name}"
     admin = door.system.kafka.admin()
-    admin.delete_topics([topic])[topic].result()
+    await _delete(admin, topic)
     await door.prison.answered(door.recorded())
     await door.prison.answered(door.consent(door.hostel, door.mentors))
 
@@ -133,12 +136,10 @@ async def test_where_heads_cannot_be_written_the_shard_waits(lone_door: Any, fau
     rule = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:consent-discloser", "*")
     denied = (*rule, AclOperation.WRITE, AclPermissionType.DENY)
     await door.prison.answered(door.recorded())
-    await _settled(door)
+    await quiet(door)
     logged = system.log("consent.discloser").stat().st_size
     if fault == "missing":
-        admin.delete_topics([topic])[topic].result()
-        while topic in admin.list_topics(timeout=10).topics:  # until then the brokers go on taking records for it
-            await asyncio.sleep(0.2)
+        await _delete(admin, topic)
     else:
         admin.create_acls([AclBinding(*denied)])[AclBinding(*denied)].result()
     system.start_process("consent.discloser")  # which knows nothing of the topics yet
@@ -165,13 +166,13 @@ async def test_where_heads_cannot_be_written_the_shard_waits(lone_door: Any, fau
         return len(await door.hostel.received()) == 1
 
     await eventually_true(left, "the record that waited", 40)
-    await _settled(door)
+    await quiet(door)
 
 
 async def test_heads_of_a_shard_that_is_gone_are_published(lone_door: Any, tmp_path: Path) -> None:
     await lone_door.prison.answered(lone_door.recorded())
     await lone_door.prison.answered(lone_door.consent(lone_door.hostel))
-    await _settled(lone_door)
+    await quiet(lone_door)
     connection = await _admin(lone_door)
     try:
         await connection.execute(
@@ -217,7 +218,7 @@ async def test_a_client_of_whom_something_cannot_be_read_is_held_and_the_others_
         row = await _queue(connection, damaged, {}, SNAPSHOT)
         await other.prison.answered(other.recorded({"needs.accommodation": {"level": "later"}}))
         await _received(other, 3)
-        await _settled(damaged)
+        await quiet(damaged)
         entry = await connection.fetchrow(
             "SELECT l.*, key FROM ledger l JOIN client c ON c.id = l.client_id WHERE queue_id = $1", row
         )
@@ -267,7 +268,7 @@ async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_a
             await _stands_still(door)
             assert await connection.execute(damage, rows) not in ("UPDATE 0", "DELETE 0", "INSERT 0 0")
             await eventually_true(partial(_nothing_to_cut, connection), "the ledger to be cut")
-        await _settled(door)
+        await quiet(door)
         found = "SELECT count(*) FROM ledger WHERE kind = 'cancelled' AND queue_id = ANY($1)"
         assert await connection.fetchval(found, rows) == 2
     finally:
@@ -301,7 +302,7 @@ async def test_taking_back_what_may_have_left_does_not_say_that_a_consent_was_wi
             await _queue(connection, door, {"sections": sections, "about": about}, type)
             await _stands_still(door)
             await door.prison.answered(door.withdrawal(categories=["needs.accommodation"]))
-        await _settled(door)
+        await quiet(door)
     finally:
         await connection.close()
     types = [event["type"] for event in await _in_order(door)]
@@ -357,6 +358,13 @@ _ACCOMMODATION = {
 }
 
 
+async def _delete(admin: Any, topic: str) -> None:
+    """Delete a topic, and wait until the brokers know: until then they go on taking records for it."""
+    admin.delete_topics([topic])[topic].result()
+    while topic in admin.list_topics(timeout=10).topics:
+        await asyncio.sleep(0.2)
+
+
 async def _queue(connection: Any, door: Any, body: Any, type: str = "throughgate.client.changed.v1") -> int:
     """A record for the hostel; gives its row."""
     id = await connection.fetchval(
@@ -385,23 +393,6 @@ async def _in_order(door: Any) -> list[dict[str, Any]]:
     return [record.event for record in await door.hostel.received()]
 
 
-async def _settled(door: Any) -> None:
-    """Nothing waits in the queue, and every head is in its topic."""
-    connection = await _admin(door)
-    try:
-
-        async def nothing_waits() -> bool:
-            return not await connection.fetchval(
-                "SELECT EXISTS (SELECT 1 FROM queue WHERE set_aside IS NULL AND due_at <= now())"
-                " OR EXISTS (SELECT 1 FROM head WHERE NOT sent)"
-                " OR EXISTS (SELECT 1 FROM ledger WHERE sequence IS NULL)"
-            )
-
-        await eventually_true(nothing_waits, "the queue to be empty", 40)
-    finally:
-        await connection.close()
-
-
 async def _logged(door: Any, start: int, words: str) -> None:
     async def said() -> bool:
         return words in door.system.log("consent.discloser").read_text()[start:]
@@ -412,7 +403,7 @@ async def _logged(door: Any, start: int, words: str) -> None:
 @asynccontextmanager
 async def _cut(door: Any) -> AsyncIterator[None]:
     """The discloser stands still behind the first commit of a decision; afterwards it is killed and starts again."""
-    await _settled(door)
+    await quiet(door)
     door.system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"})
     yield
     door.system.kill("consent.discloser")

@@ -4,6 +4,8 @@ from typing import Any
 from uuid import uuid4
 
 from support.agency import consents, event, eventually_true, granted, read_all, terms
+from support.settled import settled
+from support.told import decided
 
 from throughgate.verify import WITHDRAWN, Placed, behind_retraction
 
@@ -14,6 +16,7 @@ async def of_types(agency: Any, *types: str) -> list[Placed]:
 
 async def test_nothing_leaves_before_consent_and_only_what_is_permitted_after(door: Any) -> None:
     first = await door.prison.answered(door.recorded())
+    await decided(door)
     await door.prison.answered(door.consent(door.hostel))
 
     async def arrived() -> bool:
@@ -51,13 +54,20 @@ async def test_a_new_client_and_what_is_said_of_them_are_one_batch(lone_door: An
         await door.prison.publish(body)
     system.start_process("consent.worker")
     await door.prison.done(withdrawal["id"])
-    told = {r["data"]["event"]: r["type"] for r in door.prison.replies}
+    told: dict[str, str] = {}
+
+    async def all_answered() -> bool:
+        told.update((r["data"]["event"], r["type"]) for r in door.prison.replies)
+        return {body["id"] for body in events} <= told.keys()
+
+    await eventually_true(all_answered, "the answers, which the discloser does not wait for")
     assert {told[body["id"]] for body in events[:3]} == {"throughgate.event.accepted.v1"}
     assert "event by event" not in system.log("consent.worker").read_text()[logged:]
 
 
 async def test_the_ledger_says_who_was_told_what_and_why_not(door: Any) -> None:
     reply = await door.prison.answered(door.recorded())
+    await decided(door)
     await door.prison.answered(door.consent(door.hostel))
 
     async def sent() -> bool:
@@ -140,6 +150,8 @@ async def test_a_scoped_withdrawal_stops_only_what_it_names(door: Any) -> None:
     await door.prison.answered(taken_back)
     done = await door.prison.done(taken_back["id"])
     assert [d["recipient"] for d in done["recipients"]] == [door.hostel.name, "referral"]
+    await decided(door)
+    await settled(door.system, ["cleared.referral"])
     [told] = [r.event["data"] for r in await _cleared(door, "referral") if r.event["type"] == WITHDRAWN]
     assert told["recipients"] == [door.hostel.name], "the service keeps its facts, and is told whom to tell no more"
     before = len(await door.mentors.received())

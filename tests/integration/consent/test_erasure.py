@@ -19,8 +19,8 @@ import orjson
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from support.agency import Agency, event, eventually_true, terms
-from support.told import reference_of, was_told
+from support.agency import Agency, event, eventually_true, probation_number, terms
+from support.told import decided, recorded, reference_of, was_told
 
 from consent.repository import ledger
 from throughgate.verify import WITHDRAWN, behind_retraction
@@ -76,18 +76,17 @@ def erasure(door: Any, agency: Any, scope: str) -> dict[str, Any]:
     return event("erasure.requested", agency.name, data)
 
 
-async def _told(door: Any) -> None:
-    await door.prison.answered(door.recorded())
+async def _told_of(door: Any, words: str) -> None:
+    """The hostel was told these words, and nothing of the client is queued any more."""
+    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
+    await decided(door)
     await door.prison.answered(door.consent(door.hostel))
-
-    async def arrived() -> bool:
-        return len(await door.hostel.received()) >= 1
-
-    await eventually_true(arrived, "the snapshot")
+    await was_told(door.hostel)
+    await decided(door)
 
 
 async def test_everything_is_erased_and_what_is_left_is_proof(door: Any) -> None:
-    await _told(door)
+    await recorded(door)
     assert {"fact", "identifier"} <= set(await _readable(door, door.number, *WORDS)), "the search finds what is there"
     asked = erasure(door, door.prison, "everything")
     first = await door.prison.answered(asked)
@@ -117,7 +116,7 @@ async def test_everything_is_erased_and_what_is_left_is_proof(door: Any) -> None
 
 
 async def test_the_entry_of_an_erasure_leads_to_its_leaf_for_an_auditor(lone_door: Any) -> None:
-    await _told(lone_door)
+    await recorded(lone_door)
     asked = erasure(lone_door, lone_door.prison, "everything")
     await lone_door.prison.answered(asked)
     await lone_door.prison.done(asked["id"])
@@ -139,9 +138,7 @@ async def test_the_entry_of_an_erasure_leads_to_its_leaf_for_an_auditor(lone_doo
 @pytest.mark.parametrize("scope", ["own", "everything"])
 async def test_an_erasure_may_be_asked_for_over_http(door: Any, scope: str) -> None:
     words = f"a room near Lane {door.number}"
-    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
-    await door.prison.answered(door.consent(door.hostel))
-    await was_told(door.hostel)
+    await _told_of(door, words)
     assert await _readable(door, words) == ["fact", "ledger"], "the search finds what was told"
     asked = erasure(door, door.prison, scope)
     async with door.prison.http() as http:
@@ -153,9 +150,7 @@ async def test_an_erasure_may_be_asked_for_over_http(door: Any, scope: str) -> N
 
 async def _own_erased(door: Any, words: str) -> None:
     """The hostel was told the words, and then the prison had its own records erased."""
-    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
-    await door.prison.answered(door.consent(door.hostel))
-    await was_told(door.hostel)
+    await _told_of(door, words)
     asked = erasure(door, door.prison, "own")
     await door.prison.answered(asked)
     await door.prison.done(asked["id"])
@@ -169,9 +164,7 @@ _STOP = f"(SELECT id FROM withdrawal WHERE because = 'erased' AND client_id = {_
 async def test_what_is_decided_before_an_erasure_and_entered_after_it_is_cut_as_well(door: Any) -> None:
     """As when a cycle of the discloser had begun: until the retractions have left the ledger is looked at again."""
     words = f"a room near Lane {door.number}"
-    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
-    await door.prison.answered(door.consent(door.hostel))
-    await was_told(door.hostel)
+    await _told_of(door, words)
     connection = await _admin(door)
     late = f"SELECT id, body FROM ledger WHERE kind = 'disclosure' AND client_id = {_CLIENT}"
     waiting = f"SELECT due_at > clock_timestamp() FROM ledger_erasure WHERE client_id = {_CLIENT}"
@@ -233,9 +226,7 @@ async def test_what_is_told_after_an_erasure_stays_in_the_ledger(door: Any) -> N
 
 async def test_what_was_shown_is_cut_and_cannot_be_guessed_from_its_hash(door: Any) -> None:
     words = f"a room near Lane {door.number}"
-    await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
-    await door.prison.answered(door.consent(door.hostel))
-    await was_told(door.hostel)
+    await _told_of(door, words)
     asked = {
         "clients": [await reference_of(door.hostel)],
         "purpose": "referral",
@@ -264,7 +255,7 @@ async def test_what_was_shown_is_cut_and_cannot_be_guessed_from_its_hash(door: A
 @pytest.mark.parametrize("undone", [False, True])
 async def test_what_was_told_of_a_linked_client_is_cut_as_well(door: Any, undone: bool) -> None:
     words, reason = f"a room near Lane {door.number}", f"fingerprints of {door.number}"
-    other = [{"type": "CRN", "value": f"X{random.randint(100000, 999999)}"}]
+    other = [{"type": "CRN", "value": probation_number()}]
     await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
     risk = {"identifiers": other, "facts": {"risk": {"harm": "low"}}}
     await door.prison.answered(event("client.recorded", door.prison.name, risk))
@@ -290,7 +281,7 @@ async def test_what_was_told_of_a_linked_client_is_cut_as_well(door: Any, undone
 
 async def test_what_was_told_of_two_is_cut_when_all_of_one_is_erased_and_the_link_was_undone(door: Any) -> None:
     words = f"a room near Lane {door.number}"
-    other = [{"type": "CRN", "value": f"X{random.randint(100000, 999999)}"}]
+    other = [{"type": "CRN", "value": probation_number()}]
     await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
     risk = {"identifiers": other, "facts": {"risk": {"harm": "low"}}}
     await door.prison.answered(event("client.recorded", door.prison.name, risk))
@@ -313,6 +304,7 @@ async def test_the_day_on_which_a_conviction_is_spent_goes_with_it(lone_door: An
     wanted = [terms("referral", ["identity", "offence"])]
     await door.operator.agree(f"offences-{door.prison.name}", [door.prison.name], [door.hostel.name], wanted)
     await door.prison.answered(door.recorded({"offence": {"mainOffence": "made up", "spentOn": day}}))
+    await decided(door)
     await door.prison.answered(door.consent(door.hostel, categories=["offence"]))
     await was_told(door.hostel)
     assert {"fact", "ledger"} <= set(await _readable(door, day))
@@ -528,7 +520,7 @@ async def test_what_waits_for_a_person_loses_what_is_erased_and_keeps_the_rest(d
 
 
 async def test_who_was_erased_is_a_stranger_afterwards(door: Any) -> None:
-    await _told(door)
+    await recorded(door)
     asked = erasure(door, door.prison, "everything")
     before = await door.prison.answered(asked)
     await door.prison.done(asked["id"])
@@ -593,6 +585,7 @@ async def test_what_is_kept_too_long_is_erased_by_a_run(door: Any) -> None:
         "identity": {"givenName": "Robin", "familyName": kept},
     }
     await door.prison.answered(door.recorded(facts, time=old))
+    await decided(door)
     await door.prison.answered(door.consent(door.hostel))
     await was_told(door.hostel)
     assert await _readable(door, told) == ["fact", "ledger"]
@@ -622,7 +615,7 @@ async def _seven_years_pass(door: Any) -> None:
 
 
 async def test_of_whom_nothing_is_left_nothing_is_kept_for_ever(door: Any) -> None:
-    await _told(door)
+    await recorded(door)
     await _seven_years_pass(door)
     assert "of 1 clients" in _run(door)
     assert {"identifier"} <= set(await _readable(door, door.number)), "the sections go first, and all are told"
@@ -704,7 +697,9 @@ async def test_of_several_workers_one_does_it(lone_door: Any) -> None:
             await connection.execute("SELECT 1 FROM retention_run FOR UPDATE")
             await asyncio.sleep(4)
             assert await _readable(door, words) == ["fact"], "it is another's turn"
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            waiting = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
             assert await connection.fetchval(waiting) == 0, "and nobody does the same work and waits to enter it"
         await _goes(door, words)
     finally:

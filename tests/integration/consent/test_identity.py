@@ -12,7 +12,17 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-from support.agency import Agency, consents, event, eventually_true, granted, read_all, withdrawn
+from support.agency import (
+    Agency,
+    consents,
+    event,
+    eventually_true,
+    granted,
+    prison_number,
+    probation_number,
+    read_all,
+    withdrawn,
+)
 
 from throughgate.verify import WITHDRAWN, Placed, behind_retraction
 
@@ -31,7 +41,7 @@ class Two:
     def __init__(self, door: Any, connection: Any) -> None:
         self.door, self.database = door, connection
         self.a: Numbers = door.identifiers
-        self.b: Numbers = [{"type": "CRN", "value": f"X{random.randint(100000, 999999)}"}]
+        self.b: Numbers = [{"type": "CRN", "value": probation_number()}]
         self.tag = uuid4().hex[:8]
 
     async def say(self, kind: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -417,9 +427,7 @@ async def test_candidates_and_links_come_in_pages_that_neither_repeat_nor_leave_
     for _ in range(5):
         both = []
         for type in ("NOMS", "CRN"):
-            number = f"{random.choice('ABCDEFG')}{random.randint(1000, 9999)}{''.join(random.choices('BCDFGH', k=2))}"
-            value = number if type == "NOMS" else f"X{random.randint(100000, 999999)}"
-            both.append({"type": type, "value": value})
+            both.append({"type": type, "value": prison_number() if type == "NOMS" else probation_number()})
             await two.record([both[-1]])
         people.append({"identifiers": both[:1], "sameAs": both[1:], "reason": "made up"})
         data = {"identifiers": both, "facts": {"identity": {"givenName": "R", "familyName": "Both"}}}

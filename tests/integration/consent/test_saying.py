@@ -1,13 +1,13 @@
 """What is said about sharing has its effect through the door: restrictions, exclusions, gateways, and what is left."""
 
-import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
-from support.agency import Agency, event, eventually_true, terms
+from support.agency import Agency, event, eventually_true, probation_number, terms
+from support.told import superuser
 
 from throughgate.verify import WITHDRAWN, behind_retraction
 
@@ -203,19 +203,25 @@ async def test_what_was_for_one_disclosure_is_told_once(door: Any, kind: str) ->
 
 async def test_what_is_recorded_before_it_begins_follows_then(door: Any) -> None:
     await accepted(door.prison, door.recorded({"contact": {"phone": "made up"}}))
-    starts = datetime.now(UTC) + timedelta(seconds=2)
+    starts = datetime.now(UTC) + timedelta(minutes=30)
     recipient, said = invoked(door, "gateway", starts=starts.isoformat())
     await accepted(door.prison, said)
     await accepted(door.prison, door.recorded({"risk": {"harm": "high"}}))
     assert await recipient.received() == []
+    async with superuser(door) as db, db.transaction():  # half an hour passes
+        soon = await db.fetchval("SELECT clock_timestamp() + interval '0.5 s'")
+        at_the_start = "UPDATE queue SET due_at = $1 WHERE recipient = $2 AND due_at = $3"
+        assert await db.execute(at_the_start, soon, recipient.name, starts) == "UPDATE 1"
+        begins = "UPDATE sharing_fact SET body = jsonb_set(body, '{starts}', to_jsonb($1::timestamptz))"
+        assert await db.execute(f"{begins} WHERE event_id = $2", soon, said["id"]) == "UPDATE 1"
     told = await last(recipient, lambda e: e["type"] == SNAPSHOT, "what was recorded, as it is by then")
     assert [s["category"] for s in told["data"]["sections"]] == ["risk"]
-    assert datetime.fromisoformat(told["data"]["receipt"]["decidedAt"]) >= starts
+    assert datetime.fromisoformat(told["data"]["receipt"]["decidedAt"]) >= soon
 
 
 @pytest.mark.parametrize("of_both", [True, False])
 async def test_what_is_recorded_of_linked_clients_follows_where_it_may_for_each(door: Any, of_both: bool) -> None:
-    other = [{"type": "CRN", "value": f"X{random.randint(100000, 999999)}"}]
+    other = [{"type": "CRN", "value": probation_number()}]
     for identifiers in (door.identifiers, other):
         data = {"identifiers": identifiers, "facts": {"risk": {"harm": "low"}}}
         await accepted(door.prison, event("client.recorded", door.prison.name, data))

@@ -1,24 +1,18 @@
 """An agency that has no business with a client learns nothing of it, and can deny for no more than a few."""
 
 import json
-import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
-from support.agency import Agency, event, eventually, eventually_true, granted, terms, withdrawn
+from support.agency import Agency, event, eventually, eventually_true, granted, prison_number, terms, withdrawn
 from support.told import superuser
 
 from consent.service.holds import MOST_OPEN
 from consent.service.reading import MOST_NAMED
 from throughgate.verify import WITHDRAWN
-
-
-def number() -> str:
-    """A prison number that nobody has."""
-    return f"Z{random.randint(1000, 9999)}{''.join(random.choices('BCDFGHJKLMNPQRSTVWXYZ', k=2))}"
 
 
 def noms(value: str) -> dict[str, str]:
@@ -83,13 +77,13 @@ async def over_http(agency: Agency, body: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_stranger_cannot_tell_a_client_from_nobody(door: Any, kind: str) -> None:
-    second = number()
+    second = prison_number()
     await door.prison.answered(door.recorded())
     also = {"identifiers": [noms(second)], "facts": {"risk": {"harm": "low"}}}
     await door.prison.answered(event("client.recorded", door.prison.name, also))
     there, nobody = (
         event(kind, door.probation.name, about(value, other, door.mentors.name)[kind])
-        for value, other in ((door.number, second), (number(), number()))
+        for value, other in ((door.number, second), (prison_number(), prison_number()))
     )
     answers = [await over_kafka(door.probation, body) for body in (there, nobody)]
     assert answers[0] == answers[1]
@@ -101,12 +95,12 @@ async def test_a_stranger_cannot_tell_a_client_from_nobody(door: Any, kind: str)
 
 async def test_nor_by_two_numbers_of_which_one_is_its_own_clients(door: Any) -> None:
     """The second number is another's, whom it does not know, or nobody's."""
-    mine = number()
+    mine = prison_number()
     await door.prison.answered(door.recorded())
     data = {"identifiers": [noms(mine)], "facts": {"risk": {"harm": "low"}}}
     await door.hostel.answered(event("client.recorded", door.hostel.name, data))
     answers = []
-    for other in (door.number, number()):
+    for other in (door.number, prison_number()):
         data = granted([noms(mine), noms(other)], [door.mentors.name], ["referral"], ["identity"])
         answers.append(await over_kafka(door.hostel, event("consent.granted", door.hostel.name, data)))
     assert answers[0] == answers[1]
@@ -115,7 +109,7 @@ async def test_nor_by_two_numbers_of_which_one_is_its_own_clients(door: Any) -> 
 
 async def test_recording_is_the_way_in_and_does_not_tell_who_was_there(door: Any) -> None:
     await door.prison.answered(door.recorded())
-    for value in (door.number, number()):
+    for value in (door.number, prison_number()):
         data = {"identifiers": [noms(value)], "facts": {"contact": {}}}
         answer = await over_http(door.probation, event("client.recorded", door.probation.name, data))
         assert answer["status"] == 202
@@ -184,7 +178,7 @@ async def asks_everything(door: Any, value: str, client: str) -> dict[str, Any]:
                 told[f"decisions {purpose} {other.name}"] = (await http.post("/decisions", json=asked)).json()
         told["disclosures"] = (await http.get(f"/clients/{client}/disclosures")).json()
         told["page by page"] = (await http.get(f"/clients/{client}/disclosures?limit=3")).json()
-    for kind, data in about(value, number(), door.mentors.name).items():
+    for kind, data in about(value, prison_number(), door.mentors.name).items():
         if kind != "erasure.requested":  # of a client whom somebody protects it must be refused
             told[kind] = await over_http(door.probation, event(kind, door.probation.name, data))
     return {route: bare(answer) for route, answer in told.items()}
@@ -291,7 +285,7 @@ async def test_who_records_a_guessed_number_learns_nothing_of_what_others_know(d
 
     await eventually_true(settled, "what was queued for probation to be decided")
     told = []
-    for nth, value in enumerate((door.number, number()), 1):
+    for nth, value in enumerate((door.number, prison_number()), 1):
         mine = {"identifiers": [noms(value)], "facts": {"risk": {"harm": "high"}}}
         reply = await probation.answered(event("client.recorded", probation.name, mine))
 
@@ -379,7 +373,7 @@ async def test_who_recorded_the_consent_is_told_of_whom_it_named(door: Any) -> N
 
 
 async def test_one_event_denies_for_a_few_numbers_and_says_that_it_named_more(door: Any) -> None:
-    many = [noms(number()) for _ in range(3 * MOST_NAMED)]
+    many = [noms(prison_number()) for _ in range(3 * MOST_NAMED)]
     body = event("consent.withdrawn", door.mentors.name, {"identifiers": many})
     answer = await door.mentors.answered(body)
     assert answer["code"] == "names-too-many"
@@ -393,7 +387,7 @@ async def test_one_event_denies_for_a_few_numbers_and_says_that_it_named_more(do
 
 async def test_the_client_whom_a_withdrawal_is_about_is_held_however_much_else_it_names(door: Any) -> None:
     await permitted(door)
-    junk = " ".join(number() for _ in range(5 * MOST_NAMED))
+    junk = " ".join(prison_number() for _ in range(5 * MOST_NAMED))
     data = {"note": junk, "identifiers": door.identifiers, "more": junk}
     body = event("consent.withdrawn", door.prison.name, data)
     answer = await door.prison.answered({"note": junk} | body | {"more": junk})
@@ -424,7 +418,7 @@ async def test_a_stop_repeated_under_its_id_is_one_hold_and_takes_back_what_was_
 
 async def test_an_agency_holds_no_more_strangers_than_it_may_and_its_own_clients_always(door: Any) -> None:
     def junk(count: int) -> dict[str, Any]:
-        identifiers = [noms(number()) for _ in range(count)]
+        identifiers = [noms(prison_number()) for _ in range(count)]
         return event("consent.withdrawn", door.mentors.name, {"identifiers": identifiers})
 
     facts = {"identifiers": door.identifiers, "facts": {"contact": {}}}
@@ -468,7 +462,7 @@ async def test_a_reply_of_operations_tells_the_same(door: Any) -> None:
     await door.prison.answered(door.recorded())
     connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
     try:
-        for value in (door.number, number()):
+        for value in (door.number, prison_number()):
             data = {"identifiers": [noms(value)], "retraction": str(uuid4())}
             body = event("retraction.confirmed", door.probation.name, data)
             id = await connection.fetchval(

@@ -186,7 +186,7 @@ async def test_no_view_is_answered_after_a_suspension_that_it_was_decided_withou
                 "SELECT true FROM pg_locks WHERE NOT granted AND relation = 'ledger'::regclass"
             )
 
-        await eventually_true(decided, "the view to be decided", 5)
+        await eventually_true(decided, "the view to be decided")
         suspending = asyncio.create_task(door.operator.call("POST", path, {"reason": "made up"}))
         await asyncio.sleep(0.7)
         assert not suspending.done()

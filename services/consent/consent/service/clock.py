@@ -35,7 +35,8 @@ from consent.repository.clients import Client
 from consent.repository.due import Patience
 from consent.repository.queue import NOTICE, QueueRow
 from consent.service import convictions, register
-from consent.service.desk import Desk, Owed, retraction_row
+from consent.service.desk import Desk, Owed
+from consent.service.notices import retraction_row
 from consent.service.register import Register
 from consent.service.sections import spent_convictions
 from contracts.vocabulary import SERVICE_PURPOSES, AgencyKind, Category, Purpose

@@ -4,7 +4,7 @@ The caller holds the lock of every client on the desk. Events are applied one af
 events before it in the same batch did.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -28,23 +28,18 @@ from consent.domain import (
     decide,
     lifts,
 )
-from consent.events import SOURCE
 from consent.repository.changes import Changes
 from consent.repository.clients import Client, IdentifierKey, Reference, section
 from consent.repository.due import CONVICTION, Due
 from consent.repository.erasure import REMEMBERED
-from consent.repository.queue import NOTICE, RECORD, RETRACTION, QueueRow
+from consent.repository.queue import RECORD, QueueRow
 from consent.repository.sharing import Said
+from consent.service.notices import Retraction, retraction_row, withdrawal_done
 from consent.service.register import Register, Subscription, merged
 from consent.service.sections import OFFENCE, spent_convictions, withheld_from
 from contracts.vocabulary import AgencyKind, Category, Purpose
-from servicekit.envelope import encode
 
-CHANGED, SNAPSHOT, WITHDRAWN = (
-    "throughgate.client.changed.v1",
-    "throughgate.client.snapshot.v1",
-    "throughgate.client.withdrawn.v1",
-)
+CHANGED, SNAPSHOT = "throughgate.client.changed.v1", "throughgate.client.snapshot.v1"
 
 
 F = TypeVar("F", bound=SharingFact)
@@ -420,111 +415,3 @@ class Owed:
     """None: all."""
     recipients: frozenset[str] | None = None
     """For one of our services that is not reached itself: those to whom it is to tell no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retraction:
-    """What a recipient is told to stop and erase (`contracts.leaving.WithdrawnData`)."""
-
-    id: UUID
-    reference: UUID
-    purposes: Iterable[Purpose]
-    categories: frozenset[Category] | None
-    recipients: frozenset[str] | None
-    version: int
-    consent_version: int | None
-
-    def encode(self, now: datetime) -> bytes:
-        """The event's bytes."""
-        data = {
-            "retraction": str(self.id),
-            "purposes": list(self.purposes),
-            "categories": None if self.categories is None else sorted(self.categories),
-            "recipients": None if self.recipients is None else sorted(self.recipients),
-            "version": self.version,
-            "consentVersion": self.consent_version,
-            "action": "stop-and-erase",
-        }
-        return encode(WITHDRAWN, SOURCE, data, subject=str(self.reference), id=str(self.id), time=now)
-
-
-def retraction_row(
-    client_id: int,
-    recipient: str,
-    topic: str,
-    reference: UUID,
-    retraction: UUID,
-    body: str,
-    now: datetime,
-    traceparent: str | None,
-    keyed_by: int,
-) -> QueueRow:
-    """A retraction on its way: the same row when it is first told, told again, or takes back what may have arrived."""
-    return QueueRow(
-        RETRACTION,
-        client_id,
-        recipient,
-        topic,
-        reference,
-        WITHDRAWN,
-        None,
-        body,
-        now,
-        traceparent=traceparent,
-        request=retraction,
-        keyed_by=keyed_by,
-    )
-
-
-def withdrawal_done(
-    client_id: int,
-    withdrawal: UUID,
-    agency: str,
-    event_id: str | None,
-    recipients: list[dict[str, Any]],
-    now: datetime,
-    traceparent: str | None,
-) -> QueueRow:
-    """Tell the publisher that its withdrawal is done, and where each retraction stands."""
-    data = {"event": event_id, "withdrawal": str(withdrawal), "recipients": recipients}
-    envelope = encode("throughgate.withdrawal.done.v1", SOURCE, data, time=now)
-    return QueueRow(
-        NOTICE,
-        client_id,
-        agency,
-        f"replies.{agency}",
-        withdrawal,
-        "throughgate.withdrawal.done.v1",
-        None,
-        envelope.decode(),
-        now,
-        traceparent=traceparent,
-    )
-
-
-def request_settled(
-    client_id: int,
-    service: str,
-    reference: UUID,
-    request: UUID,
-    outcome: str,
-    withheld: list[dict[str, Any]],
-    now: datetime,
-    traceparent: str | None,
-) -> QueueRow:
-    """Tell a service what became of its request."""
-    type = "throughgate.request.settled.v1"
-    data = {"request": str(request), "outcome": outcome, "withheld": withheld}
-    envelope = encode(type, SOURCE, data, subject=str(reference), time=now)
-    return QueueRow(
-        NOTICE,
-        client_id,
-        service,
-        f"cleared.{service}",
-        reference,
-        type,
-        None,
-        envelope.decode(),
-        now,
-        traceparent=traceparent,
-    )

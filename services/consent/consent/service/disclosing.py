@@ -19,9 +19,10 @@ from consent.repository.ledger import NOTHING_TOLD, Entry, Written, write_down
 from consent.repository.sharing import Known
 from consent.repository.sql import Executor
 from consent.service import register
-from consent.service.desk import CHANGED, SNAPSHOT, Retraction, request_settled, retraction_row, withdrawal_done
+from consent.service.desk import CHANGED, SNAPSHOT
 from consent.service.doubts import Doubt
 from consent.service.ledger import Sealer
+from consent.service.notices import Retraction, request_settled, retraction_row, withdrawal_done
 from consent.service.register import Register
 from consent.service.sections import cut, spent_convictions
 from consent.service.telling import asked, explain, receipt, withheld

@@ -11,7 +11,8 @@ from consent.events import REQUESTS, SENT_AS, ServiceRequest
 from consent.repository import answers, clients, queue
 from consent.repository.clients import Client
 from consent.service import register
-from consent.service.desk import Desk, request_settled
+from consent.service.desk import Desk
+from consent.service.notices import request_settled
 from contracts.requests import RetractionAcknowledged
 from contracts.vocabulary import SERVICE_PURPOSES
 from servicekit.db import TryAgain, wake_after_commit

@@ -18,7 +18,8 @@ from consent.repository.clients import Client
 from consent.repository.restoring import Restore
 from consent.repository.sql import Executor
 from consent.service import register
-from consent.service.desk import WITHDRAWN, Desk
+from consent.service.desk import Desk
+from consent.service.notices import WITHDRAWN
 from contracts.heads import Head, check_chain
 from contracts.leaving import HEADS, ClientWithdrawn
 from contracts.merkle import ProofError
