@@ -10,7 +10,8 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -206,41 +207,55 @@ async def _partitions(consumer: AIOKafkaConsumer, topics: Callable[[str], bool])
 
 
 class Watchdog:
-    """Ends the process when it makes no progress while there is lag and the broker answers.
+    """Ends the process when it makes no progress while there is something to do and the broker answers.
 
-    A quiet night is no stall (no lag), nor is a broker that is away (it does not answer).
+    A quiet night is no stall (nothing to do), nor is a broker that is away (it does not answer).
     """
 
     def __init__(self, consumer: AIOKafkaConsumer, seconds: float) -> None:
         self._consumer = consumer
         self._seconds = seconds
+        self._in_hand = False
         self._moved = time.monotonic()
 
     def progress(self) -> None:
         """Something was worked on just now."""
         self._moved = time.monotonic()
 
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Around the work on what was polled, up to the commit of its offsets."""
+        self._in_hand = True
+        try:
+            yield
+        finally:
+            self._in_hand = False
+            self.progress()
+
     async def run(self) -> None:
         """Look every few seconds, for ever."""
         while True:
             await asyncio.sleep(min(self._seconds / 4, 10))
-            if time.monotonic() - self._moved < self._seconds:
-                continue
             try:
                 async with asyncio.timeout(5):
                     lag = await self._lag()
             except (TimeoutError, KafkaError, OSError):
+                lag = 0
+            if lag == 0:
                 self.progress()
-                continue
-            if lag > 0 and time.monotonic() - self._moved >= self._seconds:
+            elif time.monotonic() - self._moved >= self._seconds:
                 log.critical("no progress for %d s with a lag of %d records: ending", self._seconds, lag)
                 os._exit(70)
 
     async def _lag(self) -> int:
         partitions = self._consumer.assignment()
         ends = await self._consumer.end_offsets(list(partitions)) if partitions else {}
-        lag = 0
-        for partition, end in ends.items():
-            # committed, not position: the batch in hand is not done
-            lag += end - (await self._consumer.committed(partition) or 0)
-        return lag
+        return sum([end - await self._done(partition) for partition, end in ends.items()])
+
+    async def _done(self, partition: TopicPartition) -> int:
+        """Up to where a partition is worked off: behind the markers of transactions too, which nobody commits."""
+        if not self._in_hand:
+            with suppress(TimeoutError):  # it has no position yet
+                async with asyncio.timeout(1):
+                    return int(await self._consumer.position(partition))
+        return await self._consumer.committed(partition) or 0

@@ -71,11 +71,11 @@ class Worker:
                 records = [record for batch in polled.values() for record in batch]
                 if not records:
                     continue
-                await self.take(records)
-                await self._commit_offsets(records)
+                with self._watchdog.batch():
+                    await self.take(records)
+                    await self._commit_offsets(records)
                 faults.point("worker.offsets")
                 CONSUMED.inc(len(records))
-                self._watchdog.progress()
         finally:
             watching.cancel()
 

@@ -14,26 +14,43 @@ SCRIPT = """
 import asyncio, os, sys
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
-from servicekit.kafka import Watchdog, create_consumer
+from servicekit.kafka import Watchdog, create_consumer, create_producer
 from servicekit.settings import Settings
+from servicekit.worker import Worker
 
-LOOKS = 3
+LOOKS = 12
+IDLE = 8
 
 async def main(how, topic):
     settings = Settings()
+    if how == "marker":
+        producer = create_producer(settings, topic)
+        await producer.start()
+        async with producer.transaction():
+            await producer.send_and_wait(topic, b"c", partition=0)
+        await producer.stop()
     consumer = create_consumer(settings, topic)
     await consumer.start()
     consumer.assign([TopicPartition(topic, 0)])
-    if how in ("quiet", "in hand"):
-        await consumer.getmany(timeout_ms=5000)  # the position is at the end, nothing is done yet
-    if how == "quiet":
-        await consumer.commit()
+    here = TopicPartition(topic, 0)
+    if how in ("quiet", "in hand", "marker", "late"):
+        last = None
+        while last is None or last.offset < (2 if how == "marker" else 1):
+            for records in (await consumer.getmany(timeout_ms=5000)).values():
+                last = records[-1]
+        if how != "in hand":
+            await consumer.commit({here: last.offset + 1})  # as the worker does
+        await consumer.getmany(timeout_ms=300)  # the marker of a transaction is passed over, by nobody's commit
     watchdog = Watchdog(consumer, 0.4)
+    if how == "in hand":
+        batch = watchdog.batch()
+        batch.__enter__()
     look = watchdog._lag
 
     async def looked():
         # Stands before the real answer; the process ends well once the watchdog looked often enough and let it live.
         looked.times += 1
+        print("look", looked.times, flush=True)
         if looked.times > LOOKS:
             os._exit(0)
         if how == "refused":
@@ -43,6 +60,9 @@ async def main(how, topic):
         if how == "silent":
             raise TimeoutError
         lag = await look()
+        if how == "late":
+            assert lag == 0
+            lag = 2 if looked.times > IDLE else 0
         if how == "meanwhile":
             watchdog.progress()
         return lag
@@ -56,6 +76,13 @@ async def main(how, topic):
             await asyncio.sleep(0.02)
         os._exit(0)
 
+    if how == "worker":
+        class Hanging(Worker):
+            async def take(self, records):
+                await asyncio.sleep(30)
+
+        await Hanging(None, consumer, None, stall_seconds=0.4).run()
+
     moving = asyncio.create_task(move()) if how == "working" else None
     await watchdog.run()
 
@@ -68,7 +95,10 @@ asyncio.run(main(*sys.argv[1:]))
     [
         ("stalled", STALLED),
         ("in hand", STALLED),
+        ("worker", STALLED),
+        ("late", STALLED),
         ("quiet", 0),
+        ("marker", 0),
         ("working", 0),
         ("meanwhile", 0),
         ("refused", 0),
@@ -96,3 +126,5 @@ async def test_it_ends_with_lag_and_an_answering_broker_and_no_progress_only(how
     assert done.returncode == status, done.stderr
     if status:
         assert "no progress for 0 s with a lag of 2 records: ending" in done.stderr
+    if how == "late":  # what comes after a long silence has its time, too
+        assert int(done.stdout.split()[-1]) >= 11
