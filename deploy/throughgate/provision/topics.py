@@ -5,6 +5,7 @@ makes it so.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from confluent_kafka.admin import (
     ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
+    TopicMetadata,
     UserScramCredentialAlteration,
     UserScramCredentialUpsertion,
 )
@@ -220,7 +222,36 @@ def apply(
         _reconfigure(existing, admin, done)
     for future in [*users.values(), *acls.values()]:
         future.result()
+    _wait_until_shown(plan, admin)
     return done
+
+
+def _wait_until_shown(plan: Plan, admin: AdminClient) -> None:
+    """Return once a broker shows the topics with their leaders, the users and the permissions: the controller answers
+    before that, and whoever connected at once would be refused. Of several brokers the others may still be behind.
+
+    Raises:
+        KafkaException: `_TIMED_OUT`, it does not in `_TIMEOUT` seconds.
+    """
+    until = time.monotonic() + _TIMEOUT
+    topics, users, acls = {t.name for t in plan.topics}, set(plan.users), set(plan.acls)
+    while True:
+        if topics:
+            topics -= {name for name, topic in admin.list_topics(timeout=_TIMEOUT).topics.items() if _is_ready(topic)}
+        if users:
+            described: Any = admin.describe_user_scram_credentials(sorted(users), request_timeout=_TIMEOUT)
+            users -= {user for user, future in described.items() if future.exception(_TIMEOUT) is None}
+        if acls:
+            acls -= set(map(_acl, _bindings(admin)))
+        if not (topics or users or acls):
+            return
+        if time.monotonic() > until:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "What was made is not shown by the brokers yet."))
+        time.sleep(0.02)
+
+
+def _is_ready(topic: TopicMetadata) -> bool:
+    return topic.error is None and bool(topic.partitions) and all(p.leader >= 0 for p in topic.partitions.values())
 
 
 def _reconfigure(topics: Sequence[Topic], admin: AdminClient, done: Applied) -> None:
@@ -245,21 +276,11 @@ def _reconfigure(topics: Sequence[Topic], admin: AdminClient, done: Applied) -> 
 
 
 def _prune(plan: Plan, admin: AdminClient, namespace: str) -> list[Acl]:
-    anything: Any = None  # the annotations of the client leave out that None matches all
-    everything = AclBindingFilter(
-        ResourceType.ANY,
-        anything,
-        ResourcePatternType.ANY,
-        anything,
-        anything,
-        AclOperation.ANY,
-        AclPermissionType.ANY,
-    )
     ours = {f"User:{u}" for u in plan.users}
     wanted = set(plan.acls)
     extra = [
         acl
-        for binding in admin.describe_acls(everything, request_timeout=_TIMEOUT).result()
+        for binding in _bindings(admin)
         if binding.principal in ours
         and binding.restype != ResourceType.BROKER
         and binding.name.startswith(namespace)
@@ -271,6 +292,22 @@ def _prune(plan: Plan, admin: AdminClient, namespace: str) -> list[Acl]:
         for future in removals.values():
             future.result()
     return extra
+
+
+def _bindings(admin: AdminClient) -> list[AclBinding]:
+    """Every permission that there is."""
+    anything: Any = None  # the annotations of the client leave out that None matches all
+    everything = AclBindingFilter(
+        ResourceType.ANY,
+        anything,
+        ResourcePatternType.ANY,
+        anything,
+        anything,
+        AclOperation.ANY,
+        AclPermissionType.ANY,
+    )
+    found: list[AclBinding] = admin.describe_acls(everything, request_timeout=_TIMEOUT).result()
+    return found
 
 
 def _binding(acl: Acl, make: Callable[..., Any] = AclBinding) -> Any:

@@ -100,6 +100,19 @@ def consumed(system: System, user: str) -> set[str]:
     return found
 
 
+def test_what_was_provisioned_can_be_used_at_once(address: servers.Address) -> None:
+    agencies = [f"agency-{n}" for n in range(20)]
+    for n in range(3):
+        system = System(
+            servers.RunningPostgres(address), servers.RunningKafka(address), agencies, namespace=f"at-once-{n}-"
+        )
+        system.provision_kafka()
+        for agency in agencies[-2:]:
+            producer = Producer(system.kafka.client_config(agency))
+            shown = producer.list_topics(f"{system.namespace}partner.{agency}", timeout=20).topics
+            assert all(t.error is None for t in shown.values())
+
+
 @pytest.mark.parametrize("user", USERS)
 def test_a_user_writes_its_own_topics_and_no_other(user: str, system: System) -> None:
     assert produced(system, user) == {topic: user in users for topic, users in WRITES.items()}
