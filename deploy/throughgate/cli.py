@@ -36,6 +36,7 @@ from throughgate.story.world import (
     open_consumer,
     passwords_from_environment,
     read_message,
+    refused,
 )
 
 app = typer.Typer(
@@ -303,6 +304,8 @@ def tail(
             if message is None:
                 continue
             if (error := message.error()) is not None:
+                if sentence := refused(error, reader, topic):
+                    raise sentence
                 waiting -= error.code() == KafkaError._PARTITION_EOF
             elif (record := read_message(message)) is not None:
                 place = {"partition": record.partition, "offset": record.offset, "key": record.key}

@@ -41,7 +41,7 @@ def replay(
         change = json.dumps(yaml.safe_load(policy.read_bytes()) or {}, default=_moment).encode()
     except OSError as error:
         raise StoryError(f"{policy} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # an alias may stand in itself
         raise StoryError(f"{policy} is no YAML that can be read: {type(error).__name__}.") from error
     url = os.environ.get("THROUGHGATE_DATABASE_URL") or door_of().database
     if not url:

@@ -401,20 +401,24 @@ def open_consumer(config: Mapping[str, Any], topics: Sequence[str], *, from_end:
         consumer.assign(places)
     except KafkaException as error:
         consumer.close()
-        raise _reading_error(error.args[0], user, config["bootstrap.servers"], ", ".join(topics)) from error
+        raise (
+            refused(error.args[0], user, ", ".join(topics))
+            or StoryError(
+                f"Kafka at {config['bootstrap.servers']} does not answer: is the system up? ({error.args[0].name()})"
+            )
+        ) from error
     return consumer
 
 
-def _reading_error(error: KafkaError, user: str, servers: str, topics: str) -> StoryError:
-    refusals = {
+def refused(error: KafkaError, user: str, topics: str) -> StoryError | None:
+    """What an error of reading says to people; None where Kafka may yet answer."""
+    sentences = {
         KafkaError.TOPIC_AUTHORIZATION_FAILED: f"{user} may not read {topics} (TOPIC_AUTHORIZATION_FAILED): "
         "each agency reads its own partner, replies and the heads topic.",
         KafkaError.UNKNOWN_TOPIC_OR_PART: f"{user} sees no topic {topics}: check the name.",
         KafkaError._AUTHENTICATION: f"Kafka refused the password of {user}: is this the system that it belongs to?",
     }
-    return StoryError(
-        refusals.get(error.code(), f"Kafka at {servers} does not answer: is the system up? ({error.name()})")
-    )
+    return StoryError(sentences[error.code()]) if error.code() in sentences else None
 
 
 def read_message(message: Message) -> Received | None:

@@ -34,7 +34,10 @@ async def run(url: str, change: Change, since: datetime) -> Replayed:
 
 def _since(value: str) -> datetime:
     at = datetime.fromisoformat(value)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("beyond the years that there are") from None
 
 
 def main() -> None:

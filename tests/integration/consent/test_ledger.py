@@ -66,6 +66,13 @@ async def test_a_partner_checks_its_topic_with_public_keys(lone_door: Any, throu
     assert "All of it holds." in said
 
 
+async def test_who_may_not_read_a_topic_is_told_so(lone_door: Any, throughgate: Commands) -> None:
+    code, said = await throughgate("tail", f"intake.{lone_door.prison.name}", "--no-follow")  # it may write there
+    assert code == 1
+    assert "may not read" in said
+    assert "TOPIC_AUTHORIZATION_FAILED" in said
+
+
 @pytest.fixture
 async def exported(lone_door: Any, throughgate: Commands, tmp_path: Path) -> dict[str, Path]:
     """What a partner keeps: its topic, the heads, the keys. Nothing else is needed to check it."""

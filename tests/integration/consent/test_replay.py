@@ -425,6 +425,15 @@ async def test_a_policy_that_does_not_fit_is_told_in_a_sentence(lone_door: Any, 
         assert code == 1
         assert "The policy does not fit" in said
 
+    for unreadable in ("&a [*a]", "[" * 5000, "a: [", "{when: 1e400, \xff"):
+        file.write_text(unreadable)
+        code, said = await throughgate("replay", "--policy", file, "--since", "2026-01-01")
+        assert (code, "is no YAML that can be read" in said) == (1, True), said
+    file.write_text("{}")
+    for never in ("9999-12-31T23:59:59-14:00", "tomorrow"):
+        code, said = await throughgate("replay", "--policy", file, "--since", never)
+        assert (code, "--since: invalid" in said) == (1, True), said
+
 
 async def test_it_needs_to_read_only_and_changes_nothing(lone_door: Any, throughgate: Commands) -> None:
     since = datetime.now(UTC)
