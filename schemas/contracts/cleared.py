@@ -68,21 +68,21 @@ class Client:
         if self.tombstone is None or decided_on > self.tombstone:
             self.avoided.clear()
 
-    def keep(self, section: Section) -> bool:
-        """Take the section in unless what is known from that source is newer; whether it was taken."""
+    def keep(self, section: Section) -> None:
+        """Take the section in, in the place of what came before of that category from that source.
+
+        Whatever times they carry, for these are by the source's clock, which may have been wrong: the door goes by
+        arrival too, and what it sends under one key comes in that order.
+        """
         key = section.source, section.category
-        known = self.sections.get(key)
-        if known is not None and known.recorded_at > section.recorded_at:
-            return False
         self.sections[key] = section
         self.changed.add(key)
-        return True
 
     def forget(self, stop: Stop, told: Collection[Category]) -> None:
         """Keep the tombstone, and erase the sections that are taken back.
 
         A retraction that is for other recipients erases nothing here; they are avoided from now on, if it takes any of
-        the categories by which they are `told`.
+        the categories by which they are `told`. One of everything leaves nothing of whom earlier ones named, either.
         """
         self.tombstone = max(stop.version, self.tombstone or 0)
         self.stopped = True
@@ -90,6 +90,8 @@ class Client:
             if any(stop.takes(category) for category in told):
                 self.avoided |= stop.recipients
             return
+        if stop.categories is None:
+            self.avoided.clear()
         self.erased |= {category for category in Category if stop.takes(category)}
         for key in [key for key in self.sections if stop.takes(key[1])]:
             del self.sections[key]

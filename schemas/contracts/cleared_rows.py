@@ -125,7 +125,7 @@ async def erase(session: AsyncSession, client: UUID, version: int | None) -> Non
         """
         INSERT INTO client (reference, tombstone, withdrawn_at) VALUES (:client, :version, clock_timestamp())
         ON CONFLICT (reference) DO UPDATE SET tombstone = GREATEST(client.tombstone, excluded.tombstone),
-            withdrawn_at = excluded.withdrawn_at
+            withdrawn_at = excluded.withdrawn_at, avoided = '[]'
         """,
         client=client,
         version=version,

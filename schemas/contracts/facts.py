@@ -4,17 +4,36 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from contracts.fields import FieldKind, models_in
 from contracts.vocabulary import AgencyId, Category
-from servicekit.envelope import StrictWire, Wire
+from servicekit.envelope import StrictWire, Unfit, Wire
 
 NO_NUL = r"^[^\u0000]*$"
 """U+0000 is refused at the edge: PostgreSQL cannot store it, so such an event could only be set aside."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=NO_NUL)]
 Short = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)]
+
+FIRST_DAY, LAST_DAY = date(1900, 1, 1), date(2199, 12, 31)
+"""Between them lies whatever is true of somebody alive: nobody was born before, and no sentence that has an end (1200
+months at most) ends later. Outside are only what case systems write where they know no day, such as year 1 or 9999.
+"""
+
+
+def _of_a_life(day: date) -> date:
+    if not FIRST_DAY <= day <= LAST_DAY:
+        raise Unfit(f"a day is from {FIRST_DAY} to {LAST_DAY}; leave out one that is not known")
+    return day
+
+
+Day = Annotated[
+    date,
+    AfterValidator(_of_a_life),
+    Field(json_schema_extra={"formatMinimum": FIRST_DAY.isoformat(), "formatMaximum": LAST_DAY.isoformat()}),
+]
+"""A day in a client's life."""
 
 
 class Identity(StrictWire):
@@ -24,7 +43,7 @@ class Identity(StrictWire):
 
     given_name: Short
     family_name: Short
-    date_of_birth: date | None = None
+    date_of_birth: Day | None = None
     gender: Literal["female", "male", "non-binary", "not-said"] | None = None
 
 
@@ -46,7 +65,7 @@ class CustodyAndRelease(StrictWire):
 
     prison: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
     status: Literal["remand", "sentenced", "recalled", "released"] | None = None
-    release_date: date | None = None
+    release_date: Day | None = None
     release_kind: (
         Literal["automatic", "conditional", "home-detention-curfew", "parole", "end-of-recall", "court"] | None
     ) = None
@@ -128,7 +147,7 @@ class Offence(StrictWire):
 
     main_offence: Short
     sentence_months: Annotated[int, Field(ge=0, le=1200)] | None = None
-    sentence_ends: date | None = None
+    sentence_ends: Day | None = None
     """Last day of the whole sentence, time on licence included."""
     adult_when_convicted: bool = False
     """Whether the client is known to have been 18 or over when convicted. If not, the shorter periods for the young
@@ -136,7 +155,7 @@ class Offence(StrictWire):
     """
     never_spent: bool = False
     """Life and other sentences that are excluded from rehabilitation."""
-    spent_on: date | None = None
+    spent_on: Day | None = None
     """From which day the conviction is spent, as the agency that recorded it worked it out."""
 
 
@@ -263,5 +282,6 @@ class Section(Wire):
     category: Category
     source: AgencyId
     recorded_at: AwareDatetime
+    """By the source's clock. Of one source and category what comes last counts, whatever time it carries."""
     data: dict[str, object]
     """The fields of the category's model in `Facts`."""

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped, unus
 from pydantic import ValidationError
 
 from contracts import intake, make
+from contracts.facts import Facts
 from contracts.intake import INTAKE, read
 from contracts.vocabulary import Category
 from servicekit.problems import where
@@ -303,6 +304,33 @@ def test_a_bad_event_is_refused_with_the_place(name: str) -> None:
     assert place in sentence
     assert sentence
     assert MARKER not in sentence
+
+
+DAYS = {
+    ("identity", "dateOfBirth"): {"givenName": "X", "familyName": "Y"},
+    ("custody-and-release", "releaseDate"): {},
+    ("offence", "sentenceEnds"): {"mainOffence": "Z"},
+    ("offence", "spentOn"): {"mainOffence": "Z"},
+}
+
+
+@pytest.mark.parametrize(("category", "field"), DAYS)
+def test_a_day_that_only_stands_for_none_is_refused(category: str, field: str) -> None:
+    def recorded(day: str) -> bytes:
+        event = example(RECORDED)
+        put({category: DAYS[category, field] | {field: day}}, *FACTS)(event)
+        return json.dumps(event).encode()
+
+    for day in ("1900-01-01", "2199-12-31"):
+        read(recorded(day))
+    for day in ("0001-01-01", "1899-12-31", "2200-01-01", "9999-12-31"):
+        told = f"data.facts.{category}.{field} does not fit: a day is from 1900-01-01 to 2199-12-31"
+        assert refusal(recorded(day)).startswith(told)
+
+
+def test_every_day_among_the_facts_has_its_bounds() -> None:
+    assert json.dumps(Facts.model_json_schema()).count('"format": "date"') == len(DAYS)
+    assert json.dumps(Facts.model_json_schema()).count('"formatMinimum": "1900-01-01"') == len(DAYS)
 
 
 def differently(**values: Any) -> Callable[[Any], None]:

@@ -646,17 +646,17 @@ class Story:
             "the referral is withdrawn",
         )
         last = referral["history"][-1]
-        check(last["reason"] == "consent-withdrawn", "the referral ended because consent was withdrawn")
+        check(last["reason"] == "sharing-taken-back", "the referral ended because sharing was taken back")
         self.tell.fact(f"referral: {' → '.join(h['state'] for h in referral['history'])} ({last['reason']})")
         match = self.world.until(
             lambda: m if (m := self.match_state(self._offer))["state"] == "ended" else None, "the match is ended"
         )
-        check(match["reason"] == "consent-withdrawn", "the match ended because consent was withdrawn")
+        check(match["reason"] == "sharing-taken-back", "the match ended because sharing was taken back")
         self.tell.fact(f"match: {' → '.join(h['state'] for h in match['history'])} ({match['reason']})")
         plan = self.world.until(
             lambda: p if (p := self.plan_state())["state"] == "cancelled" else None, "the plan is cancelled"
         )
-        check(plan["reason"] == "consent-withdrawn", "the plan was cancelled because consent was withdrawn")
+        check(plan["reason"] == "sharing-taken-back", "the plan was cancelled because sharing was taken back")
         check(plan["counted"] == {"sent": 2, "cancelled": 2}, "every step that was still planned is cancelled")
         self.tell.fact(f"release plan: cancelled ({plan['reason']}); two steps were sent before, two cancelled")
         setting.set_clock(self.world.api, datetime.now(UTC))

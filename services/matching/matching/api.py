@@ -120,9 +120,11 @@ async def get_matches(
     client: UUID | None = None,
     state: State | None = None,
     limit: Limit = 100,
+    after: UUID | None = None,
 ) -> list[MatchLine]:
+    """`after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
     rows = await request.app.state.database.run(
-        lambda session: service.matches(session, client, state, limit, within=caller.within)
+        lambda session: service.matches(session, client, state, limit, within=caller.within, after=after)
     )
     return await showing.beside(events.SERVICE, [MatchLine.model_validate(dict(row)) for row in rows])
 

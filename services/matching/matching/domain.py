@@ -70,7 +70,7 @@ class Reason(StrEnum):
 
     SHARING_DENIED = "sharing-denied"
     SHARING_CANCELLED = "sharing-cancelled"
-    CONSENT_WITHDRAWN = "consent-withdrawn"
+    SHARING_TAKEN_BACK = "sharing-taken-back"
     CHECKS_FAILED = "checks-failed"
     NOT_ANSWERED = "not-answered"
     MENTOR_UNAVAILABLE = "mentor-unavailable"
@@ -91,8 +91,8 @@ MOVES: dict[tuple[State, State], frozenset[Actor]] = {
     (State.OFFERED, State.ACTIVE): frozenset({Actor.SCHEME}),
     (State.OFFERED, State.DECLINED): frozenset({Actor.SCHEME}),
     (State.OFFERED, State.EXPIRED): frozenset({Actor.RULE}),
-    (State.OFFERED, State.WITHDRAWN): frozenset({Actor.RULE, Actor.CLIENT}),
-    (State.ACTIVE, State.ENDED): frozenset({Actor.SCHEME, Actor.CLIENT}),
+    (State.OFFERED, State.WITHDRAWN): frozenset({Actor.RULE, Actor.DOOR, Actor.CLIENT}),
+    (State.ACTIVE, State.ENDED): frozenset({Actor.SCHEME, Actor.DOOR, Actor.CLIENT}),
 }
 """Every move that a match can make, and who may make it."""
 
@@ -181,13 +181,14 @@ class Client(cleared.Client):
     def stop(self, stop: Stop, now: datetime) -> None:
         """Sharing is taken back: offers that rest on it are withdrawn, mentoring ends, what it erases goes.
 
-        The tombstone stays; and the client goes on waiting while anything is known that a round can go by.
+        The tombstone stays; and the client goes on waiting while anything is known that a round can go by. By whom and
+        why it was taken back the retraction does not say, so nor does the match.
         """
         needed = RESTS_ON if stop.recipients is None else TOLD
         for match in self.matches:
             if match.is_open and stop.reaches(match.scheme) and any(stop.takes(c) for c in needed):
                 to = State.ENDED if match.state == State.ACTIVE else State.WITHDRAWN
-                match.move(to, Actor.CLIENT, now, Reason.CONSENT_WITHDRAWN)
+                match.move(to, Actor.DOOR, now, Reason.SHARING_TAKEN_BACK)
         self.forget(stop, told=TOLD)
         if self.erased & KEPT.keys():
             for match in self.matches:

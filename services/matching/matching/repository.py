@@ -9,7 +9,17 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts import cleared_rows
-from matching.domain import DENIAL_REMEMBERED, EXPIRY_REMEMBERED, KEPT, Client, Match, Reason, State, Volunteer
+from matching.domain import (
+    DENIAL_REMEMBERED,
+    EXPIRY_REMEMBERED,
+    KEPT,
+    TOLD,
+    Client,
+    Match,
+    Reason,
+    State,
+    Volunteer,
+)
 from servicekit.sql import do, json, now, rows
 
 __all__ = [
@@ -177,6 +187,7 @@ async def save(session: AsyncSession, changed: Collection[Client]) -> None:
             "UPDATE match SET explanation = '{}', withheld = '[]' WHERE client = ANY(:references)",
             references=erased,
         )
+    await _erase_reasons(session, [client.reference for client in changed if client.erased & TOLD])
     await _save_clients(session, changed)
     moved = [m for client in changed for m in client.matches if m.moves]
     # First the moves that close a match: a client has one open match.
@@ -191,6 +202,23 @@ async def erase_poisoned(session: AsyncSession, client: UUID, version: int | Non
         session, "UPDATE client SET waiting_since = NULL, facts_at = NULL WHERE reference = :client", client=client
     )
     await do(session, "UPDATE match SET explanation = '{}', withheld = '[]' WHERE client = :client", client=client)
+    await _erase_reasons(session, [client])
+
+
+async def _erase_reasons(session: AsyncSession, clients: Collection[UUID]) -> None:
+    """Erase why these clients' matches closed: a scheme's reason says something of the client."""
+    if not clients:
+        return
+    values = {"clients": sorted(clients), "kept": Reason.SHARING_TAKEN_BACK}
+    await do(
+        session,
+        """
+        UPDATE match_history h SET reason = NULL FROM match m
+        WHERE h.match = m.id AND m.client = ANY(:clients) AND h.reason <> :kept
+        """,
+        **values,
+    )
+    await do(session, "UPDATE match SET reason = NULL WHERE client = ANY(:clients) AND reason <> :kept", **values)
 
 
 async def _save_clients(session: AsyncSession, changed: Collection[Client]) -> None:
@@ -303,9 +331,10 @@ async def listed_volunteers(session: AsyncSession, within: str | None, limit: in
 
 
 async def matches(
-    session: AsyncSession, within: str | None, client: UUID | None, state: str | None, limit: int
+    session: AsyncSession, within: str | None, client: UUID | None, state: str | None, limit: int, after: UUID | None
 ) -> Sequence[RowMapping]:
-    """Matches, newest first, each with its history. `within` one agency: of which it is the origin, or was offered.
+    """Matches behind the one with id `after`, newest first, each with its history. `within` one agency: of which it is
+    the origin, or was offered.
 
     Before the door has said that the scheme was told, or when it said no, the scheme learns nothing here either.
     """
@@ -321,8 +350,11 @@ async def matches(
             AND (CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
                 OR (scheme = CAST(:within AS text) AND EXISTS (
                     SELECT FROM match_history h WHERE h.match = match.id AND h.state = 'offered')))
-        ORDER BY created_at DESC, id LIMIT :limit
+            AND (CAST(:after AS uuid) IS NULL
+                OR (created_at, id) < (SELECT l.created_at, l.id FROM match l WHERE l.id = CAST(:after AS uuid)))
+        ORDER BY created_at DESC, id DESC LIMIT :limit
         """,
+        after=after,
         within=within,
         client=client,
         state=state,

@@ -256,7 +256,15 @@ async def volunteers(session: AsyncSession, limit: int, *, within: str | None) -
 
 
 async def matches(
-    session: AsyncSession, client: UUID | None, state: str | None, limit: int, *, within: str | None
+    session: AsyncSession,
+    client: UUID | None,
+    state: str | None,
+    limit: int,
+    *,
+    within: str | None,
+    after: UUID | None = None,
 ) -> Sequence[RowMapping]:
-    """Matches, newest first: `within` one agency those that rest on its assessment or that it was offered."""
-    return await repository.matches(session, within, client, state, limit)
+    """Matches behind the one with id `after`, newest first: `within` one agency those that rest on its assessment or
+    that it was offered.
+    """
+    return await repository.matches(session, within, client, state, limit, after)

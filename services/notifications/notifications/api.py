@@ -88,9 +88,11 @@ async def get_plans(
     showing: Annotated[Showing, Depends()],
     client: UUID | None = None,
     limit: Limit = 100,
+    after: UUID | None = None,
 ) -> list[PlanLine]:
+    """`after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
     rows = await request.app.state.database.run(
-        lambda session: service.plans(session, client, limit, within=caller.within)
+        lambda session: service.plans(session, client, limit, within=caller.within, after=after)
     )
     return await showing.beside(events.SERVICE, [PlanLine.model_validate(dict(row)) for row in rows])
 

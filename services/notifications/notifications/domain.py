@@ -53,7 +53,8 @@ class PlanReason(StrEnum):
 
     RELEASED = "released"
     NO_DATE = "no-release-date"
-    CONSENT_WITHDRAWN = "consent-withdrawn"
+    SHARING_TAKEN_BACK = "sharing-taken-back"
+    """By whom and why the retraction does not say."""
 
 
 def due_at(name: StepName, release: date) -> datetime:
@@ -98,7 +99,7 @@ class Partner:
 
 @dataclass(slots=True)
 class Plan:
-    """The release plan of one client. Its facts are gone once it is cancelled by a withdrawal."""
+    """The release plan of one client. Its facts are gone once it is cancelled because sharing was taken back."""
 
     client: UUID
     id: UUID = field(default_factory=uuid4)
@@ -178,8 +179,8 @@ class Client(cleared.Client):
     """The client's plan, if there is one, and older ones of which a step is still in the door's hands."""
 
     def plan(self) -> Plan | None:
-        """The client's plan: none after a withdrawal."""
-        return next((p for p in self.plans if p.reason != PlanReason.CONSENT_WITHDRAWN), None)
+        """The client's plan: none after sharing was taken back."""
+        return next((p for p in self.plans if p.reason != PlanReason.SHARING_TAKEN_BACK), None)
 
     def replan(self, partners: Collection[Partner], now: datetime) -> None:
         """Bring the plan in line with what was recorded last, by whichever agency, and with who is avoided."""
@@ -207,5 +208,5 @@ class Client(cleared.Client):
         self.forget(stop, told=KEPT)
         if stop.recipients is None and stop.takes(Category.CUSTODY_AND_RELEASE):
             for plan in self.plans:
-                plan.cancel(PlanReason.CONSENT_WITHDRAWN)
+                plan.cancel(PlanReason.SHARING_TAKEN_BACK)
                 plan.erase()

@@ -71,7 +71,7 @@ async def _clients(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, 
         session,
         """
         SELECT id, client, state, reason, origin, prison, release_date FROM plan
-        WHERE client = ANY(:wanted) AND (reason IS DISTINCT FROM 'consent-withdrawn'
+        WHERE client = ANY(:wanted) AND (reason IS DISTINCT FROM 'sharing-taken-back'
             OR EXISTS (SELECT FROM step WHERE step.plan = plan.id AND step.client = plan.client
                 AND step.state = 'asked'))
         """,
@@ -119,7 +119,7 @@ async def erase_poisoned(session: AsyncSession, client: UUID, version: int | Non
     await do(
         session,
         """
-        UPDATE plan SET state = 'cancelled', reason = 'consent-withdrawn', origin = NULL, prison = NULL,
+        UPDATE plan SET state = 'cancelled', reason = 'sharing-taken-back', origin = NULL, prison = NULL,
             release_date = NULL, stale = false, changed_at = clock_timestamp()
         WHERE client = :client
         """,
@@ -221,8 +221,9 @@ async def plans(
     id: UUID | None = None,
     client: UUID | None = None,
     limit: int = 1,
+    after: UUID | None = None,
 ) -> Sequence[RowMapping]:
-    """Plans, newest first, with how many of their steps are in each state.
+    """Plans behind the one with id `after`, newest first, with how many of their steps are in each state.
 
     `within` one agency: those that rest on its record, and of others the steps that it was told, without the rest.
     Before the door has let a step out, or when it did not, its recipient learns nothing here either.
@@ -242,8 +243,11 @@ async def plans(
             AND (CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
                 OR EXISTS (SELECT FROM step WHERE step.plan = plan.id AND step.recipient = CAST(:within AS text)
                     AND step.state = 'sent'))
-        ORDER BY created_at DESC, id LIMIT :limit
+            AND (CAST(:after AS uuid) IS NULL
+                OR (created_at, id) < (SELECT l.created_at, l.id FROM plan l WHERE l.id = CAST(:after AS uuid)))
+        ORDER BY created_at DESC, id DESC LIMIT :limit
         """,
+        after=after,
         within=within,
         id=id,
         client=client,

@@ -62,7 +62,10 @@ class Batch(door.Batch[Client]):
         when it is due. A step tells each recipient by itself, so asking in vain takes nothing from anybody.
         """
         client.avoided.clear()
-        if [s for s in door.sections(event, KEPT) if client.keep(s)]:
+        sections = door.sections(event, KEPT)
+        for section in sections:
+            client.keep(section)
+        if sections:
             client.replan(self.partners, self.now)
 
     def settle(self, client: Client, settled: SettledData, traceparent: str | None) -> None:
@@ -127,9 +130,13 @@ async def put_partner(
     await repository.put_partner(session, agency, prisons, steps)
 
 
-async def plans(session: AsyncSession, client: UUID | None, limit: int, *, within: str | None) -> Sequence[RowMapping]:
-    """Plans, newest first: `within` one agency those that rest on its record or of which it was told a step."""
-    return await repository.plans(session, within, client=client, limit=limit)
+async def plans(
+    session: AsyncSession, client: UUID | None, limit: int, *, within: str | None, after: UUID | None = None
+) -> Sequence[RowMapping]:
+    """Plans behind the one with id `after`, newest first: `within` one agency those that rest on its record or of which
+    it was told a step.
+    """
+    return await repository.plans(session, within, client=client, limit=limit, after=after)
 
 
 async def plan(session: AsyncSession, id: UUID, *, within: str | None) -> tuple[RowMapping, Sequence[RowMapping]]:

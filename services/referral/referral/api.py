@@ -73,7 +73,8 @@ class ReferralLine(ClientLine):
     """A referral as it stands."""
 
     id: UUID
-    pathway: Category
+    pathway: Category | None
+    """Null, as `service` is, where it is closed and sharing of the need was taken back."""
     service: UUID | None
     state: State
     follows: UUID | None
@@ -151,9 +152,11 @@ async def get_referrals(
     client: UUID | None = None,
     state: State | None = None,
     limit: Limit = 100,
+    after: UUID | None = None,
 ) -> list[ReferralLine]:
+    """`after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
     rows = await request.app.state.database.run(
-        lambda session: service.referrals(session, client, state, limit, within=caller.within)
+        lambda session: service.referrals(session, client, state, limit, within=caller.within, after=after)
     )
     return await showing.beside(events.SERVICE, [ReferralLine.model_validate(dict(row)) for row in rows])
 

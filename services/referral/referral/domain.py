@@ -62,7 +62,7 @@ class Reason(StrEnum):
     SENTENCE_EXPIRED = "sentence-expired"
     ACQUITTED = "acquitted-on-appeal"
     DIED = "died"
-    CONSENT_WITHDRAWN = "consent-withdrawn"
+    SHARING_TAKEN_BACK = "sharing-taken-back"
     RELEASED_EARLY = "released-early"
     FULL = "full"
     OTHER = "other"
@@ -109,7 +109,7 @@ def _moves() -> dict[tuple[State, State], frozenset[Actor]]:
         moves[engaged, State.ENDED_EARLY] = helpers
     for state in State:
         if state not in CLOSED:
-            moves[state, State.WITHDRAWN] = frozenset({Actor.CLIENT, Actor.PRACTITIONER})
+            moves[state, State.WITHDRAWN] = frozenset({Actor.CLIENT, Actor.PRACTITIONER, Actor.DOOR})
     return moves
 
 
@@ -241,9 +241,12 @@ class Client(cleared.Client):
         ]
 
     def stop(self, stop: Stop, now: datetime) -> None:
-        """Sharing is taken back: the referrals that it reaches end, what it erases goes, the tombstone stays."""
+        """Sharing is taken back: the referrals that it reaches end, what it erases goes, the tombstone stays.
+
+        By whom and why it was taken back the retraction does not say, so nor does the referral.
+        """
         for referral in self.reached(stop):
-            referral.move(State.WITHDRAWN, Actor.CLIENT, now, Reason.CONSENT_WITHDRAWN)
+            referral.move(State.WITHDRAWN, Actor.DOOR, now, Reason.SHARING_TAKEN_BACK)
             referral.request = None
         self.forget(stop, told=NEEDS)
         for referral in self.referrals:

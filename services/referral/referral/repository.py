@@ -8,8 +8,8 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts import cleared_rows
-from contracts.vocabulary import Category
-from referral.domain import HOLDING, Client, Referral, Service, State, explained_by
+from contracts.vocabulary import NEEDS, Category
+from referral.domain import CLOSED, HOLDING, Client, Reason, Referral, Service, State, explained_by
 from servicekit.sql import do, json, now, rows
 
 __all__ = [
@@ -47,6 +47,7 @@ async def _locked(session: AsyncSession, wanted: Collection[UUID]) -> dict[UUID,
             eligibility, changed_at
         FROM referral
         WHERE client = ANY(:wanted) AND state NOT IN ('completed', 'ended-early', 'withdrawn')
+            AND pathway IS NOT NULL
         ORDER BY created_at, id
         """,
         wanted=locked,
@@ -105,12 +106,44 @@ async def save(session: AsyncSession, clients: Collection[Client]) -> None:
     # First the moves that end a referral: a client has one open referral a pathway.
     await _save_referrals(session, [r for r in moved if not r.is_open])
     await _save_referrals(session, [r for r in moved if r.is_open])
+    await _erase_closed(
+        session, [(client.reference, p) for client in clients for p in client.erased.intersection(NEEDS)]
+    )
+
+
+async def _erase_closed(session: AsyncSession, erased: Sequence[tuple[UUID, Category]]) -> None:
+    """Erase of the closed referrals on these clients' pathways what says something of the client: the pathway, the
+    service, and why it ended. Agencies, states and times stay: each agency sees that its referral has ended.
+    """
+    if not erased:
+        return
+    which = """
+        FROM referral r JOIN unnest(CAST(:clients AS uuid[]), CAST(:pathways AS text[])) AS e(c, p)
+            ON r.client = e.c AND r.pathway = e.p AND r.state = ANY(CAST(:closed AS text[]))
+        """
+    values = {
+        "clients": [client for client, _ in erased],
+        "pathways": [pathway for _, pathway in erased],
+        "closed": sorted(CLOSED),
+    }
+    await do(
+        session,
+        f"UPDATE referral_history h SET reason = NULL {which} WHERE h.referral = r.id AND h.reason <> :kept",  # noqa: S608
+        kept=Reason.SHARING_TAKEN_BACK,
+        **values,
+    )
+    await do(
+        session,
+        f"UPDATE referral SET pathway = NULL, service = NULL WHERE id IN (SELECT r.id {which})",  # noqa: S608
+        **values,
+    )
 
 
 async def erase_poisoned(session: AsyncSession, client: UUID, version: int | None) -> None:
     """Erase a client's facts and keep the tombstone, whatever else is wrong."""
     await cleared_rows.erase(session, client, version)
     await do(session, "UPDATE referral SET withheld = '[]', eligibility = '[]' WHERE client = :client", client=client)
+    await _erase_closed(session, [(client, pathway) for pathway in NEEDS])
 
 
 async def _save_referrals(session: AsyncSession, referrals: Sequence[Referral]) -> None:
@@ -212,8 +245,10 @@ async def referrals(
     client: UUID | None = None,
     state: str | None = None,
     limit: int = 1,
+    after: UUID | None = None,
 ) -> Sequence[RowMapping]:
-    """Referrals, newest first. `within` one agency: of which it is the origin, or which it was sent as the provider.
+    """Referrals behind the one with id `after`, newest first. `within` one agency: of which it is the origin, or which
+    it was sent as the provider.
 
     Before the door has said that the provider was told, or when it said no, the provider learns nothing here either.
     """
@@ -229,9 +264,12 @@ async def referrals(
             AND (CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
                 OR (provider = CAST(:within AS text) AND EXISTS (
                     SELECT FROM referral_history h WHERE h.referral = referral.id AND h.state = 'sent')))
-        ORDER BY created_at DESC, id LIMIT :limit
+            AND (CAST(:after AS uuid) IS NULL
+                OR (created_at, id) < (SELECT l.created_at, l.id FROM referral l WHERE l.id = CAST(:after AS uuid)))
+        ORDER BY created_at DESC, id DESC LIMIT :limit
         """,
         id=id,
+        after=after,
         client=client,
         state=state,
         within=within,

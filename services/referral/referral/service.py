@@ -98,8 +98,10 @@ class Batch(door.Batch[Client]):
         """Keep facts, and make a referral of each need that calls for one and has none."""
         client.heard(event.data.receipt.decided_on)
         # all of them first: age and area may stand apart
-        taken = [s for s in door.sections(event, KEPT) if client.keep(s)]
-        for section in taken:
+        sections = door.sections(event, KEPT)
+        for section in sections:
+            client.keep(section)
+        for section in sections:
             if is_wanting(section) and _unreferred(client, section.category):
                 referral = client.open_referral(section.category) or self._new(client, section)
                 self._propose(client, referral, section, traceparent)
@@ -317,10 +319,18 @@ async def refer(
 
 
 async def referrals(
-    session: AsyncSession, client: UUID | None, state: str | None, limit: int, *, within: str | None
+    session: AsyncSession,
+    client: UUID | None,
+    state: str | None,
+    limit: int,
+    *,
+    within: str | None,
+    after: UUID | None = None,
 ) -> Sequence[RowMapping]:
-    """Referrals, newest first: `within` one agency those that it recorded the need of or was sent."""
-    return await repository.referrals(session, within, client=client, state=state, limit=limit)
+    """Referrals behind the one with id `after`, newest first: `within` one agency those that it recorded the need of or
+    was sent.
+    """
+    return await repository.referrals(session, within, client=client, state=state, limit=limit, after=after)
 
 
 async def referral(session: AsyncSession, id: UUID, *, within: str | None) -> tuple[RowMapping, Sequence[RowMapping]]:

@@ -172,6 +172,41 @@ async def test_a_decline_is_remembered(database: Database) -> None:
     assert again.data.message.mentor == other
 
 
+async def test_why_a_match_closed_goes_with_the_client(database: Database) -> None:
+    await put(database)
+    client, other = uuid4(), uuid4()
+    for one in (client, other):
+        await take(database, waits(one))
+        await database.run(service.run_round)
+        [request] = await asked(database)
+        await take(database, answered(one, request.data.message.offer, "declined", reason="client-declined"))
+    await take(database, withdrawn(client, 2, categories=["risk"]))
+    assert await matches(database, client) == [("declined", "client-declined")]
+    await take(database, withdrawn(client, 3))
+    assert await matches(database, client) == [("declined", None)]
+    assert await matches(database, other) == [("declined", "client-declined")]
+    sql = "SELECT client FROM match_history h JOIN match m ON m.id = h.match WHERE h.reason IS NOT NULL"
+    assert list(await database.run(lambda s: s.scalars(text(sql)))) == [other]
+    await take(database, waits(client, decided_on=3))
+    assert (await database.run(service.run_round)).unmatched[client] == {"declined-before": 1}, "not offered twice"
+
+
+async def test_every_match_can_be_reached_page_by_page(database: Database, call: Call) -> None:
+    await put(database, caseload_limit=50)
+    await take(database, *(waits(uuid4()) for _ in range(7)))
+    await database.run(service.run_round)
+    half = {"id": UUID(int=2**127)}
+    await database.run(lambda s: s.execute(text("UPDATE match SET created_at = '2026-06-01' WHERE id < :id"), half))
+
+    async def page(**asked: Any) -> list[str]:
+        return [row["id"] for row in (await call("GET", "/matches", "hmp-leeds", "matches:read", params=asked)).json()]
+
+    every, found = await page(), await page(limit=2)
+    while more := await page(limit=2, after=found[-1]):
+        found += more
+    assert (found, len(set(found))) == (every, 7)
+
+
 async def test_a_denial_is_not_repeated_until_facts_come_anew(database: Database) -> None:
     await put(database)
     client = uuid4()
@@ -224,8 +259,8 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
     await take(database, *gone)
     await take(database, *gone)
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged] * 2
-    assert await matches(database, matched) == [("ended", "consent-withdrawn")]
-    assert await matches(database, offered) == [("withdrawn", "consent-withdrawn")]
+    assert await matches(database, matched) == [("ended", "sharing-taken-back")]
+    assert await matches(database, offered) == [("withdrawn", "sharing-taken-back")]
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
     await take(database, waits(matched), settled(offered, requests[offered].data.request, "sent"))
     assert await database.run(service.run_round_if_due) is None
@@ -255,7 +290,7 @@ async def test_a_scheme_that_may_know_no_more_loses_the_match_and_another_is_ask
     await take(database, *gone)
     await take(database, *gone)
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged] * 2
-    assert await matches(database, client) == [("ended", "consent-withdrawn")]
+    assert await matches(database, client) == [("ended", "sharing-taken-back")]
     assert await matches(database, other) == [("requested", None)], "it is another scheme's"
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == before
     await take(database, waits(client, decided_on=2), waits(other, decided_on=2))
@@ -263,7 +298,7 @@ async def test_a_scheme_that_may_know_no_more_loses_the_match_and_another_is_ask
     assert (again.data.recipient, goes_on.data.recipient) == ("others", "others")
     assert (await database.run(service.run_round)).offers == [], "nobody is told twice"
     await take(database, settled(client, request.data.request, "sent"))
-    assert await matches(database, client) == [("requested", None), ("ended", "consent-withdrawn")]
+    assert await matches(database, client) == [("requested", None), ("ended", "sharing-taken-back")]
     # with nobody else the door is asked, once, and says why not
     await put(database, again.data.message.mentor, scheme="others", available=False)
     await take(database, answered(client, again.data.message.offer, "declined", "others", decided_on=2))
@@ -298,7 +333,7 @@ async def test_a_match_goes_on_while_what_it_rests_on_is_there(database: Databas
     await take(database, waits(client, decided_on=1))  # from before it: it is not taken
     assert list(await database.run(lambda s: s.scalars(text(kept)))) == ["custody-and-release", "risk"]
     await take(database, withdrawn(client, 3, categories=["risk"]))
-    assert await matches(database, client) == [("withdrawn", "consent-withdrawn")]
+    assert await matches(database, client) == [("withdrawn", "sharing-taken-back")]
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged]
     assert (await database.run(service.run_round)).unmatched == {client: {"risk-unknown": 1}}
     await take(database, waits(client, decided_on=3))

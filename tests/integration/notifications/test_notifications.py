@@ -180,6 +180,30 @@ async def test_released_or_no_date_cancels(database: Database) -> None:
     assert len(await at(database, due_at(MORNING, RELEASE))) == 2
 
 
+async def test_a_correction_counts_whatever_time_it_carries(database: Database) -> None:
+    await partner(database, "mentors", "*")
+    client, fast = uuid4(), datetime.now(UTC) + timedelta(minutes=4)
+    data = {"prison": "LEI", "status": "sentenced", "releaseDate": RELEASE}
+    await take(database, snapshot(client, section("custody-and-release", data, fast)))
+    await take(database, snapshot(client, section("custody-and-release", data | {"status": "released"})))
+    [plan] = await database.run(lambda s: service.plans(s, client, 10, within=None))
+    assert (plan.state, plan.reason, plan.steps) == ("cancelled", "released", {"cancelled": 2})
+
+
+async def test_every_plan_can_be_reached_page_by_page(database: Database, call: Call) -> None:
+    await take(database, *(custody(uuid4()) for _ in range(7)))
+    half = {"id": UUID(int=2**127)}
+    await database.run(lambda s: s.execute(text("UPDATE plan SET created_at = '2026-06-01' WHERE id < :id"), half))
+
+    async def page(**asked: Any) -> list[str]:
+        return [row["id"] for row in (await call("GET", "/plans", "hmp-leeds", "plans:read", params=asked)).json()]
+
+    every, found = await page(), await page(limit=2)
+    while more := await page(limit=2, after=found[-1]):
+        found += more
+    assert (found, len(set(found))) == (every, 7)
+
+
 async def test_what_is_more_than_a_day_late_is_missed(database: Database) -> None:
     await partner(database, "mentors", "LEI")
     early, late = uuid4(), uuid4()
@@ -273,7 +297,7 @@ async def test_a_plan_stands_while_custody_and_release_is_there(database: Databa
     await take(database, withdrawn(client, 3, categories=["custody-and-release"]))
     assert [type(r) for r in await at(database, due_at(MORNING, RELEASE))] == [RetractionAcknowledged]
     [plan] = await database.run(lambda s: service.plans(s, client, 10, within=None))
-    assert (plan.state, plan.reason, plan.steps) == ("cancelled", "consent-withdrawn", {"sent": 1, "cancelled": 1})
+    assert (plan.state, plan.reason, plan.steps) == ("cancelled", "sharing-taken-back", {"sent": 1, "cancelled": 1})
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
     await take(database, custody(client, decided_on=2))
     assert await at(database, due_at(MORNING, RELEASE)) == [], "it is from before the retraction"

@@ -247,7 +247,7 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
     [row] = await listed(database, client)
     assert (row.state, row.eligibility) == ("withdrawn", [])
     _, history = await database.run(lambda s: service.referral(s, row.id, within=None))
-    assert (history[-1].by, history[-1].reason) == ("client", "consent-withdrawn")
+    assert (history[-1].by, history[-1].reason) == ("door", "sharing-taken-back")
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
     await take(database, settled(client, request.data.request, "sent"), needs_home(client, decided_on=1))
     await take(database, answered(client, request.data.message.referral, "accepted", "house"))
@@ -262,6 +262,71 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
         "withdrawn",
         "withdrawn",
     ]
+
+
+async def said(database: Database, client: UUID) -> str:
+    """All that any table says of the client."""
+    sql = """
+        SELECT coalesce(string_agg(line, ' '), '') FROM (
+            SELECT c::text AS line FROM client c WHERE reference = :client
+            UNION ALL SELECT s::text FROM section s WHERE client = :client
+            UNION ALL SELECT r::text FROM referral r WHERE client = :client
+            UNION ALL SELECT h::text FROM referral_history h JOIN referral r ON r.id = h.referral WHERE client = :client
+        ) AS lines
+        """
+    return str(await database.run(lambda s: s.scalar(text(sql), {"client": client})))
+
+
+async def test_what_is_taken_back_is_said_nowhere_any_more(database: Database, call: Call) -> None:
+    """Who it was between, and that it has ended, stays: the client's reference leads to nothing by then."""
+    houses = [await put(database, name, capacity=5) for name in ("house", "hostel")]
+    client, other = uuid4(), uuid4()
+    await take(database, needs_home(client), needs_home(other))
+    first, others = await asked(database)
+    for request in (first, others):
+        await take(database, settled(request.data.client, request.data.request, "sent"))
+        message = request.data.message
+        who = request.data.recipient
+        await take(database, answered(request.data.client, message.referral, "declined", who, "ineligible"))
+    await asked(database)
+    await take(database, withdrawn(client, 2, recipients=["house", "hostel", "nobody-else"]))
+    telling = ("needs.", "ineligible", "nobody-else", *map(str, houses))
+    left = await said(database, client)
+    assert [word for word in telling if word not in left] == []
+    await asked(database)
+    before = await said(database, other)
+    await take(database, withdrawn(client, 3))
+    await asked(database)
+    left = await said(database, client)
+    assert [word for word in telling if word in left] == []
+    assert await said(database, other) == before
+    rows = (await call("GET", "/referrals", "hmp-leeds", "referrals:read", params={"client": str(client)})).json()
+    assert {(r["pathway"], r["service"]) for r in rows} == {(None, None)}
+    assert sorted(r["state"] for r in rows) == ["declined", "withdrawn", "withdrawn"]
+    path = f"/referrals/{first.data.message.referral}"
+    one = (await call("GET", path, first.data.recipient, "referrals:read")).json()
+    assert [(line["state"], line["reason"]) for line in one["history"]][-1] == ("declined", None)
+    await take(database, needs_home(client, decided_on=3))
+    assert len(await asked(database)) == 1, "a client who agrees again is helped again"
+
+
+async def test_every_referral_can_be_reached_page_by_page(database: Database, call: Call) -> None:
+    await take(database, *(needs_home(uuid4()) for _ in range(7)))
+    await database.run(
+        lambda s: s.execute(
+            text("UPDATE referral SET created_at = '2026-06-01' WHERE id < :id"), {"id": UUID(int=2**127)}
+        )
+    )
+
+    async def page(**asked: Any) -> list[str]:
+        rows = await call("GET", "/referrals", "hmp-leeds", "referrals:read", params=asked)
+        return [row["id"] for row in rows.json()]
+
+    every, found = await page(), await page(limit=2)
+    while more := await page(limit=2, after=found[-1]):
+        found += more
+    assert (found, len(set(found))) == (every, 7)
+    assert await page(after=str(uuid4())) == []
 
 
 async def kept(database: Database) -> set[str]:
@@ -294,7 +359,7 @@ async def test_what_one_agency_may_know_no_more_goes_to_the_next_best_at_once(da
     ended, made = rows[home.data.message.referral], rows[next_best.data.message.referral]
     assert (ended.state, made.follows) == ("withdrawn", ended.id)
     _, history = await database.run(lambda s: service.referral(s, ended.id, within=None))
-    assert (history[-1].by, history[-1].reason) == ("client", "consent-withdrawn")
+    assert (history[-1].by, history[-1].reason) == ("door", "sharing-taken-back")
     assert rows[work.data.message.referral].state == "awaiting-sharing-decision"
     assert await kept(database) == {"identity", HOME, WORK}
     held = {s.organization: s.held for s in await database.run(lambda s: service.services(s, None, 10))}
@@ -358,10 +423,11 @@ async def test_a_retracted_category_ends_only_what_rests_on_it(database: Databas
     await told(database, client, work)
     await take(database, withdrawn(client, 2, categories=[HOME, "health"]))
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged], "nobody else is asked about it"
-    rows = {r.pathway: r for r in await listed(database, client)}
-    assert (rows[HOME].state, rows[HOME].eligibility) == ("withdrawn", [])
-    assert rows[WORK].state == "accepted"
-    assert rows[WORK].eligibility != []
+    rows = {r.id: r for r in await listed(database, client)}
+    ended, goes_on = rows[home.data.message.referral], rows[work.data.message.referral]
+    assert (ended.state, ended.pathway, ended.service, ended.eligibility) == ("withdrawn", None, None, [])
+    assert (goes_on.state, goes_on.pathway) == ("accepted", WORK)
+    assert goes_on.eligibility != []
     assert await kept(database) == {"identity", WORK}
     assert await database.run(lambda s: s.scalar(text("SELECT tombstone FROM client"))) == 2
     # a record from before it that is read again, and the snapshot of what is still permitted
@@ -431,12 +497,12 @@ async def test_batches_at_once_give_no_place_twice(database: Database) -> None:
     assert house.held == 12
 
 
-async def test_older_facts_do_not_replace_newer_ones(database: Database) -> None:
-    client = uuid4()
-    old = datetime.now(UTC) - timedelta(days=2)
-    await take(database, snapshot(client, section(HOME, {"level": "met"})))
-    await take(database, snapshot(client, section(HOME, {"level": "urgent"}, old)))
-    assert await listed(database, client) == []
+async def test_a_correction_counts_whatever_time_it_carries(database: Database) -> None:
+    client, fast = uuid4(), datetime.now(UTC) + timedelta(minutes=4)
+    await take(database, snapshot(client, section(HOME, {"level": "met"}, fast)))
+    await take(database, snapshot(client, section(HOME, {"level": "urgent"})))
+    assert [r.state for r in await listed(database, client)] == ["draft"]
+    assert await database.run(lambda s: s.scalar(text("SELECT data ->> 'level' FROM section"))) == "urgent"
 
 
 async def test_a_practitioner_refers(database: Database) -> None:
@@ -478,6 +544,9 @@ async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database) ->
     await put(database, "house", capacity=5)
     clients = [uuid4() for _ in range(4)]
     await take(database, *(needs_home(c) for c in clients[:3]))
+    closed = next(r.data.message.referral for r in await asked(database) if r.data.client == clients[0])
+    await take(database, answered(clients[0], closed, "declined", "house", "ineligible"))
+    await take(database, withdrawn(clients[0], 2, recipients=["nobody-else"]))
     await asked(database)
     await take_poisoned(database, service, withdrawn(clients[0], 2))
     await take_poisoned(database, service, withdrawn(clients[3], 2))
@@ -485,7 +554,11 @@ async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database) ->
     await take_poisoned(database, service, needs_home(clients[2]))
     left = await database.run(lambda s: s.scalars(text("SELECT DISTINCT client FROM section")))
     assert set(left) == set(clients[1:3])
-    assert [r.eligibility for r in await listed(database, clients[0])] == [[]]
+    rows = {r.state: (r.pathway, r.eligibility) for r in await listed(database, clients[0])}
+    assert rows == {"draft": (HOME, []), "declined": (None, [])}, "of what is open a person must see what it is"
+    told = await said(database, clients[0])
+    assert "ineligible" not in told
+    assert "nobody-else" not in told
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM set_aside"))) >= 1
     assert await asked(database) == [], "it is not acknowledged: a person has to end what is open"
     await take(database, needs_home(clients[0]), needs_home(clients[3]))

@@ -42,9 +42,12 @@ def test_rows_written_one_by_one_are_what_is_known(events: list[tuple[str, Categ
             avoided = event.recipients if event.recipients and event.takes(Category.IDENTITY) else frozenset()
             assert avoided <= client.avoided
             assert event.recipients or {c for c in Category if event.takes(c)} <= client.erased
+            assert event.recipients or event.categories is not None or not client.avoided, "nothing is left of it"
         else:
             source, category, hours = event
-            client.keep(Section(source, category, NOW + timedelta(hours=hours), {}))
+            section = Section(source, category, NOW + timedelta(hours=hours), {})
+            client.keep(section)
+            assert client.sections[source, category] is section, "what came last, whatever time it carries"
         differs = {key for key in before.keys() | client.sections.keys() if before.get(key) != client.sections.get(key)}
         assert differs <= client.changed
     assert (client.tombstone or 0) == highest

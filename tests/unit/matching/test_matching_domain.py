@@ -243,7 +243,7 @@ def test_withdrawal_leaves_a_tombstone_and_nothing_else() -> None:
     found.matches = [Match(found.reference, uuid4(), "mentors", NOW, state=state) for state in states]
     found.stop(Stop(4), NOW)
     assert [m.state for m in found.matches] == [State.WITHDRAWN, State.WITHDRAWN, State.ENDED]
-    assert {m.reason for m in found.matches} == {Reason.CONSENT_WITHDRAWN}
+    assert {(m.reason, m.moves[-1].by) for m in found.matches} == {(Reason.SHARING_TAKEN_BACK, Actor.DOOR)}
     assert (found.sections, found.waiting_since, found.tombstone) == ({}, None, 4)
 
 
@@ -264,7 +264,7 @@ def test_a_match_goes_on_while_what_it_rests_on_is_there(stop: Stop, ends: bool)
     made = Match(found.reference, uuid4(), "mentors", NOW, state=State.ACTIVE, explanation={"scores": {"language": 10}})
     found.matches.append(made)
     found.stop(stop, NOW)
-    assert (made.state, made.reason) == ((State.ENDED, Reason.CONSENT_WITHDRAWN) if ends else (State.ACTIVE, None))
+    assert (made.state, made.reason) == ((State.ENDED, Reason.SHARING_TAKEN_BACK) if ends else (State.ACTIVE, None))
     left = {category for _, category in found.sections}
     gone = stop.categories or frozenset(Category) if stop.recipients is None else frozenset()
     assert left == {Category.RISK, Category.EQUALITY} - gone

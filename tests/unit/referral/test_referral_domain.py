@@ -100,14 +100,6 @@ def test_whatever_is_tried_a_closed_referral_stays_and_the_history_tells_all(
     assert made.holds_place == (made.state in HOLDING)
 
 
-@given(st.permutations(range(5)))
-def test_the_newest_section_of_a_source_stays_in_whatever_order(order: list[int]) -> None:
-    found = client()
-    for n in order:
-        found.keep(Section("hmp-leeds", HOME, NOW + timedelta(hours=n), {"n": n}))
-    assert [s.data for s in found.sections.values()] == [{"n": 4}]
-
-
 @pytest.mark.parametrize(
     ("offered", "born", "area", "codes"),
     [
@@ -171,7 +163,8 @@ def test_withdrawal_leaves_a_tombstone_and_nothing_else() -> None:
     open_one.eligibility = [{"eligible": True}]
     found.stop(Stop(7), NOW)
     assert (open_one.state, done.state) == (State.WITHDRAWN, State.COMPLETED)
-    assert (open_one.moves[-1].reason, open_one.eligibility) == (Reason.CONSENT_WITHDRAWN, [])
+    assert (open_one.moves[-1].by, open_one.moves[-1].reason) == (Actor.DOOR, Reason.SHARING_TAKEN_BACK)
+    assert open_one.eligibility == []
     assert (found.sections, found.tombstone) == ({}, 7)
     found.stop(Stop(3), NOW)
     assert found.tombstone == 7
