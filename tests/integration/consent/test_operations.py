@@ -10,7 +10,9 @@ import asyncpg
 import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
-from support.agency import event, eventually, eventually_true, without_repeats
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
+from support.agency import event, eventually, eventually_true, read_all, without_repeats
+from support.told import quiet, recorded
 
 from consent import upkeep
 from consent.service.clock import Waiting
@@ -121,22 +123,25 @@ def test_reminders_come_well_before_a_topic_forgets() -> None:
 async def test_only_the_recipient_confirms_its_own_retraction(door: Any, admin: Any) -> None:
     withdrawal = (await withdrawn_for_the_hostel(door))["withdrawal"]
     (retraction,) = await retractions(door, 1)
-    await door.mentors.answered(confirmed(door.mentors, retraction))
+    assert (await door.mentors.answered(confirmed(door.mentors, retraction)))["code"] == "unknown-client"
     known = await door.mentors.answered(
         event(
             "client.recorded", door.mentors.name, {"identifiers": door.identifiers, "facts": {"risk": {"harm": "low"}}}
         )
     )
-    await door.mentors.answered(confirmed(door.mentors, retraction, known["client"]))
-    await door.prison.answered(
-        event(
-            "retraction.confirmed",
-            door.prison.name,
-            {"identifiers": door.identifiers, "retraction": retraction.event["data"]["retraction"]},
-        )
-    )
+    of_another = await door.mentors.answered(confirmed(door.mentors, retraction, known["client"]))
+    data = {"identifiers": door.identifiers, "retraction": retraction.event["data"]["retraction"]}
+    by_the_publisher = await door.prison.answered(event("retraction.confirmed", door.prison.name, data))
+    of_none = confirmed(door.hostel, retraction)
+    of_none["data"]["retraction"] = str(uuid4())
+    answers = [of_another, by_the_publisher, await door.hostel.answered(of_none)]
+    assert {(a.get("code"), a.get("detail")) for a in answers} == {("unknown-retraction", answers[0].get("detail"))}
+    async with door.hostel.http() as http:
+        assert (await http.post("/events", json=of_none | {"id": uuid4().hex})).status_code == 404
     assert door.hostel.name in await overdue(door, withdrawal, hours=0)
-    await door.hostel.answered(confirmed(door.hostel, retraction))
+    for _ in range(2):
+        reply = await door.hostel.answered(confirmed(door.hostel, retraction))
+        assert reply["type"].endswith("accepted.v1"), "who confirms once more is told the same"
     assert door.hostel.name not in await overdue(door, withdrawal, hours=0)
     await hours_pass(admin, withdrawal, 100)
 
@@ -289,6 +294,83 @@ async def test_a_row_that_was_set_aside_is_tried_again_or_discarded(door: Any, a
     assert [tuple(d) for d in done] == [("retried", None), ("discarded", "cannot be read")]
     with pytest.raises(AssertionError, match="not-set-aside"):
         await door.operator.call("POST", f"/set-aside/leaving/{bad}/retry")
+
+
+def limit(door: Any, agency: Any, bytes: int) -> None:
+    """How large a record may be on an agency's topic."""
+    entry = ConfigEntry("max.message.bytes", str(bytes), incremental_operation=AlterConfigOpType.SET)
+    topic = f"{door.system.namespace}partner.{agency.name}"
+    changed = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    kafka = door.system.kafka.admin()
+    kafka.incremental_alter_configs([changed])[changed].result()
+
+
+async def test_who_asked_for_a_row_that_is_discarded_is_told_no_and_it_does_not_count_as_sent(
+    door: Any, admin: Any
+) -> None:
+    client = await recorded(door)
+    reference = await admin.fetchval(
+        "SELECT r.id FROM reference r JOIN identifier USING (client_id) WHERE value = $1 AND recipient = 'referral'",
+        door.number,
+    )
+    service = {
+        "sasl_plain_username": "referral",
+        "sasl_plain_password": door.system.kafka.password("referral"),
+    }
+    message = {
+        "referral": str(uuid4()),
+        "service": str(uuid4()),
+        "pathway": "needs.accommodation",
+        "respondBy": (datetime.now(UTC) + timedelta(days=5)).isoformat(),
+    }
+    data = {
+        "request": str(uuid4()),
+        "client": str(reference),
+        "recipient": door.hostel.name,
+        "origin": door.prison.name,
+        "about": ["needs.accommodation"],
+        "message": message,
+    }
+    limit(door, door.hostel, 300)
+    async with AIOKafkaProducer(**door.hostel.connection() | service) as producer:
+        asked = event("referral.requested", "", data) | {"source": "/services/referral"}
+        await producer.send_and_wait(f"{door.system.namespace}requests.referral", json.dumps(asked).encode())
+    row = None
+
+    async def was_set_aside() -> bool:
+        nonlocal row
+        row = await admin.fetchrow("SELECT id, set_aside FROM queue WHERE request = $1::uuid", data["request"])
+        return bool(row and row["set_aside"])
+
+    await eventually_true(was_set_aside, "the row that cannot be sent", 40)
+    assert row is not None
+    assert row["set_aside"] == "MessageSizeTooLargeError", "it was decided, and failed as it was sent"
+
+    async def outcomes() -> list[str]:
+        token = door.system.issuer.token("p", door.prison.name, ["disclosures:read", "subject-access"])
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=door.system.urls["consent"], headers=headers) as http:
+            told = (await http.get(f"/clients/{client}/disclosures")).json()["entries"]
+        return [e["outcome"] for e in told if e["type"] == "throughgate.referral.sent.v1"]
+
+    assert await outcomes() == ["leaving"]
+    await door.operator.call("POST", f"/set-aside/leaving/{row['id']}/discard", {"reason": "too large"})
+    assert await outcomes() == ["cancelled, may have arrived"]
+
+    async def settled() -> list[str]:
+        topic = f"{door.system.namespace}cleared.referral"
+        told = without_repeats(await read_all(door.hostel.connection() | service, topic))
+        return [r.event["data"]["outcome"] for r in told if r.event["data"].get("request") == data["request"]]
+
+    async def is_settled() -> bool:
+        return bool(await settled())
+
+    await eventually_true(is_settled, "the service to be told")
+    assert await settled() == ["denied"]
+    limit(door, door.hostel, 1_048_588)
+    await quiet(door)
+    entry = await admin.fetchrow("SELECT sequence FROM ledger WHERE queue_id = $1 AND kind = 'cancelled'", row["id"])
+    assert entry["sequence"] is not None, "it is sealed"
 
 
 async def put_aside(admin: Any, topic: str, value: bytes) -> int:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -21,7 +20,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-_LONDON = ZoneInfo("Europe/London")
 _RULES = {rule.code: rule.withholds for rule in RULES}
 
 PARTS = {
@@ -36,12 +34,10 @@ PARTS = {
 
 def render(entries: Sequence[Any], names: Mapping[str, str], agency: str, now: datetime) -> str:
     """The page with all `entries` (`api.clients.LedgerEntry`), newest first; `names` are the agencies' by their ids."""
-    parts = {
-        id: (heading, [entry for entry in entries if entry.kind in kinds]) for id, (heading, kinds) in PARTS.items()
+    parts: dict[str, tuple[str, list[Any]]] = {
+        id: (heading, [entry for entry in entries if _kind(entry) in kinds]) for id, (heading, kinds) in PARTS.items()
     }
-    told: Counter[str] = Counter(
-        e.recipient for e in entries if e.recipient and e.kind in PARTS["told"][1] and e.permitted
-    )
+    told: Counter[str] = Counter(entry.recipient for entry in parts["told"][1] if entry.recipient)
 
     def name(id: str | None) -> str:
         return names.get(id, id) if id else "nobody in particular"
@@ -53,13 +49,24 @@ def render(entries: Sequence[Any], names: Mapping[str, str], agency: str, now: d
         agency=name(agency),
         now=now,
         name=name,
-        details=lambda entry: [*words.details(entry.details, names)],
+        details=lambda entry: [*words.details(entry.kind, entry.details, names)],
     )
 
 
-def _when(at: datetime) -> str:
-    local = at.astimezone(_LONDON)
-    return f"{local.day} {local:%B %Y, %H:%M}"
+def _kind(entry: Any) -> str:
+    """The kind under which it is listed. Who looked and was shown nothing was told nothing; where nobody can read what
+    was shown, it counts as told.
+    """
+    can_be_read = not (entry.erased or entry.unreadable)
+    return "refusal" if entry.kind == "view" and can_be_read and not entry.permitted else str(entry.kind)
+
+
+def _outcome(entry: Any) -> str:
+    if entry.kind != "view":
+        return words.OUTCOMES[entry.outcome]
+    if entry.erased or entry.unreadable:
+        return "Looked up on a screen. Nobody can read any more what was shown, or whether anything was."
+    return "Shown on a screen." if entry.permitted else "Looked up on a screen; nothing was shown."
 
 
 def _environment() -> Environment:
@@ -71,12 +78,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
-        "when": _when,
+        "when": words.when,
         "machine": lambda at: at.isoformat(),
         "purpose": lambda purpose: words.PURPOSES[purpose],
         "category": lambda category: words.CATEGORIES[category],
         "basis": words.basis,
-        "outcome": lambda outcome: words.OUTCOMES[outcome],
+        "outcome": _outcome,
         "rule": lambda code: _RULES.get(code, code),
     }
     return made

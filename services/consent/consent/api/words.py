@@ -1,7 +1,9 @@
 """The codes of the contracts in the words of the page that a client gets."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from contracts.leaving import Permitted
 from contracts.vocabulary import Basis, Category, Purpose
@@ -44,10 +46,9 @@ BASES = {
 
 OUTCOMES = {
     "sent": "Sent.",
-    "leaving": "Decided, and being sent.",
-    "cancelled, may have arrived": "Taken back while it was being sent: it may have arrived all the same.",
+    "leaving": "Decided, and being sent or waiting to be sent.",
+    "cancelled, may have arrived": "Stopped while it was being sent: it may have arrived all the same.",
     "refused": "Not sent.",
-    "view": "Shown on a screen.",
     "consultation": "Asked beforehand; nothing was told by it.",
     "override": "Entered.",
     "combination": "Entered.",
@@ -72,9 +73,14 @@ _DETAILS = {
     "override": "Their reference",
     "link": "Our reference of the link",
 }
-LEFT_OFF = frozenset({"reason", "authorisedBy", "approvedBy", "reviewedBy"})
+LEFT_OFF = frozenset({"reason", "note", "authorisedBy", "approvedBy", "reviewedBy", "practitioner"})
 """Not on the page: an agency's own words, which may name a victim or say what a threat is, and who of its staff it was.
 They stand in the JSON, for the person who answers the client to tell what may be told."""
+_AGENCIES = frozenset({"by", "askedBy", "recipients", "source"})
+"""What holds the id of an agency. An agency's own id of something may be spelt like one, or like a code."""
+_TIMES = frozenset({"starts", "ends", "reviewBy"})
+_AS_THEY_ARE = frozenset({"override", "link"})
+_LONDON = ZoneInfo("Europe/London")
 _CODES: dict[str, str] = {
     **{str(code): told for code, told in (*PURPOSES.items(), *CATEGORIES.items())},
     "True": "yes",
@@ -97,19 +103,30 @@ def basis(permitted: Permitted) -> str:
     return told
 
 
-def details(told: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What else an entry says, as pairs of a label and a text."""
+def when(at: datetime) -> str:
+    """A time as it was, or will be, in the United Kingdom."""
+    local = at.astimezone(_LONDON)
+    return f"{local.day} {local:%B %Y, %H:%M}"
+
+
+def details(kind: str, told: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What else an entry of that kind says, as pairs of a label and a text."""
     for key, value in told.items():
-        told_by_agency = key != "by" or value in names  # else it is a member of somebody's staff
-        if value not in (None, [], "") and key not in LEFT_OFF and told_by_agency:
-            yield _DETAILS.get(key, key), "; ".join(_text(one, names) for one in _list(value))
+        by_staff = key == "by" and (kind == "view" or value not in names)
+        if value not in (None, [], "") and key not in LEFT_OFF and not by_staff:
+            yield _DETAILS.get(key, key), "; ".join(_text(key, one, names) for one in _list(value))
 
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _text(value: Any, names: Mapping[str, str]) -> str:
+def _text(key: str, value: Any, names: Mapping[str, str]) -> str:
     if isinstance(value, dict):  # an item, or a duty
-        return ", ".join(_text(one, names) for one in value.values() if one is not None)
-    return names.get(str(value)) or _CODES.get(str(value), str(value))
+        said = ((name, one) for name, one in value.items() if one is not None and name not in LEFT_OFF)
+        return ", ".join(_text(name, one, names) for name, one in said)
+    if key in _TIMES:
+        return when(datetime.fromisoformat(value))
+    if key in _AGENCIES:
+        return names.get(value, value)
+    return str(value) if key in _AS_THEY_ARE else _CODES.get(str(value), str(value))

@@ -78,11 +78,38 @@ async def retry_leaving(db: Executor, id: int) -> bool:
     return bool(found)
 
 
-async def discard_leaving(db: Executor, id: int) -> bool:
-    """Take a row off the queue, so that those behind it leave. False: no row with this id is set aside."""
-    return bool(
-        await db.scalar(text("DELETE FROM queue WHERE id = :id AND set_aside IS NOT NULL RETURNING 1"), {"id": id})
+async def client_of_leaving(db: Executor, id: int) -> int | None:
+    """Whose row is set aside under this id; None: no row is."""
+    found = await db.scalar(text("SELECT client_id FROM queue WHERE id = :id AND set_aside IS NOT NULL"), {"id": id})
+    return None if found is None else int(found)
+
+
+async def discard_leaving(db: Executor, id: int) -> Any | None:
+    """Take a row off the queue, so that those behind it leave: what is to be said of it to who asked for it. None: no
+    row with this id is set aside. The caller holds the client's lock.
+    """
+    result = await db.execute(
+        text(
+            "DELETE FROM queue WHERE id = :id AND set_aside IS NOT NULL"
+            " RETURNING id, client_id, reference, requester, reference_of_requester, request, traceparent"
+        ),
+        {"id": id},
     )
+    return result.one_or_none()
+
+
+async def decided_of(db: Executor, queue_id: int) -> Any | None:
+    """The entry of the ledger by which a row of the queue was to leave; None: there is none, or it was cancelled."""
+    result = await db.execute(
+        text(
+            "SELECT l.decision, l.client_id, l.recipient, l.purpose, l.type, k.key FROM ledger l"
+            " JOIN client k ON k.id = l.client_id WHERE l.queue_id = :id AND l.kind = 'disclosure' AND NOT EXISTS"
+            " (SELECT 1 FROM ledger c WHERE c.queue_id = l.queue_id AND c.kind = 'cancelled'"
+            " AND c.decision = l.decision)"
+        ),
+        {"id": queue_id},
+    )
+    return result.one_or_none()
 
 
 async def take_arrived(db: Executor, id: int) -> Any | None:

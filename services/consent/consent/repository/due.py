@@ -185,20 +185,28 @@ async def overdue_count(db: Executor, hours: float) -> int:
 # --- overrides that nobody reviewed -----------------------------------------------------------------------------------
 
 
-async def unreviewed(db: Executor) -> Sequence[Any]:
-    """Overrides whose time for a review has passed, oldest first, unless one was recorded of the same client's row.
+_UNREVIEWED = text(
+    "WITH RECURSIVE made AS ("
+    " SELECT client_id, version, asserted_by, own_id, recorded_at, client_id AS reached,"
+    " CAST(body ->> 'review_by' AS timestamptz) AS review_by FROM sharing_fact WHERE kind = 'override-authorised'"
+    " AND CAST(body ->> 'review_by' AS timestamptz) <= clock_timestamp()"
+    " UNION SELECT m.client_id, m.version, m.asserted_by, m.own_id, m.recorded_at, unnest(c.parts), m.review_by"
+    " FROM made m JOIN client c ON c.id = m.reached),"
+    " reaching AS (SELECT * FROM made"
+    " UNION SELECT r.client_id, r.version, r.asserted_by, r.own_id, r.recorded_at, c.merged_into, r.review_by"
+    " FROM reaching r JOIN client c ON c.id = r.reached WHERE c.merged_into IS NOT NULL)"
+    " SELECT r.asserted_by, r.own_id, r.recorded_at, r.review_by FROM reaching r"
+    " LEFT JOIN sharing_fact v ON v.client_id = r.reached AND v.kind = 'override-reviewed'"
+    " AND v.asserted_by = r.asserted_by AND v.own_id = r.own_id AND v.version > r.version"
+    " GROUP BY r.client_id, r.version, r.asserted_by, r.own_id, r.recorded_at, r.review_by"
+    " HAVING count(v.version) = 0 ORDER BY r.review_by, r.client_id, r.version"
+)
 
-    A linked client's review may stand in another row of it: the caller looks there (`sharing.known`).
+
+async def unreviewed(db: Executor) -> Sequence[Any]:
+    """Overrides whose time for a review has passed and that nobody has reviewed since, oldest first.
+
+    A review counts that was said of the client, of one that it is linked in now, or of a part of it: once a link is
+    undone, only the parts can still be named. A client takes on the versions of its parts, and they its own.
     """
-    result = await db.execute(
-        text(
-            "SELECT o.client_id, o.version, o.asserted_by, o.own_id, o.recorded_at,"
-            " CAST(o.body ->> 'review_by' AS timestamptz) AS review_by FROM sharing_fact o"
-            " WHERE o.kind = 'override-authorised'"
-            " AND CAST(o.body ->> 'review_by' AS timestamptz) <= clock_timestamp()"
-            " AND NOT EXISTS (SELECT 1 FROM sharing_fact v WHERE v.client_id = o.client_id"
-            " AND v.kind = 'override-reviewed' AND v.asserted_by = o.asserted_by AND v.own_id = o.own_id"
-            " AND v.version > o.version) ORDER BY review_by, o.client_id, o.version"
-        )
-    )
-    return result.all()
+    return (await db.execute(_UNREVIEWED)).all()

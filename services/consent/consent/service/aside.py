@@ -1,14 +1,19 @@
 """What was set aside, because it could be neither sent nor applied: a person tries it again or discards it."""
 
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 from uuid import uuid4
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.repository import aside, clients, queue
+from consent.repository.ledger import Entry
 from consent.repository.queue import NOTICE, QueueRow
+from consent.service.disclosing import NOTHING
 from consent.service.intake import take_in
+from consent.service.ledger import enter
+from consent.service.notices import request_settled
 from consent.service.reading import Arrival
 from consent.service.requests import Asked, take_requests
 from servicekit.db import wake_after_commit
@@ -66,13 +71,59 @@ async def _answer(session: AsyncSession, arrival: Arrival) -> str:
 
 
 async def discard(session: AsyncSession, way: Way, id: int, by: str, reason: str) -> None:
-    """Give up what was set aside, for a reason that is kept. What waited behind a row may leave.
+    """Give up what was set aside, for a reason that is kept. What waited behind a row may leave; the service that asked
+    for the row is told no, and in the ledger what was decided of it counts as sent no more.
 
     Raises:
         Problem: 404, nothing with this id is set aside.
     """
-    found = await (aside.discard_leaving if way == "leaving" else aside.take_arrived)(session, id)
+    found = await (_give_up if way == "leaving" else aside.take_arrived)(session, id)
     if not found:
         raise NOT_SET_ASIDE
     await aside.enter(session, by, "discarded", f"{way}/{id}", reason)
     wake_after_commit(session, queue.CHANNEL)
+
+
+async def _give_up(session: AsyncSession, id: int) -> bool:
+    client = await aside.client_of_leaving(session, id)
+    if client is None:
+        return False
+    await clients.lock(session, {client})  # whoever queues for a client does
+    row = await aside.discard_leaving(session, id)
+    if row is None:
+        return False
+    now = await clients.time_now(session)
+    if decided := await aside.decided_of(session, id):  # it was to leave; an earlier try may have arrived
+        await enter(session, [_cancelled(decided, row, now)])
+    if row.requester:  # "cancelled" would have it asked for again, to fail again
+        await queue.add(
+            session,
+            [
+                request_settled(
+                    row.client_id,
+                    row.requester,
+                    row.reference_of_requester,
+                    row.request,
+                    "denied",
+                    [],
+                    now,
+                    row.traceparent,
+                )
+            ],
+        )
+    return True
+
+
+def _cancelled(decided: Any, row: Any, now: datetime) -> Entry:
+    explanation = {
+        "kind": "cancelled",
+        "decision": str(decided.decision),
+        "decidedAt": now.isoformat(),
+        "recipient": decided.recipient,
+        "purpose": decided.purpose,
+        "type": decided.type,
+        "client": str(row.reference),
+        **NOTHING,
+    }
+    of, named = (decided.decision, decided.client_id, decided.key), (decided.recipient, decided.purpose, decided.type)
+    return Entry("cancelled", *of, *named, now, (), explanation, queue_id=row.id)

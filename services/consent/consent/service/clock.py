@@ -21,7 +21,6 @@ from consent.domain import (
     Granted,
     Item,
     OverrideAuthorised,
-    OverrideReviewed,
     Policy,
     Question,
     Restricted,
@@ -296,25 +295,7 @@ class Review:
 async def overdue_reviews(session: AsyncSession) -> list[Review]:
     """Overrides whose time for a review has passed and that nobody has reviewed since, oldest first."""
     rows = await due.unreviewed(session)
-    known = await sharing.known(session, {row.client_id for row in rows}) if rows else {}
-    return [
-        Review(row.own_id, row.asserted_by, row.recorded_at, row.review_by)
-        for row in rows
-        if not _is_reviewed(row, known[row.client_id].facts)
-    ]
-
-
-def _is_reviewed(row: Any, facts: ClientFacts) -> bool:
-    """Whether a review follows the override in the history of the client, or of the part that it was said of."""
-    named = row.asserted_by, row.own_id
-    for history in (part.history for part in facts.parts or (facts,)):
-        follows = False
-        for fact in history:
-            if isinstance(fact, OverrideAuthorised) and (fact.asserted_by, fact.id) == named:
-                follows = follows or fact.version == row.version
-            elif follows and isinstance(fact, OverrideReviewed) and (fact.asserted_by, fact.id) == named:
-                return True
-    return False
+    return [Review(row.own_id, row.asserted_by, row.recorded_at, row.review_by) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,120 @@
+"""The page that a client gets: nothing on it is untrue, whatever became of an entry."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from consent.api import page
+from consent.api.clients import LedgerEntry
+
+NAMES = {"hostel": "The Hostel", "prison": "The Prison"}
+PERMITTED = {"category": "identity", "source": "prison", "basis": "consent", "consent": 1}
+NOBODY = "Nothing in this record says that anybody was told anything about you."
+
+
+def entry(kind: str, outcome: str | None = None, **more: Any) -> LedgerEntry:
+    told: dict[str, Any] = {
+        "entry": 1,
+        "decision": uuid4(),
+        "kind": kind,
+        "outcome": outcome or kind,
+        "decided_at": datetime(2026, 7, 1, 12, tzinfo=UTC),
+        "recipient": "hostel",
+        "purpose": "referral",
+        "type": "throughgate.client.changed.v1",
+        "permitted": [],
+        "withheld": [],
+        "linked": False,
+        "details": {},
+        "erased": False,
+        "unreadable": False,
+    }
+    return LedgerEntry.model_validate(told | more)
+
+
+def parts(*entries: LedgerEntry) -> dict[str, str]:
+    """The page's text by the ids of its parts."""
+    html = page.render(entries, NAMES, "prison", datetime(2026, 7, 2, tzinfo=UTC))
+    _, *found = re.split(r'<h2 id="(\w+)">', html)
+    return {
+        id: " ".join(re.sub(r"<[^>]+>", " ", text).split()) for id, text in zip(found[::2], found[1::2], strict=True)
+    }
+
+
+TOLD = [
+    entry("disclosure", "sent", permitted=[PERMITTED]),
+    entry("disclosure", "leaving", permitted=[PERMITTED]),
+    entry("disclosure", "cancelled, may have arrived", permitted=[PERMITTED]),
+    entry("disclosure", "sent", erased=True),
+    entry("disclosure", "sent", unreadable=True),
+    entry("view", permitted=[PERMITTED]),
+    entry("view", erased=True),
+    entry("view", unreadable=True),
+]
+NOT_TOLD = [entry("refusal", "refused"), entry("refusal", "refused", erased=True), entry("view")]
+ABOUT = [entry("consultation"), entry("override", recipient=None), entry("erasure", recipient=None)]
+
+
+@pytest.mark.parametrize("one", TOLD, ids=lambda e: f"{e.outcome} {'erased' * e.erased}{'unreadable' * e.unreadable}")
+def test_who_was_told_or_may_have_been_is_counted_and_listed(one: LedgerEntry) -> None:
+    found = parts(one)
+    assert NOBODY not in found["summary"]
+    assert "The Hostel 1" in found["summary"]
+    assert str(one.decision) in found["told"]
+    assert "None." in found["refused"]
+
+
+@pytest.mark.parametrize("one", NOT_TOLD, ids=lambda e: f"{e.kind} {'erased' * e.erased}")
+def test_what_was_not_told_is_not_counted_and_listed_apart(one: LedgerEntry) -> None:
+    found = parts(one)
+    assert NOBODY in found["summary"]
+    assert str(one.decision) in found["refused"]
+    assert "None." in found["told"]
+
+
+@pytest.mark.parametrize("one", ABOUT, ids=lambda e: e.kind)
+def test_what_only_happened_to_the_record_was_told_to_nobody(one: LedgerEntry) -> None:
+    assert NOBODY in parts(one)["summary"]
+
+
+def test_what_was_shown_is_said_as_far_as_it_is_known() -> None:
+    assert "Shown on a screen." in parts(entry("view", permitted=[PERMITTED]))["told"]
+    assert "Looked up on a screen; nothing was shown." in parts(entry("view"))["refused"]
+    for gone in (entry("view", erased=True), entry("view", unreadable=True)):
+        told = parts(gone)["told"]
+        assert "or whether anything was" in told
+        assert "Shown on a screen." not in told
+
+
+def test_every_time_is_one_of_the_united_kingdom() -> None:
+    times = {"starts": "2026-07-01T12:00:00Z", "ends": "2026-12-01T12:00:00+00:00", "reviewBy": "2026-07-31T23:30:00Z"}
+    said = parts(entry("override", recipient=None, details=times))["overrides"]
+    for one in ("From 1 July 2026, 13:00", "Until 1 December 2026, 12:00", "To be reviewed by 1 August 2026, 00:30"):
+        assert one in said
+    assert "T12:00" not in said
+
+
+def test_an_own_id_is_not_taken_for_an_agency_or_a_code() -> None:
+    said = parts(
+        entry("override", recipient=None, details={"by": "prison", "override": "hostel", "recipients": ["hostel"]}),
+        entry("override", recipient=None, details={"override": "identity", "categories": ["identity"]}),
+    )["overrides"]
+    for one in ("By The Prison", "Their reference hostel", "Who may be told The Hostel", "Their reference identity"):
+        assert one in said
+
+
+def test_no_word_about_staff_and_no_free_text_of_an_agency_is_on_it() -> None:
+    kept_off = {"reason": "a threat", "note": "a victim", "authorisedBy": "staff-1", "reviewedBy": "staff-2"}
+    duty = {"code": "keep-from-practitioner", "practitioner": "staff-3"}
+    found = parts(
+        entry("override", recipient=None, details=kept_off),
+        entry("disclosure", "sent", permitted=[PERMITTED], details={"obligations": [duty]}),
+        entry("view", permitted=[PERMITTED], details={"by": "prison"}),  # a practitioner who is called so
+    )
+    said = " ".join(found.values())
+    for one in ("a threat", "a victim", "staff-", "By The Prison"):
+        assert one not in said
+    assert "to keep it from a practitioner who must not see it" in said
