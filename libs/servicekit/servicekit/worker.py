@@ -1,4 +1,4 @@
-"""The consuming loop: a poll is a batch, a batch is a transaction, a poison event stops nobody.
+"""The consuming loop: a poll is a batch, a batch is a transaction or is cut into some, a poison event stops nobody.
 
 Order of things: apply and commit, send what the transaction answered, commit offsets. A crash anywhere between
 redelivers, and the inbox answers what it answered before.
@@ -7,7 +7,7 @@ redelivers, and the inbox answers what it answered before.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -31,6 +31,8 @@ Record: TypeAlias = ConsumerRecord
 """One record as it was consumed: key and value are bytes or None."""
 Apply = Callable[[AsyncSession, Sequence[Record]], Awaitable[Sequence[Outgoing]]]
 """Applies a batch in the given transaction; what it returns is sent after the commit. Never commits itself."""
+Cut = Callable[[Sequence[Record]], Iterable[Sequence[Record]]]
+"""Cuts a batch into what is one transaction each, in the order in which they are applied; empty ones are left out."""
 Poison = Callable[[AsyncSession, Record, str], Awaitable[Sequence[Outgoing]]]
 """Says what is to be done with an event that cannot be applied, besides keeping it; may answer its publisher."""
 
@@ -49,6 +51,7 @@ class Worker:
         consumer: AIOKafkaConsumer,
         apply: Apply,
         *,
+        cut: Cut = lambda records: [records],
         poison: Poison = keep_silent,
         producer: AIOKafkaProducer | None = None,
         batch: int = 500,
@@ -57,6 +60,7 @@ class Worker:
         self._database = database
         self._consumer = consumer
         self._apply = apply
+        self._cut = cut
         self._poison = poison
         self._producer = producer
         self._batch = batch
@@ -81,6 +85,12 @@ class Worker:
 
     async def take(self, records: Sequence[Record]) -> None:
         """Apply a batch; where it fails, event by event; what fails alone for a reason of its own is set aside."""
+        for part in self._cut(records):
+            if part:
+                await self._take(part)
+                self._watchdog.progress()
+
+    async def _take(self, records: Sequence[Record]) -> None:
         try:
             answers = await self._until_not_transient(lambda session: self._applied(session, records))
         except Exception as error:
@@ -91,7 +101,7 @@ class Worker:
             else:
                 log.warning("a batch of %d is applied event by event after %s", len(records), type(error).__name__)
                 for record in records:
-                    await self.take([record])
+                    await self._take([record])
                 return
         faults.point("worker.committed")
         await self._answer(answers)

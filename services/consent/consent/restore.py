@@ -148,7 +148,7 @@ async def _take_in_again(settings: WorkerSettings, database: Database) -> int:
     await producer.start()
     try:
         async with _reader(settings) as reader:
-            worker = Worker(database, reader, intake.apply, poison=intake.poison, producer=producer)
+            worker = Worker(database, reader, intake.apply, cut=intake.cut, poison=intake.poison, producer=producer)
             async for records in written_since(settings, reader, lambda topic: topic.startswith(kinds), BEGINNING):
                 for some in _parts(records, settings.batch):
                     await worker.take(some)

@@ -62,7 +62,7 @@ async def keep_up(database: Database, settings: WorkerSettings) -> None:
         await all_in_batches(database, lambda session, limit: clock.remind(session, settings.patience, limit))
 
     async def cut_ledger() -> None:
-        await all_in_batches(database, erasing.cut_ledger, erasing.put_off)
+        await all_in_batches(database, lambda session, _: erasing.cut_ledger(session), erasing.put_off)
 
     async def retain() -> None:
         await all_in_batches(

@@ -6,14 +6,14 @@ Beside that it offers, in chunks, the snapshots that a change of the register ma
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.repository import restoring
-from consent.service.intake import refuse, take_in
+from consent.service.intake import refuse, stands_alone, take_in
 from consent.service.reading import Arrival
 from consent.service.requests import Asked, take_requests
 from consent.service.snapshots import offer_next_chunk, put_off
@@ -32,20 +32,34 @@ POLL_SECONDS = 0.5
 
 
 class Intake:
-    """Routes a poll's records: `intake.<agency>` to intake, `requests.<service>` to requests, in one transaction."""
+    """Routes a poll's records: `intake.<agency>` to intake, `requests.<service>` to requests."""
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
 
+    def cut(self, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+        """A poll's records in transactions: what services ask apart, and alone what links, unlinks or erases."""
+        run: list[Record] = []
+        for record in records:
+            if self._kind(record) != "intake":
+                continue
+            if not stands_alone(record.value or b""):
+                run.append(record)
+                continue
+            yield run
+            yield [record]
+            run = []
+        yield run
+        yield [record for record in records if self._kind(record) == "requests"]
+
     async def apply(self, session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
-        """Take in a batch; gives the replies, to be sent after the commit."""
-        arrivals = [self._arrival(r) for r in records if self._kind(r) == "intake"]
-        asked = [
-            Asked(self._who(r), r.value or b"", from_headers(r.headers)) for r in records if self._kind(r) == "requests"
-        ]
-        replies = await take_in(session, arrivals) if arrivals else []
-        if asked:
+        """Take in one part of `cut`; gives the replies, to be sent after the commit."""
+        if self._kind(records[0]) == "requests":
+            asked = [Asked(self._who(r), r.value or b"", from_headers(r.headers)) for r in records]
             await take_requests(session, asked)
+            return ()
+        arrivals = [self._arrival(r) for r in records]
+        replies = await take_in(session, arrivals)
         return [self._reply(a, value) for a, value in zip(arrivals, replies, strict=True)]
 
     async def poison(self, session: AsyncSession, record: Record, reason: str) -> Sequence[Outgoing]:
@@ -124,6 +138,7 @@ async def main(ready: Callable[[], None]) -> None:
                 database,
                 consumer,
                 partial(apply_when_open, intake),
+                cut=intake.cut,
                 poison=intake.poison,
                 producer=producer,
                 batch=settings.batch,

@@ -569,6 +569,20 @@ async def test_a_charity_may_erase_its_own_records_only(door: Any) -> None:
     assert behind_retraction(await door.mentors.received()) == []
 
 
+async def test_what_is_recorded_again_after_an_erasure_may_have_its_old_version(door: Any) -> None:
+    await door.prison.answered(door.recorded(clientversion=3))
+    asked = erasure(door, door.prison, "own")
+    await door.prison.answered(asked)
+    await door.prison.done(asked["id"])
+    await door.prison.answered(door.recorded(clientversion=3))
+    await door.prison.answered(door.consent(door.hostel))
+
+    async def told_again() -> bool:
+        return any(r.event["data"].get("sections") for r in await door.hostel.received())
+
+    await eventually_true(told_again, "what was recorded again")
+
+
 def _run(door: Any, **settings: str) -> str:
     """The run that erases what is overdue; gives what it says."""
     environment = os.environ | door.system.environment("consent.worker") | settings

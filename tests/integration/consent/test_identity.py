@@ -4,7 +4,7 @@ import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +23,7 @@ from support.agency import (
     read_all,
     withdrawn,
 )
+from support.told import superuser
 
 from throughgate.verify import WITHDRAWN, Placed, behind_retraction
 
@@ -233,6 +234,19 @@ async def test_where_one_was_never_asked_it_takes_a_new_consent(two: Two) -> Non
     assert kinds, "combining records is entered in the ledger"
 
 
+async def test_what_was_recorded_since_a_link_counts_whatever_time_it_bears(two: Two) -> None:
+    await two.record(two.a, "before")
+    await two.record(two.b, "before")
+    await two.link()
+    earlier = (datetime.now(UTC) - timedelta(minutes=10)).isoformat()  # the clock of the source went fast before
+    await two.record(two.a, "corrected", time=earlier)
+    await two.quiet()
+    await two.grant(two.b, two.door.hostel)
+    told = [r.event for r in await two.told(two.door.hostel) if r.event["type"] == SNAPSHOT][-1]
+    names = [s["data"]["familyName"] for s in told["data"]["sections"] if s["category"] == "identity"]
+    assert names == ["corrected"]
+
+
 async def test_undoing_a_link_gives_back_the_earlier_consent_and_nothing_of_what_was_given_since(two: Two) -> None:
     hostel, mentors = two.door.hostel, two.door.mentors
     await two.record(two.a, "Ash")
@@ -284,6 +298,55 @@ async def test_what_was_stopped_while_linked_stays_stopped_for_both(two: Two) ->
     assert names(await two.new(hostel, at_hostel)) == {"Alder"}
 
 
+async def _unreviewed(two: Two) -> list[str]:
+    """The prison's overrides that are listed as not reviewed."""
+    listed = (await two.api("GET", "/overrides/overdue")).json()
+    return [o["override"] for o in listed if o["agency"] == two.door.prison.name]
+
+
+async def _override(two: Two, id: str, who: Numbers) -> None:
+    """An override that is to be reviewed since an hour ago."""
+    now = datetime.now(UTC)
+    named = {"override": id, "identifiers": who, "authorisedBy": "staff-1", "approvedBy": "staff-2"}
+    times = {"starts": now - timedelta(hours=2), "ends": now + timedelta(hours=1), "reviewBy": now - timedelta(hours=1)}
+    told = {name: at.isoformat() for name, at in times.items()}
+    await two.say("override.authorised", two.door.invoked("override", two.door.hostel, **named, **told))
+
+
+async def _review(two: Two, id: str, who: Numbers) -> None:
+    data = {"identifiers": who, "override": id, "reviewedBy": "staff-3", "outcome": "justified"}
+    await two.say("override.reviewed", data)
+
+
+@pytest.mark.parametrize("by", ["a", "b"])
+async def test_an_override_of_an_undone_link_is_reviewed_under_either_number(two: Two, by: str) -> None:
+    await two.record(two.a)
+    await two.record(two.b)
+    await _override(two, "o-1", two.b)
+    await _review(two, "o-1", two.b)
+    await two.link()
+    await _override(two, "o-1", two.a)
+    assert await _unreviewed(two) == ["o-1"], "the review of an earlier one of that name is not its own"
+    await two.unlink()
+    assert await _unreviewed(two) == ["o-1"]
+    await _review(two, "o-2", two.a)
+    assert await _unreviewed(two) == ["o-1"], "that was another one's"
+    await _review(two, "o-1", two.a if by == "a" else two.b)
+    assert await _unreviewed(two) == []
+
+
+async def test_an_override_of_a_part_is_reviewed_while_it_is_linked_and_not_by_the_other_parts_own(two: Two) -> None:
+    await two.record(two.a)
+    await two.record(two.b)
+    await _override(two, "o-1", two.a)
+    await _override(two, "o-1", two.b)
+    await _review(two, "o-1", two.b)
+    await two.link()
+    assert await _unreviewed(two) == ["o-1"], "of B alone"
+    await _review(two, "o-1", two.b)
+    assert await _unreviewed(two) == []
+
+
 async def test_a_number_learnt_while_linked_stays_with_the_part_it_came_with(two: Two) -> None:
     hostel = two.door.hostel
     case = {"type": "CASE", "value": uuid4().hex}
@@ -309,6 +372,114 @@ async def test_a_number_learnt_while_linked_stays_with_the_part_it_came_with(two
     assert before[-1].event["type"] == WITHDRAWN or WITHDRAWN in [r.event["type"] for r in before]
     await two.record(two.b, "Denied", clientversion=10)
     assert await two.new(hostel, before) == [], "a stop that may mean either stops both"
+
+
+async def test_a_number_that_came_with_both_means_them_again_once_a_person_links_them_again(two: Two) -> None:
+    hostel, prison = two.door.hostel, two.door.prison
+    both = [{"type": "CASE", "value": uuid4().hex}]
+    one, other = (await two.record(two.a))["client"], (await two.record(two.b))["client"]
+    await two.link()
+    await two.record([*two.a, *two.b, *both])
+    await two.unlink()
+    recorded = event("client.recorded", prison.name, {"identifiers": [*two.a, *both], "facts": FACTS})
+    assert (await prison.answered(recorded))["code"] == "identifier-conflict"
+    told = {"clients": [one, other], "reason": "the same photograph"}
+    assert (await two.api("POST", "/links", told)).status_code == 201
+    assert (await two.record([*two.a, *both], "Again"))["client"] == (await two.record(two.b, "Again"))["client"]
+    await two.grant(both, hostel)
+    before = await two.told(hostel)
+    assert "Again" in names([r.event for r in before])
+    await two.withdraw(both)
+    assert WITHDRAWN in {e["type"] for e in await two.new(hostel, before)}
+    holds = "SELECT count(*) FROM hold WHERE asserted_by = $1 AND lifted_at IS NULL"
+    assert await two.database.fetchval(holds, prison.name) == 0, "it named one client: nobody has to look"
+    data = {"identifiers": both, "scope": "everything", "reason": "client-asked"}
+    await two.say("erasure.requested", data)
+    left = await two.database.fetchval("SELECT count(*) FROM identifier WHERE value = $1", both[0]["value"])
+    assert left == 0, "it is of nobody else"
+
+
+async def test_what_an_agency_records_again_after_a_link_was_undone_may_have_its_old_version(two: Two) -> None:
+    hostel = two.door.hostel
+    await two.record(two.a, "Ash", clientversion=4)
+    await two.record(two.b, "Birch", clientversion=2)
+    await two.grant(two.a, hostel)
+    await two.link()
+    await two.record(two.a, "Together", clientversion=5)
+    await two.unlink()
+    before = await two.told(hostel)
+    await two.record(two.a, "Again", clientversion=5)
+    assert names(await two.new(hostel, before)) == {"Again"}
+    await two.record(two.a, "Old", clientversion=4)
+    assert "Old" not in names(await two.new(hostel, before)), "what is older is history as before"
+
+
+async def _stands_in_line(two: Two, locker: Any) -> None:
+    """Wait until a transaction of the door waits for what this one has locked."""
+
+    async def waits() -> bool:
+        asked = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)))"
+        return bool(await two.database.fetchval(asked, locker.get_server_pid()))
+
+    await eventually_true(waits, "the door to wait for the lock")
+
+
+LOCK = "SELECT 1 FROM client WHERE id = $1 FOR UPDATE"
+
+
+@pytest.mark.parametrize("kind", ["client.recorded", "erasure.requested"])
+async def test_what_is_written_of_a_part_is_locked_before_the_client_that_it_is_linked_in(two: Two, kind: str) -> None:
+    """In the order in which linking locks them: two that lock in different orders wait for each other."""
+    await two.record(two.a)
+    await two.record(two.b)
+    await two.link()
+    part = await two.database.fetchval("SELECT client_id FROM identifier WHERE value = $1", two.a[0]["value"])
+    linked = await two.database.fetchval("SELECT merged_into FROM client WHERE id = $1", part)
+    data = {"facts": FACTS} if kind == "client.recorded" else {"scope": "own", "reason": "client-asked"}
+    more = {"clientversion": 1} if kind == "client.recorded" else {}
+    async with superuser(two.door) as other:
+        async with other.transaction():
+            await other.execute(LOCK, part)
+            said = asyncio.create_task(two.say(kind, {"identifiers": two.a, **data}, **more))
+            await _stands_in_line(two, other)
+            await other.execute(f"{LOCK} NOWAIT", linked)
+        await said
+
+
+@pytest.mark.parametrize("kind", ["identity.linked", "identity.unlinked", "erasure.requested"])
+async def test_what_stands_behind_a_link_or_an_erasure_has_a_transaction_of_its_own(two: Two, kind: str) -> None:
+    """It would lock clients a second time, out of order."""
+    door, system = two.door, two.door.system
+    await two.record(two.a)
+    await two.record(two.b)
+    rows = [
+        await two.database.fetchval("SELECT client_id FROM identifier WHERE value = $1", who[0]["value"])
+        for who in (two.a, two.b)
+    ]
+    about = {
+        "identity.linked": {"sameAs": two.b, "reason": "x"},
+        "identity.unlinked": {"notSameAs": two.b, "reason": "x"},
+        "erasure.requested": {"scope": "own", "reason": "client-asked"},
+    }
+    events = [
+        event(kind, door.prison.name, {"identifiers": two.b, **about[kind]}),
+        event("client.recorded", door.prison.name, {"identifiers": two.a, "facts": FACTS}),
+    ]
+    async with superuser(door) as other, other.transaction():
+        system.stop_process("consent.worker")
+        try:
+            for one in events:
+                await door.prison.publish(one)
+            await other.execute(LOCK, min(rows))
+        finally:
+            system.start_process("consent.worker")
+        await _stands_in_line(two, other)
+        await other.execute(f"{LOCK} NOWAIT", max(rows))
+
+    async def answered() -> bool:
+        return {e["id"] for e in events} <= {r["data"]["event"] for r in door.prison.replies}
+
+    await eventually_true(answered, "both answers")
 
 
 async def test_contradicting_numbers_disclose_nothing_until_a_person_confirms(two: Two) -> None:

@@ -26,6 +26,7 @@ STATUS = {
     "agency-not-registered": 403,
     "not-yours-to-say": 403,
     "unknown-client": 404,
+    "unknown-retraction": 404,
     "no-such-link": 404,
     "identifier-conflict": 409,
     "id-used-again": 409,

@@ -14,6 +14,8 @@ from consent.repository import links, sharing
 from consent.repository.links import Found, Node
 from consent.repository.sharing import Known
 from consent.repository.sql import Executor, arrays
+from contracts.facts import FIELDS, spent_on
+from contracts.vocabulary import Category
 from servicekit.db import TryAgain
 
 IdentifierKey = tuple[str, str, str]
@@ -73,7 +75,10 @@ def _with(facts: ClientFacts, fact: SharingFact) -> ClientFacts:
 
 
 async def find(db: Executor, keys: Collection[IdentifierKey]) -> dict[IdentifierKey, Found]:
-    """Whom identifiers mean. A reference means somebody to the recipient that it was given to, and nobody else."""
+    """Whom identifiers mean. A reference means somebody to the recipient that it was given to, and nobody else.
+
+    Of a link that was undone they mean the client of now again, once its parts are linked again, and come with it.
+    """
     if not keys:
         return {}
     numbers = [key for key in keys if key[0] != "THROUGHGATE"]
@@ -86,6 +91,10 @@ async def find(db: Executor, keys: Collection[IdentifierKey]) -> dict[Identifier
                 own[type, issuer, value] = id
                 rows[id] = Node(*node)
     found = await links.found(db, rows)
+    for id, one in found.items():
+        if len(one.instead) == 1:
+            (client,) = one.instead
+            found[id] = Found(client, client)
     return {key: found[id] for key, id in own.items() if id in found}
 
 
@@ -134,14 +143,16 @@ async def hold_still(db: Executor, ids: Collection[int]) -> None:
 
 
 async def lock_whole(db: Executor, ids: Collection[int]) -> dict[int, Found]:
-    """Lock the clients that these rows mean now, with all rows that are linked in them; gives whom each row means.
+    """Lock the clients that these rows mean now, with all rows that are, or were, linked in them; gives whom each row
+    means. All in one statement: who needs several of them and took one after the other could meet another on the way.
 
     Raises:
         TryAgain: a link was made or undone while we waited.
     """
     found = await links.whom(db, ids)
     rows = await links.members(db, {client for one in found.values() for client in one.may_mean})
-    await lock(db, {member for some in rows.values() for member in some})
+    every = {member for some in rows.values() for member in some}
+    await lock(db, every.union(await links.undone_of(db, every)))
     if await links.whom(db, ids) != found:
         raise TryAgain
     return found
@@ -225,12 +236,17 @@ async def know_who_was_told(db: Executor, clients: Collection[Client], agencies:
         whose[row.client_id].known_to.add(row.recipient)
 
 
-async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) -> dict[int, Client]:
+async def load(
+    db: Executor, ids: Collection[int], with_facts: Collection[int], damaged: set[int] | None = None
+) -> dict[int, Client]:
     """Clients with their references; those in `with_facts` with all that rules their sharing. Read after the lock.
 
     So are those for whom a gateway or an override has not ended: its recipients are to get what is recorded.
     `ids` are clients as they are now (`find`), not parts of others. A recipient that knows several parts of a linked
     client goes on under the reference of the oldest of them; its others are `former`.
+
+    Args:
+        damaged: see `facts_of`; without it, one client of whom something cannot be read is an error.
     """
     clients: dict[int, Client] = {}
     if not ids:
@@ -277,8 +293,8 @@ async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) 
     others = [row for row, client in whose.items() if client.id not in with_facts]
     with_facts = {*with_facts, *(whose[row].id for row in await sharing.invoked(db, others))}
     if with_facts:
-        known = await sharing.known(db, with_facts)
-        for id, made in (await sections(db, known)).items():
+        known, recorded = await facts_of(db, with_facts, with_facts, damaged)
+        for id, made in recorded.items():
             clients[id].sections = {(s["source"], s["category"]): s for s in made}
         for id in with_facts:
             clients[id].facts = known[id].facts
@@ -299,15 +315,38 @@ async def _references(db: Executor, ids: Collection[int]) -> list[Reference]:
     return [Reference(row.id, row.recipient, row.queued, row.client_id, row.recorded) for row in rows]
 
 
+async def facts_of(
+    db: Executor, ids: Collection[int], with_sections: Collection[int], damaged: set[int] | None
+) -> tuple[dict[int, Known], dict[int, list[dict[str, Any]]]]:
+    """What rules the sharing of clients, and the sections of some of them.
+
+    A client of whom something that was read here cannot be read is held, for that may have been a no; the rows that it
+    is of are then in `damaged`.
+
+    Raises:
+        ValueError, KeyError, TypeError: something cannot be read, and `damaged` is None.
+    """
+    if not ids:
+        return {}, {}
+    known = await sharing.known(db, ids, damaged)
+    wanted = {id: known[id] for id in known.keys() & set(with_sections)}
+    recorded = await sections(db, wanted, damaged) if wanted else {}
+    for id, client in known.items():
+        if damaged and not damaged.isdisjoint(client.members):
+            known[id] = replace(client, facts=replace(client.facts, held=True))
+    return known, recorded
+
+
 async def sections(
     db: Executor, known: Mapping[int, Known], damaged: set[int] | None = None
 ) -> dict[int, list[dict[str, Any]]]:
-    """All that was recorded of each client, as sections in a fixed order; of linked clients the newest of each kind.
+    """All that was recorded of each client, as sections in a fixed order; of linked clients the newest of each kind,
+    which is what was recorded since they are linked, whatever time it bears.
 
     `damaged` takes the rows of whom a fact cannot be read: it is left out, and the caller must deny.
 
     Raises:
-        ValueError: a fact cannot be read, and no `damaged` is given.
+        ValueError, TypeError: a fact cannot be read, and no `damaged` is given.
     """
     members = {member for one in known.values() for member in one.members}
     rows: dict[int, list[Any]] = {}
@@ -324,17 +363,32 @@ async def sections(
         newest: dict[tuple[str, str], Any] = {}
         for row in (row for member in one.members for row in rows.get(member, ())):
             other = newest.get((row.source, row.category))
-            if other is None or row.recorded_at > other.recorded_at:
+            since_linked = row.client_id == id or (other is not None and other.client_id == id)
+            if other is None or (row.client_id == id if since_linked else row.recorded_at > other.recorded_at):
                 newest[row.source, row.category] = row
         found[id] = []
         for _, row in sorted(newest.items()):
             try:
-                found[id].append(section(row.source, row.category, row.recorded_at, orjson.loads(row.data)))
-            except ValueError:
+                found[id].append(section(row.source, row.category, row.recorded_at, _fields(row)))
+            except (ValueError, TypeError):
                 if damaged is None:
                     raise
                 damaged.add(row.client_id)
     return found
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    """What was recorded in one category.
+
+    Raises:
+        ValueError, TypeError: it cannot be read: nothing that was taken in looks so.
+    """
+    data = orjson.loads(row.data)
+    if row.category not in FIELDS or not isinstance(data, dict):
+        raise ValueError("no fields of a category")
+    if row.category == Category.OFFENCE:
+        spent_on(data)  # from which day it is withheld
+    return data
 
 
 def section(source: str, category: str, recorded_at: datetime, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,18 +396,22 @@ def section(source: str, category: str, recorded_at: datetime, data: Mapping[str
     return {"category": category, "source": source, "recordedAt": recorded_at.isoformat(), "data": data}
 
 
-async def acknowledge_retractions(db: Executor, acknowledged: Collection[tuple[UUID, UUID]]) -> None:
-    """A service or partner stopped and erased: (retraction, reference) must belong together."""
+async def acknowledge_retractions(db: Executor, acknowledged: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
+    """A service or partner stopped and erased. Gives those (retraction, reference) that belong together, also where
+    that was entered before; the others mean nothing.
+    """
     if not acknowledged:
-        return
-    await arrays(
+        return set()
+    rows = await arrays(
         db,
         text(
             "UPDATE retraction SET acknowledged_at = coalesce(acknowledged_at, clock_timestamp())"
             " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS uuid[])) AS r(i, f) WHERE id = i AND reference = f"
+            " RETURNING id, reference"
         ),
         acknowledged,
     )
+    return {(row.id, row.reference) for row in rows}
 
 
 async def owe_retractions(db: Executor, told: Collection[Known], recipient: str) -> None:

@@ -118,6 +118,11 @@ async def facts(db: Executor, clients: Collection[int], sections: Mapping[tuple[
         [(*key, until) for key, until in sections.items()],
         clients=ids,
     )
+    # what the source has now is news again, whatever version it has
+    await db.execute(
+        text("DELETE FROM source_version WHERE client_id = ANY(:clients) AND source = ANY(:sources)"),
+        {"clients": ids, "sources": sorted({source for source, _ in sections})},
+    )
     # the day on which a conviction is spent tells of it
     convicted = [source for source, category in sections if category == Category.OFFENCE.value]
     await db.execute(
@@ -189,8 +194,8 @@ async def cut_ledger(db: Executor, what: Sequence[OfLedger]) -> None:
         await arrays(db, _CUT_LEDGER, what)
 
 
-async def claim_cuts(db: Executor, limit: int) -> Sequence[Any]:
-    """What is to be cut from the ledger, locked for this transaction: `id`, `source`, `category` and `until` as in
+async def claim_cut(db: Executor) -> Any | None:
+    """What is to be cut from the ledger next, locked for this transaction: `id`, `source`, `category` and `until` as in
     `OfLedger`, `client_id`, the `version` from which the erasure holds, and `last`: whether nothing that was decided
     before it can come into the ledger any more. Others claim others.
 
@@ -202,23 +207,22 @@ async def claim_cuts(db: Executor, limit: int) -> Sequence[Any]:
             "SELECT e.id, e.client_id, e.source, e.category, e.until, w.version, w.done_at IS NOT NULL AS last"
             " FROM ledger_erasure e JOIN withdrawal w ON w.id = e.withdrawal_id"
             " WHERE w.done_at IS NOT NULL OR e.due_at <= clock_timestamp()"
-            " ORDER BY e.due_at, e.id LIMIT :n FOR UPDATE OF e SKIP LOCKED"
-        ),
-        {"n": limit},
+            " ORDER BY e.due_at, e.id LIMIT 1 FOR UPDATE OF e SKIP LOCKED"
+        )
     )
-    return rows.all()
+    return rows.one_or_none()
 
 
-async def are_cut(db: Executor, ids: Collection[int]) -> None:
+async def is_cut(db: Executor, id: int) -> None:
     """Nothing of this stands in the ledger any more."""
-    await db.execute(text("DELETE FROM ledger_erasure WHERE id = ANY(:ids)"), {"ids": sorted(ids)})
+    await db.execute(text("DELETE FROM ledger_erasure WHERE id = :id"), {"id": id})
 
 
-async def cut_again(db: Executor, ids: Collection[int], seconds: float) -> None:
+async def cut_again(db: Executor, id: int, seconds: float) -> None:
     """Look for this once more, then at the latest."""
     await db.execute(
-        text("UPDATE ledger_erasure SET due_at = clock_timestamp() + make_interval(secs => :s) WHERE id = ANY(:ids)"),
-        {"ids": sorted(ids), "s": seconds},
+        text("UPDATE ledger_erasure SET due_at = clock_timestamp() + make_interval(secs => :s) WHERE id = :id"),
+        {"id": id, "s": seconds},
     )
 
 

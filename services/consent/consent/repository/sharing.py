@@ -204,7 +204,9 @@ async def invoked(db: Executor, ids: Collection[int]) -> list[int]:
         text(
             "SELECT DISTINCT client_id FROM sharing_fact WHERE client_id = ANY(:ids)"
             " AND kind IN ('gateway-invoked', 'override-authorised')"
-            " AND CAST(body ->> 'ends' AS timestamptz) > clock_timestamp()"
+            # Where the end cannot be read, the facts are: there it counts as damage, here it would fail the batch.
+            " AND CASE WHEN pg_input_is_valid(body ->> 'ends', 'timestamptz')"
+            " THEN CAST(body ->> 'ends' AS timestamptz) > clock_timestamp() ELSE true END"
         ),
         {"ids": sorted(ids)},
     )

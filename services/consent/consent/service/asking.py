@@ -1,5 +1,6 @@
 """Answers over HTTP: may I share, what may be seen, who was told. Each decision is in the ledger before it is given."""
 
+import logging
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from contracts.vocabulary import AgencyKind, Category, Purpose
 from servicekit.db import TryAgain, wake_after_commit
 from servicekit.problems import Problem
 
+log = logging.getLogger(__name__)
+
 UNKNOWN_RECIPIENT = Problem(
     "unknown-recipient",
     "There is no such recipient",
@@ -53,7 +56,8 @@ NO_SUCH_CLIENT = Problem(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was decided for one client that the asker named; `grounds` is None when the asker knows no such client."""
+    """What was decided for one client that the asker named; `grounds` is None when the asker knows no such client, or
+    the client was erased: intake answers as if there were none, too."""
 
     client: UUID
     decision: UUID | None = None
@@ -86,9 +90,8 @@ async def may_share(
     registered = await register.load_bound(session)
     to = _recipient(registered, recipient)
     found = await _find(session, asker, references)
-    known = await sharing.known(session, set(found.values()))
+    known, sections = await _facts(session, found.values(), with_sections=Category.OFFENCE in categories)
     sent = await _sent(session, asker, known.values())
-    sections = await clients.sections(session, known) if Category.OFFENCE in categories else {}
     now = await clients.time_now(session)
     answers: list[Answer] = []
     entries: list[Entry] = []
@@ -148,9 +151,8 @@ async def view(
     await agreements.hold_still(session)
     registered = await register.load_bound(session)
     to = _recipient(registered, viewer)
-    known = await sharing.known(session, set(found.values()))
+    known, sections = await _facts(session, found.values(), with_sections=True)
     sent = await _sent(session, viewer, known.values())
-    sections = await clients.sections(session, known)
     now = await clients.time_now(session)
     answers: list[Answer] = []
     entries: list[Entry] = []
@@ -213,7 +215,7 @@ async def who_was_told(
         Problem: 404, the asker knows no such client.
     """
     found = await _find(session, asker, [reference])
-    known = await sharing.known(session, found.values())
+    known = await sharing.known(session, found.values(), set())  # what was told is shown, whatever cannot be read
     if not known:
         raise NO_SUCH_CLIENT
     client = known[found[reference]]
@@ -250,7 +252,8 @@ def _opened(row: Any) -> dict[str, Any]:
     """The explanation of an entry; empty where nobody can read it."""
     key = ledger.key_of(row)
     if key is not None and row.body is not None:
-        with suppress(InvalidTag):  # what was tampered with is said to be unreadable; `throughgate verify` finds it
+        # What was tampered with is said to be unreadable; `throughgate verify` finds it.
+        with suppress(InvalidTag, ValueError):
             return ledger.decrypt(key, row.decision, row.body).explanation
     return {}
 
@@ -313,6 +316,18 @@ async def _find(
     keys = {reference: ("THROUGHGATE", asker, str(mine)) for reference, mine in own.items()}
     found = await clients.resolve(session, set(keys.values()))
     return {reference: found[key] for reference, key in keys.items() if key in found}
+
+
+async def _facts(
+    session: AsyncSession, found: Collection[int], *, with_sections: bool
+) -> tuple[dict[int, Known], dict[int, list[dict[str, Any]]]]:
+    """What is known of the clients that were found, without those who were erased: they are nobody any more."""
+    damaged: set[int] = set()
+    ids = set(found)
+    known, sections = await clients.facts_of(session, ids, ids if with_sections else (), damaged)
+    for id in sorted(damaged):
+        log.error("client row %d is treated as held: what is kept of it cannot be read", id)
+    return {id: client for id, client in known.items() if client.key is not None}, sections
 
 
 def _recipient(registered: Register, id: str) -> Agency:

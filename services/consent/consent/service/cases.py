@@ -27,6 +27,14 @@ CONFLICT = Problem(
     " changed.",
     409,
 )
+UNKNOWN_RETRACTION = Problem(
+    "unknown-retraction",
+    "Your agency was sent no such retraction of this client",
+    "Take its id from the retraction's data, and its subject as the identifier of type THROUGHGATE; then send a new"
+    " event with a new id. Until you do, it is overdue.",
+    404,
+)
+"""The same where there is none and where it is another's."""
 ID_USED_AGAIN = Problem(
     "id-used-again",
     "This event id was used for other content",

@@ -4,7 +4,7 @@ Everything is read in the transaction that claimed the rows, so a withdrawal is 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,7 +13,7 @@ import orjson
 
 from consent.domain import ClientFacts, Decision, Item, Question, decide
 from consent.events import SOURCE
-from consent.repository import clients, ledger, queue, sharing
+from consent.repository import clients, ledger, queue
 from consent.repository.changes import Changes
 from consent.repository.ledger import NOTHING_TOLD, Entry, Written, write_down
 from consent.repository.sharing import Known
@@ -97,7 +97,8 @@ async def decide_cycle(
         return cycle
     records = [row for row in rows if row.kind == queue.RECORD]
     registered = await register.load(db)
-    known, sections = await _facts(db, records, cycle.damaged)
+    snapshots = {row.client_id for row in records if row.type == SNAPSHOT}
+    known, sections = await clients.facts_of(db, {row.client_id for row in records}, snapshots, cycle.damaged)
     now = await clients.time_now(db)
     waiting: set[tuple[str, UUID]] = set()
     for row in rows:
@@ -222,23 +223,6 @@ async def finish_cycle(
         if (row := leaving.row).kind == queue.RECORD and row.requester
     ]
     await queue.add(db, notices)
-
-
-async def _facts(
-    db: Executor, records: Sequence[Any], damaged: set[int]
-) -> tuple[dict[int, Known], dict[int, list[dict[str, Any]]]]:
-    """What is known of the clients of these rows, and the sections of those who get a snapshot. A client of whom
-    something cannot be read, which is then in `damaged`, is held: what cannot be read may have been a no.
-    """
-    if not records:
-        return {}, {}
-    known = await sharing.known(db, {row.client_id for row in records}, damaged)
-    snapshots = {row.client_id for row in records if row.type == SNAPSHOT}
-    sections = await clients.sections(db, {id: known[id] for id in snapshots & known.keys()}, damaged)
-    for id, client in known.items():
-        if not damaged.isdisjoint(client.members):
-            known[id] = replace(client, facts=replace(client.facts, held=True))
-    return known, sections
 
 
 def _question(row: Any, body: dict[str, Any], registered: Register, now: datetime) -> tuple[Question, frozenset[Item]]:

@@ -87,19 +87,21 @@ async def carry_out(session: AsyncSession, wanted: Erasure, desk: Desk) -> None:
     """Erase, after the retractions were queued, and enter it in the ledger."""
     client = wanted.client
     known = (await sharing.known(session, [client.id]))[client.id]
-    undone = await links.undone_of(session, known.members)
-    await erasure.cut_ledger(session, [*_of_ledger(wanted, known.members, undone)])
+    whose = await links.whom(session, await links.undone_of(session, known.members))
+    undone = [row for row, one in whose.items() if one.may_mean != {client.id}]
+    members = *known.members, *(whose.keys() - undone)  # with links whose clients were linked again
+    await erasure.cut_ledger(session, [*_of_ledger(wanted, members, undone)])
     if wanted.sections is None:
-        await _forget_set_aside(session, known.members)
-        await erasure.everything(session, known.members, undone)
+        await _forget_set_aside(session, members)
+        await erasure.everything(session, members, undone)
         await enter(session, [_entry(wanted, known.id, OPEN_KEY, desk.now)])
         return
-    await erasure.facts(session, known.members, wanted.sections)
-    waiting = await erasure.queued_records(session, known.members)
+    await erasure.facts(session, members, wanted.sections)
+    waiting = await erasure.queued_records(session, members)
     cut = {id: _without(body, wanted) for id, body in waiting.items()}
     await erasure.rewrite_queued(session, {id: body for id, body in cut.items() if body != waiting[id]})
     if wanted.asked_by is not None:
-        await erasure.case_numbers(session, known.members, wanted.asked_by)
+        await erasure.case_numbers(session, members, wanted.asked_by)
     await enter(session, [_entry(wanted, known.id, known.key, desk.now)])
 
 
@@ -118,26 +120,32 @@ def _of_ledger(wanted: Erasure, members: tuple[int, ...], undone: Iterable[int])
             yield OfLedger(client, wanted.withdrawal, source, category, None if until == WHENEVER else until)
 
 
-async def cut_ledger(session: AsyncSession, limit: int) -> bool:
-    """Cut from the ledger what was erased, of up to `limit` rows of what waits for it. False: nothing waits.
+async def cut_ledger(session: AsyncSession) -> bool:
+    """Cut from the ledger what was erased, of the next row of what waits for it. False: nothing waits.
 
-    It is done after the erasure, for a client may have many entries, and one may be entered a moment after it.
+    It is done after the erasure, for a client may have many entries, and one may be entered a moment after it. One row
+    a transaction: so the entries are locked in their order, as they are where they are sealed.
     """
-    rows = await erasure.claim_cuts(session, limit)
-    for row in rows:
-        after = 0
-        while entries := await ledger.readable(session, row.client_id, after, CHUNK):
-            after = entries[-1].id
-            bodies = {entry.id: _cut(entry, row) for entry in entries}
-            await ledger.rewrite(session, {id: body for id, body in bodies.items() if body is not None})
-    await erasure.are_cut(session, [row.id for row in rows if row.last])
-    await erasure.cut_again(session, [row.id for row in rows if not row.last], AGAIN_SECONDS)
-    return bool(rows)
+    row = await erasure.claim_cut(session)
+    if row is None:
+        return False
+    after = 0
+    while entries := await ledger.readable(session, row.client_id, after, CHUNK):
+        after = entries[-1].id
+        bodies = {entry.id: _cut(entry, row) for entry in entries}
+        await ledger.rewrite(session, {id: body for id, body in bodies.items() if body is not None})
+    if row.last:
+        await erasure.is_cut(session, row.id)
+    else:
+        await erasure.cut_again(session, row.id, AGAIN_SECONDS)
+    return True
 
 
 async def put_off(session: AsyncSession) -> None:
     """Let others go first: what is to be cut first could not be."""
-    await erasure.cut_again(session, [row.id for row in await erasure.claim_cuts(session, 1)], AGAIN_SECONDS)
+    row = await erasure.claim_cut(session)
+    if row is not None:
+        await erasure.cut_again(session, row.id, AGAIN_SECONDS)
 
 
 def _cut(entry: Any, what: Any) -> bytes | None:
@@ -164,7 +172,7 @@ def _cut(entry: Any, what: Any) -> bytes | None:
 
 
 def _is_meant(what: Any, source: str, category: str, at: datetime) -> bool:
-    """Whether a row of `erasure.claim_cuts` means what this source told of the category at a time."""
+    """Whether a row of `erasure.claim_cut` means what this source told of the category at a time."""
     return what.source in (None, source) and what.category in (None, category) and at <= (what.until or WHENEVER)
 
 

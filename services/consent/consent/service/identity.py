@@ -135,8 +135,8 @@ async def link(session: AsyncSession, one: Collection[int], other: Collection[in
 
 
 def _single(found: Mapping[int, Found], rows: Collection[int]) -> int:
-    means = {found[row].client for row in rows}
-    if len(means) != 1 or any(found[row].instead for row in rows):
+    means = {client for row in rows for client in found[row].may_mean}
+    if len(means) != 1:
         raise NOT_ONE_CLIENT
     return means.pop()
 
@@ -233,7 +233,7 @@ async def unlink(session: AsyncSession, id: UUID, act: Act) -> Outcome:
     stops = _stops((await sharing.own_histories(session, [linked.id])).get(linked.id, ()))
     holds = await links.take_holds(session, linked.id, act.by)
     await _tell_apart(session, undone.parts, act, now)
-    await links.undo(session, undone, version, act.by, now)
+    await links.undo(session, undone, linked.members, version, act.by, now)
     parts = await clients.load(session, undone.parts, undone.parts)
     desk = Desk({linked.id: linked, **parts}, registered, now)
     linked.version = version
@@ -341,9 +341,9 @@ async def decide_candidate(session: AsyncSession, one: int, other: int, decision
     Raises:
         Problem: 409, one of them is no client any more.
     """
-    now = await clients.time_now(session)
-    await candidates.decide(session, [(one, other)], decision, act.by, now)
-    return await link(session, [one], [other], act) if decision == "same" else None
+    outcome = await link(session, [one], [other], act) if decision == "same" else None  # the clients' locks come first
+    await candidates.decide(session, [(one, other)], decision, act.by, await clients.time_now(session))
+    return outcome
 
 
 async def _log(session: AsyncSession, what: str, rows: Collection[int], link: UUID, act: Act, now: datetime) -> None:

@@ -6,7 +6,7 @@ The ids are entered last, with the answers; whoever finds that another transacti
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from consent.events import ANSWER_PASSED_AS, PASSED_ON
 from consent.repository import answers, clients, ledger, queue, sharing
 from consent.repository.clients import Client
 from consent.service import erasing, holds, identity, reading, register, saying
-from consent.service.cases import ID_USED_AGAIN, UNKNOWN_CLIENT, Case, may_not
+from consent.service.cases import ID_USED_AGAIN, UNKNOWN_CLIENT, UNKNOWN_RETRACTION, Case, may_not
 from consent.service.desk import Desk
 from consent.service.ledger import enter
 from consent.service.reading import Arrival
@@ -43,34 +43,30 @@ log = logging.getLogger(__name__)
 async def take_in(session: AsyncSession, arrivals: Sequence[Arrival]) -> list[bytes]:
     """Give every event its effect, once, and its answer: the stored reply, in the order of `arrivals`.
 
+    An event that links, unlinks or erases comes alone (`stands_alone`): the events behind it are about other clients.
+
     Raises:
         TryAgain: another transaction linked one of the identifiers, or took in one of the events, meanwhile.
     """
     cases = [_read(arrival) for arrival in arrivals]
     try:
-        return [answer for run in _runs(cases) for answer in await _take_run(session, run)]
+        return await _take_in(session, cases)
     finally:
         for case in cases:
             if case.step:
                 case.step.end()
 
 
-def _runs(cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
-    """The batch in order, cut around what links, unlinks and erases: the events behind it are about other clients."""
-    run: list[Case] = []
-    for case in cases:
-        if isinstance(case.event, IdentityLinked | IdentityUnlinked | ErasureRequested):
-            if run:
-                yield run
-            yield [case]
-            run = []
-        else:
-            run.append(case)
-    if run:
-        yield run
+def stands_alone(value: bytes) -> bool:
+    """Whether an event must have a transaction of its own, for it links, unlinks or erases. When in doubt: yes.
+
+    Every transaction takes all its locks at once and in order: with another run of events behind it there would be a
+    second time, out of order, and two such transactions would wait for each other.
+    """
+    return reading.looks_like(value, ("throughgate.identity", "throughgate.erasure"))
 
 
-async def _take_run(session: AsyncSession, cases: Sequence[Case]) -> list[bytes]:
+async def _take_in(session: AsyncSession, cases: Sequence[Case]) -> list[bytes]:
     repeats = await _recognise(session, cases)
     open_cases = [case for case in cases if case.answer is None and id(case) not in repeats]
     if open_cases and isinstance(open_cases[0].event, IdentityLinked | IdentityUnlinked):
@@ -78,13 +74,13 @@ async def _take_run(session: AsyncSession, cases: Sequence[Case]) -> list[bytes]
     else:
         desk = await open_desk(session, open_cases)
         forms = await sharing.forms_seen(session, _forms(open_cases))
+        await _confirm(session, open_cases, desk)
         for case in open_cases:
             _apply(case, desk, forms)
         if not await desk.changes.write(session):
             raise TryAgain
         if desk.changes.entries:
             await enter(session, await ledger.with_keys(session, desk.changes.entries))
-        await clients.acknowledge_retractions(session, _confirmed(open_cases, desk))
         for pending in desk.erasures:
             await erasing.carry_out(session, pending, desk)
         if desk.changes.queue:
@@ -200,15 +196,19 @@ def _apply(case: Case, desk: Desk, forms: set[tuple[str, str]]) -> None:
     case.answer = reading.rejected(case.arrival, case.event_id, problem, desk.now)
 
 
-def _confirmed(cases: Sequence[Case], desk: Desk) -> list[tuple[UUID, UUID]]:
-    """Retractions that partners have confirmed, each with a reference by which that partner knows the client."""
-    found: list[tuple[UUID, UUID]] = []
+async def _confirm(session: AsyncSession, cases: Sequence[Case], desk: Desk) -> None:
+    """Enter which retractions partners have confirmed; what confirms none of its publisher's own is rejected."""
+    confirmed: list[tuple[Case, set[tuple[UUID, UUID]]]] = []
     for case in cases:
         if case.problem is None and case.client is not None and isinstance(case.event, RetractionConfirmed):
-            client = desk.clients[case.client]
-            own = [r.id for r in [*client.references.values(), *client.former] if r.recipient == case.arrival.agency]
-            found += [(case.event.data.retraction, reference) for reference in own]
-    return found
+            client, agency = desk.clients[case.client], case.arrival.agency
+            known = {r.id for r in [*client.references.values(), *client.former] if r.recipient == agency}
+            known |= {UUID(value) for type, _, value in case.keys if type == "THROUGHGATE"}  # of an undone link, too
+            confirmed.append((case, {(case.event.data.retraction, reference) for reference in known}))
+    entered = await clients.acknowledge_retractions(session, set().union(*(pairs for _, pairs in confirmed)))
+    for case, pairs in confirmed:
+        if pairs.isdisjoint(entered):
+            case.reject(UNKNOWN_RETRACTION)
 
 
 def _record(case: Case, event: ClientRecorded, client: Client, desk: Desk) -> None:
@@ -246,8 +246,9 @@ def _pass_on(case: Case, event: ReferralAnswered | OfferAnswered, client: Client
 
 SET_ASIDE = Problem(
     "set-aside",
-    "The event could not be applied and was set aside",
-    "Nothing is lost: operations keep the event and will look at it. Ask them before you send it again.",
+    "The event could not be applied, for a reason of ours",
+    "If it was to stop sharing, nothing leaves for whoever it names until operations have looked. They keep what came"
+    " by Kafka; what came over HTTP, send again once they have mended what it failed for: ask them.",
     500,
 )
 

@@ -128,8 +128,13 @@ def id_of(value: bytes) -> str | None:
 
 def is_stopping(value: bytes) -> bool:
     """Whether unreadable bytes look like an event that was to stop sharing. When in doubt: yes."""
+    return looks_like(value, [type.rsplit(".", 1)[0] for type in STOPPING_TYPES])
+
+
+def looks_like(value: bytes, types: Iterable[str]) -> bool:
+    """Whether one of these beginnings of types stands anywhere in the bytes, however it is escaped."""
     text = _unescaped(_text(value)).lower()
-    return any(type.rsplit(".", 1)[0] in text for type in STOPPING_TYPES)
+    return any(type in text for type in types)
 
 
 _OWN = frozenset({IdentifierType.CASE, IdentifierType.THROUGHGATE})

@@ -3,7 +3,8 @@
 What the publisher may not know of is unknown to it: its event is answered as if there were no such client.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import combinations
 
@@ -16,15 +17,38 @@ from consent.repository.links import Found
 from consent.service import erasing, reading, register
 from consent.service.cases import CONFLICT, UNKNOWN_CLIENT, Case, may_not
 from consent.service.desk import Desk
-from contracts.intake import ClientRecorded, ErasureRequested, RetractionConfirmed
+from contracts.intake import (
+    ClientRecorded,
+    ConsentRefused,
+    ConsentWithdrawn,
+    ErasureRequested,
+    RestrictionImposed,
+    RetractionConfirmed,
+)
 from servicekit.db import TryAgain
+
+log = logging.getLogger(__name__)
 
 THE_DOOR = "throughgate"
 """Who says what no agency said."""
+NEEDS_NOTHING = ConsentWithdrawn | ConsentRefused | RestrictionImposed
+"""What stops by its own words, whatever else is known of the client, and so whatever cannot be read of it.
+
+The end of a gateway or an override is none: whom it reaches stands in what was said when it began.
+"""
+
+
+class Damaged(ValueError):
+    """Something of a client cannot be read on which an event rests: it waits until operations have mended that."""
 
 
 async def open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
-    """Find or make the clients of the batch, lock them, and read what the batch needs of them."""
+    """Find or make the clients of the batch, lock them, and read what the batch needs of them.
+
+    Raises:
+        Damaged: what an event rests on cannot be read.
+        TryAgain: a number changed hands, or a link was made or undone, meanwhile.
+    """
     named = {id(case): _named(case) for case in cases}
     keys = set().union(*named.values())
     known = await clients.find(session, keys)
@@ -32,7 +56,11 @@ async def open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
         # A withdrawal for a number that nobody has yet and the event that brings the number must see each other.
         await clients.lock_numbers(session, exclusive=any(case.changes_sharing for case in cases))
     whom = {client for found in known.values() for client in {found.client} | found.instead}
-    await clients.lock(session, whom)
+    rows = whom | {found.own for found in known.values()}  # what refers to a row locks it as well: in the same order
+    if any(isinstance(case.event, ErasureRequested) for case in cases):
+        await clients.lock_whole(session, rows)
+    else:
+        await clients.lock(session, rows)
     if keys and await clients.find(session, keys) != known:
         raise TryAgain  # a number changed hands, or a link was made or undone, while we waited for a lock
     registered = await register.load(session)
@@ -45,9 +73,12 @@ async def open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
         if key in known
         for client in known[key].may_mean
     }
-    desk = Desk(await clients.load(session, whom, suspected), registered, now)
+    damaged: set[int] = set()
+    desk = Desk(await clients.load(session, whom, suspected, damaged), registered, now)
+    for row in sorted(damaged):
+        log.error("client row %d is treated as held: what is kept of it cannot be read", row)
     await _look_up_who_was_told(session, cases, known, desk)
-    await _settle_clients(session, cases, known, desk)
+    await _settle_clients(session, cases, known, desk, damaged)
     if stopping := [case for case in cases if case.stops]:
         nobodys = {key for case in stopping for key in case.keys if key not in desk.known}
         desk.held_numbers = await clients.held_numbers(session, nobodys)
@@ -94,7 +125,11 @@ async def _look_up_who_was_told(
 
 
 async def _settle_clients(
-    session: AsyncSession, cases: Sequence[Case], known: dict[IdentifierKey, Found], desk: Desk
+    session: AsyncSession,
+    cases: Sequence[Case],
+    known: dict[IdentifierKey, Found],
+    desk: Desk,
+    damaged: Collection[int],
 ) -> None:
     """Say for each event which client it is about; make clients and give them identifiers for recorded facts."""
     numbers = await _numbers(session, cases, known, desk)
@@ -120,6 +155,8 @@ async def _settle_clients(
             case.reject(CONFLICT)
         elif not isinstance(case.event, RetractionConfirmed) and any(client.erased for client in met):
             case.reject(UNKNOWN_CLIENT)
+        elif not isinstance(case.event, NEEDS_NOTHING) and any(row in damaged for one in met for row in one.members):
+            raise Damaged("what is kept of a client cannot be read, and an event rests on it")
         elif isinstance(case.event, ErasureRequested) and any(
             erasing.is_protected(case.event, case.arrival.agency, client, desk.now) for client in met
         ):

@@ -29,7 +29,7 @@ async def offer_next_chunk(session: AsyncSession, chunk: int) -> bool:
     await clients.lock(session, ids)
     # Read again behind the lock: one may have been linked with another meanwhile, which then has its turn.
     still = [id for id in await agreements.clients_of(session, due.sources, due.after, chunk) if id in ids]
-    loaded = await clients.load(session, still, still)
+    loaded = await clients.load(session, still, still, set())  # of whom something cannot be read, nothing is offered
     registered = await register.load(session)
     # What older and newer versions permit, their own follow-ups offer; a suspension stopped all of them.
     older, until = (due.version, due.version) if due.kind == "version" else (0, math.inf)

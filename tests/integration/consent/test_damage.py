@@ -1,0 +1,232 @@
+"""What is kept of a client and cannot be read denies, for that client alone: a stop holds, and a page is answered."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from support.agency import event
+from support.told import decided, override, recorded, reference_of, superuser, was_told
+
+from throughgate.verify import WITHDRAWN
+
+SEEN = ["identity", "needs.accommodation"]
+DAMAGES = {
+    "what was said": ("sharing_fact", "body", "'[]'"),
+    "its kind": ("sharing_fact", "kind", "'no such'"),
+    "a fact": ("fact", "data", "'{\"x'"),
+    "what a fact is": ("fact", "data", "'[]'"),
+}
+
+
+@pytest.fixture
+async def owner(lone_door: Any) -> AsyncIterator[Any]:
+    async with superuser(lone_door) as connection:
+        yield connection
+
+
+async def client_of(owner: Any, door: Any) -> int:
+    return int(await owner.fetchval("SELECT client_id FROM identifier WHERE value = $1", door.number))
+
+
+async def damage(owner: Any, door: Any, how: str) -> Any:
+    """Damage something of the client; gives how to mend it: a statement and its parameters."""
+    table, column, value = DAMAGES[how]
+    client = await client_of(owner, door)
+    one = "kind = 'granted'" if table == "sharing_fact" else "category = 'identity'"
+    whole = await owner.fetchval(f"SELECT {column} FROM {table} WHERE client_id = $1 AND {one}", client)
+    await owner.execute(f"UPDATE {table} SET {column} = {value} WHERE client_id = $1 AND {one}", client)
+    one = one.replace("kind = 'granted'", "version = 1")
+    return f"UPDATE {table} SET {column} = $2 WHERE client_id = $1 AND {one}", client, whole
+
+
+async def published(agency: Any, said: dict[str, Any], way: str) -> dict[str, Any]:
+    """Publish by Kafka or over HTTP; gives what the answer says."""
+    if way == "kafka":
+        return dict(await agency.answered(said))
+    async with agency.http() as http:
+        answer = await http.post("/events", json=said)
+    return {"status": answer.status_code, **answer.json()}
+
+
+async def seen(agency: Any, clients: list[str]) -> list[dict[str, Any]]:
+    async with agency.http() as http:
+        answer = await http.post("/views", json={"clients": clients, "purpose": "referral", "categories": SEEN})
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["views"])
+
+
+async def holds(door: Any) -> list[str]:
+    held = await door.operator.call("GET", "/holds")
+    return [h["reason"] for h in held if h["assertedBy"] == door.prison.name and h["held"] == "client"]
+
+
+# --- a stop holds -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["kafka", "http"])
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_a_withdrawal_holds_whatever_else_cannot_be_read(lone_door: Any, owner: Any, how: str, way: str) -> None:
+    door = lone_door
+    await recorded(door)
+    reference = await reference_of(door.hostel)
+    mend = await damage(owner, door, how)
+    said = door.withdrawal()
+    answer = await published(door.prison, said, way)
+    assert answer["withdrawal"], "it was applied, and can be followed"
+    await door.prison.done(said["id"])
+    last = (await door.hostel.received())[-1].event
+    assert (last["type"], last["subject"]) == (WITHDRAWN, reference)
+    assert await holds(door) == []
+    await owner.execute(*mend)
+    assert (await seen(door.hostel, [reference]))[0]["sections"] == []
+    await door.prison.answered(door.recorded())
+    await decided(door)
+    assert (await door.hostel.received())[-1].event == last, "nothing leaves behind it"
+
+
+@pytest.mark.parametrize("way", ["kafka", "http"])
+async def test_a_stop_that_rests_on_what_cannot_be_read_holds_the_client(lone_door: Any, owner: Any, way: str) -> None:
+    """Whom the end of a gateway reaches stands in what was said when it began."""
+    door = lone_door
+    await recorded(door)
+    await damage(owner, door, "what was said")
+    end = event("gateway.ended", door.prison.name, {"identifiers": door.identifiers, "gateway": "g-1"})
+    answer = await published(door.prison, end, way)
+    assert answer["code"] == "set-aside"
+    assert answer.get("status", 500) == 500
+    await was_told(door.hostel, 2)
+    assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN
+    assert await holds(door) == ["set-aside"]
+
+
+async def test_what_opens_or_erases_waits_until_it_can_be_read(lone_door: Any, owner: Any) -> None:
+    """It may be that the client said no since, or that somebody protects what is to be forgotten."""
+    door = lone_door
+    await recorded(door)
+    mend = await damage(owner, door, "a fact")
+    erase = {"identifiers": door.identifiers, "scope": "everything", "reason": "client-asked"}
+    threat = event("override.authorised", door.prison.name, override(door))
+    for said in (door.consent(door.mentors), event("erasure.requested", door.prison.name, erase), threat):
+        assert (await door.prison.answered(said))["code"] == "set-aside", said["type"]
+    assert await owner.fetchval("SELECT count(*) FROM sharing_fact WHERE client_id = $1", mend[1]) == 1
+    await owner.execute(*mend)
+    waiting = await owner.fetchval("SELECT min(id) FROM set_aside WHERE topic LIKE '%intake.' || $1", door.prison.name)
+    retried = await door.operator.call("POST", f"/set-aside/arrived/{waiting}/retry")
+    assert retried == {"outcome": "accepted"}
+
+
+async def test_a_stop_for_parts_holds_though_what_was_said_of_both_cannot_be_read(lone_door: Any, owner: Any) -> None:
+    door = lone_door
+    other, both = ([{"type": "CASE", "value": f"{name}-{door.number}"}] for name in ("o", "b"))
+    parts = {"identifiers": other, "facts": {"risk": {"harm": "low"}}}
+    linked = {"identifiers": door.identifiers, "sameAs": other, "reason": "one and the same"}
+    of_both = {"identifiers": [*door.identifiers, *other, *both], "facts": {"risk": {"harm": "low"}}}
+    gateway = {"basis": "cda-1998-s115", "authorisedByRole": "duty manager"} | door.invoked("gateway", door.hostel)
+    undone = {"identifiers": door.identifiers, "notSameAs": other, "reason": "a mistake"}
+    for said in (
+        door.recorded(),
+        event("client.recorded", door.prison.name, parts),
+        event("identity.linked", door.prison.name, linked),
+        event("client.recorded", door.prison.name, of_both),
+        event("gateway.invoked", door.prison.name, gateway),
+        event("identity.unlinked", door.prison.name, undone),
+    ):
+        answer = await door.prison.answered(said)
+        assert answer["type"].endswith("accepted.v1"), answer
+    body = "jsonb_set(body, '{ends}', '\"no time\"')"
+    damaged = f"UPDATE sharing_fact SET body = {body} WHERE kind = 'gateway-invoked' AND own_id = $1"
+    assert await owner.execute(damaged, gateway["gateway"]) == "UPDATE 1"
+    stop = event(
+        "consent.refused",
+        door.prison.name,
+        {"identifiers": both, "refusedAt": door.recorded()["time"], "scope": "everything"},
+    )
+    assert (await door.prison.answered(stop))["code"] == "identifier-conflict"
+    assert await holds(door) == ["identifier-conflict"] * 2
+
+
+# --- a page is answered -----------------------------------------------------------------------------------------------
+
+
+async def test_one_of_whom_something_cannot_be_read_is_held_and_the_others_are_shown(
+    lone_door: Any, owner: Any
+) -> None:
+    damaged, whole = lone_door, replace(lone_door, number=f"B{lone_door.number[1:]}")
+    offence = {"offence": {"mainOffence": "made up", "spentOn": "2090-01-01"}}
+    mine = []
+    for count, door in enumerate((damaged, whole), 1):
+        mine.append((await door.prison.answered(door.recorded()))["client"])
+        assert (await door.prison.answered(door.recorded(offence)))["type"].endswith("accepted.v1")
+        await decided(door)
+        await door.prison.answered(door.consent(door.hostel))
+        await was_told(door.hostel, count)
+    theirs = [r.event["subject"] for r in await damaged.hostel.received()]
+    ask = {"clients": mine, "recipient": damaged.hostel.name, "purpose": "referral"}
+    for how in ("a fact", "what a fact is", "what was said", "a day"):
+        mend = await damage(owner, damaged, "a fact" if how == "a day" else how)
+        if how == "a day":
+            await owner.execute(*mend)
+            bad = "UPDATE fact SET data = '{\"spentOn\": 5}' WHERE client_id = $1 AND category = 'offence'"
+            await owner.execute(bad, mend[1])
+        first, other = sorted(await seen(damaged.hostel, theirs), key=lambda v: theirs.index(v["client"]))
+        by_client = {first["client"]: first, other["client"]: other}
+        reference = await owner.fetchval(
+            "SELECT id FROM reference WHERE client_id = $1 AND recipient = $2", mend[1], damaged.hostel.name
+        )
+        assert by_client.pop(str(reference))["sections"] == [], how
+        assert [s["category"] for s in by_client.popitem()[1]["sections"]] == SEEN, how
+        async with damaged.prison.http() as http:
+            answer = await http.post("/decisions", json=ask | {"categories": ["identity", "offence"]})
+            assert answer.status_code == 200, answer.text
+            assert [[p["category"] for p in v["permitted"]] for v in answer.json()["verdicts"]] == [[], ["identity"]]
+            told = await http.get(f"/clients/{mine[0]}/disclosures")
+            assert told.status_code == 200, told.text
+        if how != "a day":
+            await owner.execute(*mend)
+
+
+@pytest.mark.parametrize("body", [b"abc", b""])
+async def test_an_entry_that_is_too_short_is_unreadable_and_the_others_are_told(
+    lone_door: Any, owner: Any, body: bytes
+) -> None:
+    client = UUID(await recorded(lone_door))
+    await owner.execute(
+        "UPDATE ledger SET body = $2 WHERE id = (SELECT max(l.id) FROM ledger l JOIN reference r USING (client_id)"
+        " WHERE r.id = $1 AND kind = 'disclosure')",
+        client,
+        body,
+    )
+    token = lone_door.system.issuer.token("p", lone_door.prison.name, ["disclosures:read", "subject-access"])
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=lone_door.system.urls["consent"], headers=headers, timeout=30) as http:
+        answer = await http.get(f"/clients/{client}/disclosures")
+        page = await http.get(f"/clients/{client}/disclosures", headers={"Accept": "text/html"})
+    assert answer.status_code == page.status_code == 200, answer.text
+    entries = answer.json()["entries"]
+    assert [e["kind"] for e in entries if e["unreadable"]] == ["disclosure"]
+    assert len(entries) > 1
+    assert "tampered" in page.text or "cannot be read" in page.text
+
+
+# --- who was erased is nobody -----------------------------------------------------------------------------------------
+
+
+async def test_of_who_was_erased_nothing_is_decided_or_entered(lone_door: Any, owner: Any) -> None:
+    door = lone_door
+    client, reference = await recorded(door), await reference_of(door.hostel)
+    row = await client_of(owner, door)
+    erase = {"identifiers": door.identifiers, "scope": "everything", "reason": "client-asked"}
+    said = event("erasure.requested", door.prison.name, erase)
+    await door.prison.answered(said)
+    await door.prison.done(said["id"])
+    entered = await owner.fetchval("SELECT count(*) FROM ledger WHERE client_id = $1", row)
+    body = {"clients": [client], "recipient": door.hostel.name, "purpose": "referral", "categories": SEEN}
+    async with door.prison.http() as http:
+        (verdict,) = (await http.post("/decisions", json=body)).json()["verdicts"]
+    assert (verdict["known"], verdict["decision"], verdict["withheld"]) == (False, None, [])
+    (view,) = await seen(door.hostel, [reference])
+    assert (view["sections"], view["receipt"]) == ([], None)
+    assert await owner.fetchval("SELECT count(*) FROM ledger WHERE client_id = $1", row) == entered
