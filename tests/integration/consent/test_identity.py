@@ -456,7 +456,7 @@ async def test_what_stands_behind_a_link_or_an_erasure_has_a_transaction_of_its_
         await two.database.fetchval("SELECT client_id FROM identifier WHERE value = $1", who[0]["value"])
         for who in (two.a, two.b)
     ]
-    about = {
+    about: dict[str, dict[str, Any]] = {
         "identity.linked": {"sameAs": two.b, "reason": "x"},
         "identity.unlinked": {"notSameAs": two.b, "reason": "x"},
         "erasure.requested": {"scope": "own", "reason": "client-asked"},
