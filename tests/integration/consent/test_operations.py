@@ -305,72 +305,105 @@ def limit(door: Any, agency: Any, bytes: int) -> None:
     kafka.incremental_alter_configs([changed])[changed].result()
 
 
+class Referral:
+    """What the referral service asked for and could not be sent, for the hostel's topic took small records only."""
+
+    def __init__(self, door: Any, admin: Any) -> None:
+        self.door, self.admin, self.request = door, admin, str(uuid4())
+        self.service = {
+            "sasl_plain_username": "referral",
+            "sasl_plain_password": door.system.kafka.password("referral"),
+        }
+        self.row = 0
+
+    async def ask(self) -> str:
+        """Ask, and wait until its row is set aside; gives the client's reference for the prison."""
+        client = await recorded(self.door)
+        reference = await self.admin.fetchval(
+            "SELECT r.id FROM reference r JOIN identifier USING (client_id)"
+            " WHERE value = $1 AND recipient = 'referral'",
+            self.door.number,
+        )
+        message = {
+            "referral": str(uuid4()),
+            "service": str(uuid4()),
+            "pathway": "needs.accommodation",
+            "respondBy": (datetime.now(UTC) + timedelta(days=5)).isoformat(),
+        }
+        data = {
+            "request": self.request,
+            "client": str(reference),
+            "recipient": self.door.hostel.name,
+            "origin": self.door.prison.name,
+            "about": ["needs.accommodation"],
+            "message": message,
+        }
+        limit(self.door, self.door.hostel, 300)
+        async with AIOKafkaProducer(**self.door.hostel.connection() | self.service) as producer:
+            asked = event("referral.requested", "", data) | {"source": "/services/referral"}
+            await producer.send_and_wait(f"{self.door.system.namespace}requests.referral", json.dumps(asked).encode())
+        assert await self.set_aside() == "MessageSizeTooLargeError", "it was decided, and failed as it was sent"
+        limit(self.door, self.door.hostel, 1_048_588)
+        return client
+
+    async def set_aside(self) -> str:
+        """Why its row is set aside, once it is."""
+        row: Any = None
+
+        async def is_set_aside() -> bool:
+            nonlocal row
+            row = await self.admin.fetchrow("SELECT id, set_aside FROM queue WHERE request = $1::uuid", self.request)
+            return bool(row and row["set_aside"])
+
+        await eventually_true(is_set_aside, "the row that cannot be sent", 40)
+        self.row = row["id"]
+        return str(row["set_aside"])
+
+    async def outcomes(self) -> list[str]:
+        """What the service was told of it."""
+        topic = f"{self.door.system.namespace}cleared.referral"
+        told = without_repeats(await read_all(self.door.hostel.connection() | self.service, topic))
+        return [r.event["data"]["outcome"] for r in told if r.event["data"].get("request") == self.request]
+
+    async def is_settled(self) -> bool:
+        return bool(await self.outcomes())
+
+
 async def test_who_asked_for_a_row_that_is_discarded_is_told_no_and_it_does_not_count_as_sent(
     door: Any, admin: Any
 ) -> None:
-    client = await recorded(door)
-    reference = await admin.fetchval(
-        "SELECT r.id FROM reference r JOIN identifier USING (client_id) WHERE value = $1 AND recipient = 'referral'",
-        door.number,
-    )
-    service = {
-        "sasl_plain_username": "referral",
-        "sasl_plain_password": door.system.kafka.password("referral"),
-    }
-    message = {
-        "referral": str(uuid4()),
-        "service": str(uuid4()),
-        "pathway": "needs.accommodation",
-        "respondBy": (datetime.now(UTC) + timedelta(days=5)).isoformat(),
-    }
-    data = {
-        "request": str(uuid4()),
-        "client": str(reference),
-        "recipient": door.hostel.name,
-        "origin": door.prison.name,
-        "about": ["needs.accommodation"],
-        "message": message,
-    }
-    limit(door, door.hostel, 300)
-    async with AIOKafkaProducer(**door.hostel.connection() | service) as producer:
-        asked = event("referral.requested", "", data) | {"source": "/services/referral"}
-        await producer.send_and_wait(f"{door.system.namespace}requests.referral", json.dumps(asked).encode())
-    row = None
+    referral = Referral(door, admin)
+    client = await referral.ask()
 
-    async def was_set_aside() -> bool:
-        nonlocal row
-        row = await admin.fetchrow("SELECT id, set_aside FROM queue WHERE request = $1::uuid", data["request"])
-        return bool(row and row["set_aside"])
-
-    await eventually_true(was_set_aside, "the row that cannot be sent", 40)
-    assert row is not None
-    assert row["set_aside"] == "MessageSizeTooLargeError", "it was decided, and failed as it was sent"
-
-    async def outcomes() -> list[str]:
+    async def told() -> list[str]:
         token = door.system.issuer.token("p", door.prison.name, ["disclosures:read", "subject-access"])
         headers = {"Authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(base_url=door.system.urls["consent"], headers=headers) as http:
-            told = (await http.get(f"/clients/{client}/disclosures")).json()["entries"]
-        return [e["outcome"] for e in told if e["type"] == "throughgate.referral.sent.v1"]
+            entries = (await http.get(f"/clients/{client}/disclosures")).json()["entries"]
+        return [e["outcome"] for e in entries if e["type"] == "throughgate.referral.sent.v1"]
 
-    assert await outcomes() == ["leaving"]
-    await door.operator.call("POST", f"/set-aside/leaving/{row['id']}/discard", {"reason": "too large"})
-    assert await outcomes() == ["cancelled, may have arrived"]
-
-    async def settled() -> list[str]:
-        topic = f"{door.system.namespace}cleared.referral"
-        told = without_repeats(await read_all(door.hostel.connection() | service, topic))
-        return [r.event["data"]["outcome"] for r in told if r.event["data"].get("request") == data["request"]]
-
-    async def is_settled() -> bool:
-        return bool(await settled())
-
-    await eventually_true(is_settled, "the service to be told")
-    assert await settled() == ["denied"]
-    limit(door, door.hostel, 1_048_588)
+    assert await told() == ["leaving"]
+    await door.operator.call("POST", f"/set-aside/leaving/{referral.row}/discard", {"reason": "too large"})
+    assert await told() == ["cancelled, may have arrived"]
+    await eventually_true(referral.is_settled, "the service to be told")
+    assert await referral.outcomes() == ["denied"]
     await quiet(door)
-    entry = await admin.fetchrow("SELECT sequence FROM ledger WHERE queue_id = $1 AND kind = 'cancelled'", row["id"])
+    entry = await admin.fetchrow("SELECT sequence FROM ledger WHERE queue_id = $1 AND kind = 'cancelled'", referral.row)
     assert entry["sequence"] is not None, "it is sealed"
+
+
+async def test_who_asked_for_a_row_that_cannot_be_read_is_told_what_became_of_it_once(door: Any, admin: Any) -> None:
+    referral = Referral(door, admin)
+    await referral.ask()
+    body = await admin.fetchval("SELECT body FROM queue WHERE id = $1", referral.row)
+    await admin.execute("UPDATE queue SET body = '{' WHERE id = $1", referral.row)
+    await door.operator.call("POST", f"/set-aside/leaving/{referral.row}/retry")
+    assert await referral.set_aside() == "JSONDecodeError"
+    await admin.execute("UPDATE queue SET body = $2 WHERE id = $1", referral.row, body)
+    await door.operator.call("POST", f"/set-aside/leaving/{referral.row}/retry")
+    await eventually_true(referral.is_settled, "the service to be told")
+    await quiet(door)
+    assert await referral.outcomes() == ["sent"]
 
 
 async def put_aside(admin: Any, topic: str, value: bytes) -> int:

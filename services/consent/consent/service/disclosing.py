@@ -123,8 +123,6 @@ async def decide_cycle(
             waiting.add((row.topic, row.reference))
             if doubt:
                 _retract_doubt(row, doubt.explanation, client.facts.version, now, cycle.changes)
-            if row.requester:
-                cycle.changes.queue.append(_settled(row, "denied", Decision(), now))
     cycle.head, proofs = await sealer.seal(db, before, cycle.entries, now)
     for leaving, place, entry in cycle.unproved:
         leaving.value = with_proof(leaving.value, place, proofs[entry])
