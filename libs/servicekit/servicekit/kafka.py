@@ -250,7 +250,8 @@ class Watchdog:
     async def _lag(self) -> int:
         partitions = self._consumer.assignment()
         ends = await self._consumer.end_offsets(list(partitions)) if partitions else {}
-        return sum([end - await self._done(partition) for partition, end in ends.items()])
+        done = await asyncio.gather(*(self._done(partition) for partition in ends))
+        return int(sum(ends.values())) - sum(done)
 
     async def _done(self, partition: TopicPartition) -> int:
         """Up to where a partition is worked off: behind the markers of transactions too, which nobody commits."""

@@ -574,13 +574,17 @@ async def test_what_is_recorded_again_after_an_erasure_may_have_its_old_version(
     asked = erasure(door, door.prison, "own")
     await door.prison.answered(asked)
     await door.prison.done(asked["id"])
-    await door.prison.answered(door.recorded(clientversion=3))
+    await door.prison.answered(door.recorded({"identity": {"givenName": "Old", "familyName": "Name"}}, clientversion=2))
+    await door.prison.answered(door.recorded({"identity": {"givenName": "New", "familyName": "Name"}}, clientversion=3))
+    await decided(door)
     await door.prison.answered(door.consent(door.hostel))
 
     async def told_again() -> bool:
         return any(r.event["data"].get("sections") for r in await door.hostel.received())
 
     await eventually_true(told_again, "what was recorded again")
+    told = [s["data"] for r in await door.hostel.received() for s in r.event["data"].get("sections", ())]
+    assert [data["givenName"] for data in told if "givenName" in data] == ["New"], "an older version stays history"
 
 
 def _run(door: Any, **settings: str) -> str:

@@ -247,6 +247,43 @@ async def test_what_was_recorded_since_a_link_counts_whatever_time_it_bears(two:
     assert names == ["corrected"]
 
 
+async def test_what_was_queued_for_a_part_leaves_with_what_was_recorded_since_the_link(two: Two) -> None:
+    await two.record(two.a, "before")
+    await two.record(two.b, "before")
+    hostel = two.door.hostel
+    for who in (two.a, two.b):  # a snapshot that is due later stands under each part
+        later = {"validFrom": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+        consent = granted(who, [hostel.name], ["referral"], ["identity", "needs.accommodation"]) | later
+        await two.say("consent.granted", consent)
+    await two.link()
+    earlier = (datetime.now(UTC) - timedelta(minutes=10)).isoformat()
+    await two.record(two.a, "corrected", time=earlier)
+    await two.quiet()
+    rows = await two.database.fetch(
+        "SELECT client_id FROM identifier WHERE value = ANY($1)", [who[0]["value"] for who in (two.a, two.b)]
+    )
+    parts = [row["client_id"] for row in rows]
+    async with two.database.transaction():  # the day comes
+        await two.database.execute(
+            "UPDATE sharing_fact SET body = body || jsonb_build_object('valid_from', clock_timestamp())"
+            " WHERE client_id = ANY($1) AND kind = 'granted'",
+            parts,
+        )
+        moved = await two.database.execute(
+            "UPDATE queue SET due_at = clock_timestamp() WHERE client_id = ANY($1) AND recipient = $2",
+            parts,
+            hostel.name,
+        )
+    assert moved == "UPDATE 2"
+    names = {
+        s["data"]["familyName"]
+        for r in await two.told(hostel)
+        for s in r.event["data"].get("sections", ())
+        if s["category"] == "identity"
+    }
+    assert names == {"corrected"}
+
+
 async def test_undoing_a_link_gives_back_the_earlier_consent_and_nothing_of_what_was_given_since(two: Two) -> None:
     hostel, mentors = two.door.hostel, two.door.mentors
     await two.record(two.a, "Ash")

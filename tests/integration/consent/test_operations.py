@@ -134,7 +134,9 @@ async def test_only_the_recipient_confirms_its_own_retraction(door: Any, admin: 
     by_the_publisher = await door.prison.answered(event("retraction.confirmed", door.prison.name, data))
     of_none = confirmed(door.hostel, retraction)
     of_none["data"]["retraction"] = str(uuid4())
-    answers = [of_another, by_the_publisher, await door.hostel.answered(of_none)]
+    borrowed = confirmed(door.mentors, retraction)  # the hostel's reference, beside a number that it knows itself
+    borrowed["data"]["identifiers"] = [*door.identifiers, *borrowed["data"]["identifiers"]]
+    answers = [of_another, by_the_publisher, await door.hostel.answered(of_none), await door.mentors.answered(borrowed)]
     assert {(a.get("code"), a.get("detail")) for a in answers} == {("unknown-retraction", answers[0].get("detail"))}
     async with door.hostel.http() as http:
         assert (await http.post("/events", json=of_none | {"id": uuid4().hex})).status_code == 404

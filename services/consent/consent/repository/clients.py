@@ -341,7 +341,7 @@ async def sections(
     db: Executor, known: Mapping[int, Known], damaged: set[int] | None = None
 ) -> dict[int, list[dict[str, Any]]]:
     """All that was recorded of each client, as sections in a fixed order; of linked clients the newest of each kind,
-    which is what was recorded since they are linked, whatever time it bears.
+    which is what was recorded since the last of their links, whatever time it bears.
 
     `damaged` takes the rows of whom a fact cannot be read: it is left out, and the caller must deny.
 
@@ -363,8 +363,8 @@ async def sections(
         newest: dict[tuple[str, str], Any] = {}
         for row in (row for member in one.members for row in rows.get(member, ())):
             other = newest.get((row.source, row.category))
-            since_linked = row.client_id == id or (other is not None and other.client_id == id)
-            if other is None or (row.client_id == id if since_linked else row.recorded_at > other.recorded_at):
+            since_linked = row.client_id == one.id or (other is not None and other.client_id == one.id)
+            if other is None or (row.client_id == one.id if since_linked else row.recorded_at > other.recorded_at):
                 newest[row.source, row.category] = row
         found[id] = []
         for _, row in sorted(newest.items()):

@@ -118,11 +118,6 @@ async def facts(db: Executor, clients: Collection[int], sections: Mapping[tuple[
         [(*key, until) for key, until in sections.items()],
         clients=ids,
     )
-    # what the source has now is news again, whatever version it has
-    await db.execute(
-        text("DELETE FROM source_version WHERE client_id = ANY(:clients) AND source = ANY(:sources)"),
-        {"clients": ids, "sources": sorted({source for source, _ in sections})},
-    )
     # the day on which a conviction is spent tells of it
     convicted = [source for source, category in sections if category == Category.OFFENCE.value]
     await db.execute(

@@ -209,21 +209,8 @@ async def enter(
     return made
 
 
-async def undo(db: Executor, link: Link, members: Collection[int], version: int, by: str, now: datetime) -> None:
-    """Set the parts of a link free again, at this version. What it made denies for ever, and no clock tells of it.
-
-    Whoever recorded something while it held records it again for each part: its present version is no history there.
-
-    Args:
-        members: the rows that the client of the link is made of.
-    """
-    await db.execute(
-        text(
-            "DELETE FROM source_version WHERE client_id = ANY(:members)"
-            " AND source IN (SELECT source FROM fact WHERE client_id = :id)"
-        ),
-        {"members": sorted(members), "id": link.client},
-    )
+async def undo(db: Executor, link: Link, version: int, by: str, now: datetime) -> None:
+    """Set the parts of a link free again, at this version. What it made denies for ever, and no clock tells of it."""
     await db.execute(
         text("UPDATE client SET merged_into = NULL, version = :version WHERE id = ANY(:ids)"),
         {"ids": list(link.parts), "version": version},

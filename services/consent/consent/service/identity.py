@@ -233,7 +233,7 @@ async def unlink(session: AsyncSession, id: UUID, act: Act) -> Outcome:
     stops = _stops((await sharing.own_histories(session, [linked.id])).get(linked.id, ()))
     holds = await links.take_holds(session, linked.id, act.by)
     await _tell_apart(session, undone.parts, act, now)
-    await links.undo(session, undone, linked.members, version, act.by, now)
+    await links.undo(session, undone, version, act.by, now)
     parts = await clients.load(session, undone.parts, undone.parts)
     desk = Desk({linked.id: linked, **parts}, registered, now)
     linked.version = version

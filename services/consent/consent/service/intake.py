@@ -47,8 +47,11 @@ async def take_in(session: AsyncSession, arrivals: Sequence[Arrival]) -> list[by
 
     Raises:
         TryAgain: another transaction linked one of the identifiers, or took in one of the events, meanwhile.
+        ValueError: such an event does not come alone.
     """
     cases = [_read(arrival) for arrival in arrivals]
+    if len(cases) > 1 and any(isinstance(c.event, IdentityLinked | IdentityUnlinked | ErasureRequested) for c in cases):
+        raise ValueError("what links, unlinks or erases is to be taken in alone")
     try:
         return await _take_in(session, cases)
     finally:
@@ -203,7 +206,8 @@ async def _confirm(session: AsyncSession, cases: Sequence[Case], desk: Desk) -> 
         if case.problem is None and case.client is not None and isinstance(case.event, RetractionConfirmed):
             client, agency = desk.clients[case.client], case.arrival.agency
             known = {r.id for r in [*client.references.values(), *client.former] if r.recipient == agency}
-            known |= {UUID(value) for type, _, value in case.keys if type == "THROUGHGATE"}  # of an undone link, too
+            # of an undone link, too; what nobody found may be another's
+            known |= {UUID(key[2]) for key in case.keys if key[0] == "THROUGHGATE" and key in desk.known}
             confirmed.append((case, {(case.event.data.retraction, reference) for reference in known}))
     entered = await clients.acknowledge_retractions(session, set().union(*(pairs for _, pairs in confirmed)))
     for case, pairs in confirmed:
@@ -216,8 +220,8 @@ def _record(case: Case, event: ClientRecorded, client: Client, desk: Desk) -> No
     if version is not None:
         had = [client.source_versions[row, agency] for row in case.rows if (row, agency) in client.source_versions]
         latest = max(had, default=None)
-        if latest is not None and version <= latest:
-            return  # history: what this agency recorded later is known already
+        if latest is not None and version < latest:
+            return  # history: what this agency recorded later is known already; the same again may be gone since
         if latest is not None and version > latest + 1:
             log.warning("a gap in the client versions of %s: %d events are missing", agency, version - latest - 1)
         for row in case.rows:

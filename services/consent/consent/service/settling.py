@@ -155,7 +155,9 @@ async def _settle_clients(
             case.reject(CONFLICT)
         elif not isinstance(case.event, RetractionConfirmed) and any(client.erased for client in met):
             case.reject(UNKNOWN_CLIENT)
-        elif not isinstance(case.event, NEEDS_NOTHING) and any(row in damaged for one in met for row in one.members):
+        elif not isinstance(case.event, NEEDS_NOTHING | RetractionConfirmed) and any(
+            row in damaged for one in met for row in one.members
+        ):
             raise Damaged("what is kept of a client cannot be read, and an event rests on it")
         elif isinstance(case.event, ErasureRequested) and any(
             erasing.is_protected(case.event, case.arrival.agency, client, desk.now) for client in met
