@@ -13,7 +13,7 @@ from consent.repository.queue import NOTICE, QueueRow
 from consent.service.disclosing import NOTHING
 from consent.service.intake import take_in
 from consent.service.ledger import enter
-from consent.service.notices import request_settled
+from consent.service.notices import row_settled
 from consent.service.reading import Arrival
 from consent.service.requests import Asked, take_requests
 from servicekit.db import wake_after_commit
@@ -96,21 +96,7 @@ async def _give_up(session: AsyncSession, id: int) -> bool:
     if decided := await aside.decided_of(session, id):  # it was to leave; an earlier try may have arrived
         await enter(session, [_cancelled(decided, row, now)])
     if row.requester:  # "cancelled" would have it asked for again, to fail again
-        await queue.add(
-            session,
-            [
-                request_settled(
-                    row.client_id,
-                    row.requester,
-                    row.reference_of_requester,
-                    row.request,
-                    "denied",
-                    [],
-                    now,
-                    row.traceparent,
-                )
-            ],
-        )
+        await queue.add(session, [row_settled(row, "denied", now)])
     return True
 
 

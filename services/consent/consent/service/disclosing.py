@@ -22,7 +22,7 @@ from consent.service import register
 from consent.service.desk import CHANGED, SNAPSHOT
 from consent.service.doubts import Doubt
 from consent.service.ledger import Sealer
-from consent.service.notices import Retraction, request_settled, retraction_row, withdrawal_done
+from consent.service.notices import Retraction, retraction_row, row_settled, withdrawal_done
 from consent.service.register import Register
 from consent.service.sections import cut, spent_convictions
 from consent.service.telling import asked, explain, receipt, withheld
@@ -174,7 +174,8 @@ def _decide_row(
     if before:
         _retract_doubt(row, before, client.facts.version, now, cycle.changes)
     if row.requester:
-        cycle.changes.queue.append(_settled(row, "cancelled" if doubt else "denied", decision, now))
+        outcome = "cancelled" if doubt else "denied"
+        cycle.changes.queue.append(row_settled(row, outcome, now, withheld(decision, openly=False)))
 
 
 def all_or_nothing(decision: Decision, about: Collection[Item]) -> Decision:
@@ -214,9 +215,7 @@ async def finish_cycle(
         if w.agency is not None  # what nobody published is not answered
     ]
     notices += [
-        request_settled(
-            row.client_id, row.requester, row.reference_of_requester, row.request, "sent", [], now, row.traceparent
-        )
+        row_settled(row, "sent", now)
         for leaving, _ in sent
         if (row := leaving.row).kind == queue.RECORD and row.requester
     ]
@@ -270,19 +269,6 @@ def _entry(
     sources = sorted({x["source"] for x in (*grounds["permitted"], *grounds["withheld"])})
     named = row.recipient, row.purpose, row.type, now, sources, explanation, told, row.id
     return write_down(Entry(kind, id, client.id, client.key, *named))
-
-
-def _settled(row: Any, outcome: str, decision: Decision, now: datetime) -> queue.QueueRow:
-    return request_settled(
-        row.client_id,
-        row.requester,
-        row.reference_of_requester,
-        row.request,
-        outcome,
-        withheld(decision, openly=False),
-        now,
-        row.traceparent,
-    )
 
 
 def _retract_doubt(row: Any, before: Mapping[str, Any] | None, version: int, now: datetime, changes: Changes) -> None:

@@ -120,3 +120,9 @@ def request_settled(
         now,
         traceparent=traceparent,
     )
+
+
+def row_settled(row: Any, outcome: str, now: datetime, withheld: list[dict[str, Any]] | None = None) -> QueueRow:
+    """Tell the service that asked for a row of the queue what became of it."""
+    asked = row.requester, row.reference_of_requester, row.request
+    return request_settled(row.client_id, *asked, outcome, withheld or [], now, row.traceparent)
