@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 OF_THE_DATA = ("22", "23")
 """SQLSTATE classes that an event can be blamed for: data exception, integrity constraint violation."""
 ANSWER_SECONDS = 60.0
+IDLE_MS = 200
+FETCH_MS = 5
+"""How long a batch that could begin waits for what was written meanwhile: a fetch takes one or two milliseconds."""
 
 Record: TypeAlias = ConsumerRecord
 """One record as it was consumed: key and value are bytes or None."""
@@ -67,21 +70,32 @@ class Worker:
         self._watchdog = Watchdog(consumer, stall_seconds)
 
     async def run(self) -> None:
-        """Consume for ever."""
+        """Consume for ever.
+
+        The library fetches again only once all that it fetched before was asked for. So what is there when a batch ends
+        came as it began, and what was written since would stand behind one more batch: it is fetched while the offsets
+        are committed, and waited for.
+        """
         watching = asyncio.create_task(self._watchdog.run())
         try:
+            records: list[Record] = []
             while True:
-                polled = await self._consumer.getmany(timeout_ms=200, max_records=self._batch)
-                records = [record for batch in polled.values() for record in batch]
-                if not records:
-                    continue
-                with self._watchdog.batch():
-                    await self.take(records)
-                    await self._commit_offsets(records)
-                faults.point("worker.offsets")
-                CONSUMED.inc(len(records))
+                records += await self._get(FETCH_MS if records else IDLE_MS, self._batch - len(records))
+                ahead: list[Record] = []
+                if records:
+                    with self._watchdog.batch():
+                        await self.take(records)
+                        ahead = await self._get(0, self._batch)
+                        await self._commit_offsets(records)
+                    faults.point("worker.offsets")
+                    CONSUMED.inc(len(records))
+                records = ahead
         finally:
             watching.cancel()
+
+    async def _get(self, timeout_ms: int, most: int) -> list[Record]:
+        polled = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=most) if most else {}
+        return [record for records in polled.values() for record in records]
 
     async def take(self, records: Sequence[Record]) -> None:
         """Apply a batch; where it fails, event by event; what fails alone for a reason of its own is set aside."""

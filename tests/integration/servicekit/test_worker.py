@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from support.agency import eventually_true
 
-from servicekit import inbox
+from servicekit import inbox, worker
 from servicekit.db import Database, TryAgain
 from servicekit.kafka import Outgoing, create_producer
 from servicekit.telemetry import CONSUMED, SET_ASIDE
@@ -95,6 +95,65 @@ async def test_a_batch_without_poison_is_one_transaction(database: Database, sca
         await up_to(topic, 50)
     assert await effects(scalar) == [f"{n}" for n in range(50)]
     assert await scalar("SELECT count(DISTINCT xmin::text) FROM effect") < 5
+
+
+async def test_what_was_written_during_a_batch_is_in_the_next(
+    database: Database, topic: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library has fetched "b" and will not fetch "c" before somebody takes "b": it must not cost "c" a batch."""
+    monkeypatch.setattr(worker, "FETCH_MS", 5000)  # more than the worker waits, so that no slow machine decides
+    batches: list[list[bytes]] = []
+
+    async def slow(session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
+        batches.append([record.value for record in records])
+        if len(batches) == 1:
+            await topic.write(b"b")
+            await asyncio.sleep(0.5)
+            await topic.write(b"c")
+        return ()
+
+    await topic.write(b"a")
+    async with working(database, topic, slow):
+        await up_to(topic, 3)
+    assert batches == [[b"a"], [b"b", b"c"]]
+
+
+async def test_what_was_fetched_ahead_is_not_committed_before_it_was_taken(database: Database, topic: Any) -> None:
+    batches: list[list[bytes]] = []
+
+    async def ending(session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
+        batches.append([record.value for record in records])
+        if len(batches) > 1:
+            await session.execute(text("SELECT * FROM nowhere"))
+        await topic.write(b"b")
+        await asyncio.sleep(0.5)
+        return ()
+
+    await topic.write(b"a")
+    consumer = topic.consumer(GROUP)
+    await consumer.start()
+    try:
+        with pytest.raises(DBAPIError):
+            await asyncio.wait_for(Worker(database, consumer, ending).run(), 30)
+    finally:
+        await consumer.stop()
+    assert batches == [[b"a"], [b"b"]]
+    assert await topic.committed(GROUP) == 1
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+async def test_no_batch_is_larger_than_told(most: int, database: Database, scalar: Scalar, topic: Any) -> None:
+    sizes: list[int] = []
+
+    async def counted(session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
+        sizes.append(len(records))
+        return await apply(session, records)
+
+    await topic.write(*(f"{n}".encode() for n in range(10)))
+    async with working(database, topic, counted, batch=most):
+        await up_to(topic, 10)
+    assert await effects(scalar) == [f"{n}" for n in range(10)]
+    assert (max(sizes), sum(sizes)) == (most, 10)
 
 
 async def test_the_publisher_of_poison_is_answered(database: Database, scalar: Scalar, topic: Any) -> None:
