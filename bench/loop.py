@@ -10,32 +10,45 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Collection, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import uvloop
 
 from consent.discloser import Discloser, DiscloserSettings
 from consent.repository import queue
-from consent.repository.ledger import Written
-from consent.service import disclosing
-from consent.service.disclosing import Cycle, Leaving
-from consent.service.ledger import Sealer
+from consent.repository.ledger import Entry
+from consent.repository.sql import Executor
+from consent.service.disclosing import Cycle, Leaving, Sent
+from consent.service.ledger import Batch, Sealer
 from contracts.heads import Head
-from contracts.proof import Leaf
 from servicekit import run, telemetry
 from servicekit.db import create_engine
 
 
-class Unsealed(Sealer):
+class NoBatch(Batch):
     """Writes nothing down."""
 
-    async def seal(
-        self, db: Any, before: Head | None, entries: Sequence[Written], now: datetime
-    ) -> tuple[Head | None, list[bytes]]:
+    def add(self, entry: Entry) -> int:
+        """Nothing."""
+        return 0
+
+    async def write(self) -> None:
+        """Nothing."""
+
+    async def seal(self, now: datetime) -> tuple[Head | None, list[bytes]]:
         """No proof."""
-        return None, [b"null"] * len(entries)
+        return None, [b"null"]
+
+
+class Unsealed(Sealer):
+    """No ledger."""
+
+    @asynccontextmanager
+    async def batch(self, db: Executor, before: Head | None) -> AsyncIterator[Batch]:
+        """Nothing is read, nothing written."""
+        yield NoBatch(db, b"", 0, None, [])
 
 
 class Bare(Discloser):
@@ -45,18 +58,18 @@ class Bare(Discloser):
 
     async def _decide(self, paused: list[str], only: Collection[int] | None) -> Cycle:
         async with self._db.begin():
-            await queue.remove(self._db, [leaving.row.id for leaving, _ in self._sent])
+            await queue.remove(self._db, [leaving.row.id for leaving, _ in self._sent.leaving])
             settings = self._settings
             rows = await queue.claim(self._db, settings.shard, settings.shards, settings.batch, paused, only)
-        self._sent = []
-        return Cycle(len(rows), [Leaving(row, self.filler) for row in rows])
+        self._sent = Sent()
+        return Cycle(len(rows), datetime.now(UTC), [Leaving(row, self.filler) for row in rows])
 
 
 async def drain(discloser: Discloser) -> int:
     """Cycle until nothing is left; gives how many records left."""
     count = 0
     while await discloser.cycle():
-        count += len(discloser._sent)
+        count += len(discloser._sent.leaving)
     return count
 
 
@@ -70,7 +83,6 @@ async def main(kind: str, size: int) -> None:
     async with engine.connect() as connection:
         discloser = (Bare if kind == "bare" else Discloser)(settings, connection)
         if kind == "unsealed":
-            vars(disclosing)["write_down"] = lambda entry: Written((), Leaf(b"", "", ""), None)
             discloser._sealer = Unsealed(settings.seed, settings.shard, settings.shards)
         await discloser.take_over()
         await drain(discloser)

@@ -80,7 +80,8 @@ def leaf_of(salt: bytes, told: bytes, explanation: bytes) -> Leaf:
     Raises:
         ValueError: the salt is not 16 bytes long.
     """
-    return leaf_of_hashes(salt, *hashes_of(salt, told, explanation))
+    part, kept = _parts(salt)
+    return _leaf(part, sha256(told).digest(), _untold(kept, explanation))
 
 
 def hashes_of(salt: bytes, told: bytes, explanation: bytes) -> tuple[bytes, bytes]:
@@ -88,13 +89,20 @@ def hashes_of(salt: bytes, told: bytes, explanation: bytes) -> tuple[bytes, byte
 
     Args and Raises: as for `leaf_of`.
     """
-    return sha256(told).digest(), sha256(b"\x02" + _parts(salt)[1] + explanation).digest()
+    return sha256(told).digest(), _untold(_parts(salt)[1], explanation)
 
 
 def leaf_of_hashes(salt: bytes, told: bytes, untold: bytes) -> Leaf:
     """The leaf of an entry of which the hashes are known (`hashes_of`)."""
-    part = _parts(salt)[0]
+    return _leaf(_parts(salt)[0], told, untold)
+
+
+def _leaf(part: bytes, told: bytes, untold: bytes) -> Leaf:
     return Leaf(leaf_hash(part + told + untold), spell(part), spell(untold))
+
+
+def _untold(kept: bytes, explanation: bytes) -> bytes:
+    return sha256(b"\x02" + kept + explanation).digest()
 
 
 def _parts(salt: bytes) -> tuple[bytes, bytes]:

@@ -141,8 +141,10 @@ class Agency:
         reply = await eventually(mine, f"a reply to {id or 'the event'}")
         return {"type": reply["type"], **reply["data"]}
 
-    async def done(self, event_id: str, seconds: float = 30) -> dict[str, Any]:
-        """Wait until a withdrawal is done; gives the data of the reply that says so."""
+    async def done(self, event_id: str, seconds: float = 30, *, entered: bool = True) -> dict[str, Any]:
+        """Wait until a withdrawal is done, and until that is entered, which comes after the word; gives the data of the
+        reply that says so.
+        """
         reply = await eventually(
             lambda: next(
                 (r for r in self.replies if "withdrawal.done" in r["type"] and r["data"]["event"] == event_id), None
@@ -150,6 +152,14 @@ class Agency:
             "the withdrawal to be done",
             seconds,
         )
+        if entered:
+            async with self.http() as http:
+
+                async def is_entered() -> bool:
+                    response = await http.get(f"/withdrawals/{reply['data']['withdrawal']}")
+                    return response.status_code == 200 and response.json()["doneAt"] is not None
+
+                await eventually_true(is_entered, "that it is done to be entered", seconds)
         return dict(reply["data"])
 
     async def _follow_replies(self) -> None:
@@ -176,14 +186,14 @@ class Agency:
         return await read_all(self.connection(), topic or f"{self.system.namespace}partner.{self.name}")
 
 
-async def read_all(connection: dict[str, Any], topic: str) -> list[Placed]:
-    """Every committed record of a topic up to its present end."""
+async def read_all(connection: dict[str, Any], topic: str, count: int = 3) -> list[Placed]:
+    """Every committed record of a topic of so many partitions up to its present end."""
     consumer = AIOKafkaConsumer(
         **connection, isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest"
     )
     await consumer.start()
     try:
-        partitions = [TopicPartition(topic, p) for p in range(3)]
+        partitions = [TopicPartition(topic, p) for p in range(count)]
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
         found = []

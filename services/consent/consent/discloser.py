@@ -8,8 +8,7 @@ its producer fenced, and ends.
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -18,13 +17,14 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 from prometheus_client import Counter, Gauge
 from pydantic import SecretStr, model_validator
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from consent.events import head_event
+from consent.paused import PausedTopics
 from consent.repository import ledger, queue, restoring, shards
-from consent.service.disclosing import Cycle, Leaving, decide_cycle, finish_cycle
+from consent.repository.clients import DAMAGED
+from consent.service.disclosing import Cycle, Leaving, Sent, decide_cycle, finish_cycle
 from consent.service.doubts import Doubt, doubts
 from consent.service.ledger import Sealer
 from consent.service.restoring import MARGIN, is_behind, is_ours, known_until
@@ -37,7 +37,6 @@ from servicekit.kafka import (
     Outgoing,
     create_consumer,
     create_producer,
-    known_topics,
     send_all,
     written_since,
 )
@@ -50,18 +49,8 @@ T = TypeVar("T")
 
 DISCLOSED = Counter("throughgate_disclosed", "Records, retractions and notices committed to their topics.")
 SET_ASIDE = Counter("throughgate_disclosures_set_aside", "Rows that cannot be sent; each needs a person.")
-DAMAGED = Counter(
-    "throughgate_damaged", "Clients held in a cycle, and records taken back, because what is kept cannot be read."
-)
-PAUSED = Gauge(
-    "throughgate_topics_paused", "Topics that do not exist or may not be written, tried again every few seconds."
-)
-
 CLOSED = Gauge("throughgate_closed", "1 while nothing leaves because the database is behind the topics.")
 
-LOCK = 7_300
-"""Advisory lock of shard 0; the next shard's is one higher."""
-PAUSE_SECONDS = 5.0
 STOP_SECONDS = 2.0
 """A producer that does not stop by then is left."""
 RESTART_SECONDS = 1.0
@@ -128,19 +117,17 @@ class Discloser:
         self._db = connection
         self._producer: AIOKafkaProducer | None = None
         self._doubts: dict[int, Doubt] = {}
-        self._sent: list[tuple[Leaving, tuple[str, int, int]]] = []
+        self._sent = Sent()
         self._sealer = Sealer(settings.seed, settings.shard, settings.shards)
         self._head: Head | None = None
         """The shard's newest head."""
         self._unsent: list[Head] = []
         """Heads that are not in their topic yet, for all that is known."""
-        self._heads_sent: list[Head] = []
-        self._paused: dict[str, float] = {}
+        self._paused = PausedTopics(settings.namespace, settings.send_seconds)
 
     async def take_over(self, poll_seconds: float = 0.5) -> None:
         """Wait for the shard's lock, fence whoever wrote before, and find out what it left half done."""
-        lock = LOCK + self._settings.shard
-        while not await self._scalar("SELECT pg_try_advisory_lock(:lock)", lock=lock):
+        while not await self._read(partial(shards.try_lock, shard=self._settings.shard)):
             await asyncio.sleep(poll_seconds)
         async with self._db.begin():
             await shards.counts(self._db, self._settings.shard, self._settings.shards)
@@ -213,37 +200,41 @@ class Discloser:
                 await wait(woken, poll_seconds)
 
     async def cycle(self, only: Collection[int] | None = None) -> bool:
-        """Enter what the last cycle sent, decide the next rows, send them. False when there was nothing to do."""
-        paused = await self._paused_topics()
+        """Enter what the last cycle sent, decide the next rows, send them. False when there was nothing to do.
+
+        `only`: of the queue no other rows than these (`_in_parts`).
+        """
+        paused = await self._paused.look_again(self._producer)
         if HEADS in paused:
-            await self._scalar("SELECT 1")  # keeps the session, and with it the lock
+            await self._read(shards.keep_session)
             return False
-        finished = bool(self._sent)
+        finished = bool(self._sent.leaving)
         cycle = await self._decide(paused, only)
         if not cycle.leaving and not self._unsent:
             return finished or cycle.claimed > 0
         if cycle.leaving:
             faults.point("discloser.claimed")
         if only is None or not cycle.leaving or await self._heads_left():
-            await self._try(cycle.leaving, only)
+            # In parts publishers are told later, so that no retraction is blamed for a topic of replies.
+            await self._try(cycle.leaving, only, cycle if only is None else None)
         faults.point("discloser.sent")
         return True
 
     async def _heads_left(self) -> bool:
         """In parts heads leave first and by themselves, so that no record is blamed for their topic."""
         if self._unsent:
-            await self._try([], ())
+            await self._try([], (), None)
         return not self._unsent
 
-    async def _try(self, leaving: list[Leaving], only: Collection[int] | None) -> None:
+    async def _try(self, leaving: list[Leaving], only: Collection[int] | None, finishing: Cycle | None) -> None:
         """Send; when that fails, leave everything to a new producer and to other cycles."""
         try:
-            await self._send(leaving)
+            await self._send(leaving, finishing)
         except UNSENDABLE as error:
             log.warning("a cycle of %d is tried again in parts after %s", len(leaving), type(error).__name__)
             await self._renew_producer()
             if not leaving and HEADS not in self._paused:
-                self._pause(HEADS)
+                self._paused.add(HEADS)
             await self._in_parts(leaving, error, only)
         except (TimeoutError, KafkaError, OSError) as error:
             if _is_fenced(error):
@@ -252,34 +243,24 @@ class Discloser:
             await self._renew_producer()
 
     async def _decide(self, paused: list[str], only: Collection[int] | None) -> Cycle:
+        shard, number = self._settings.shard, self._settings.shards
         while True:
             try:
                 async with self._db.begin():
-                    await shards.saw_register(self._db, self._settings.shard, self._settings.shards)
-                    await finish_cycle(self._db, self._sent, self._heads_sent)
-                    cycle = await decide_cycle(
-                        self._db,
-                        self._settings.shard,
-                        self._settings.shards,
-                        self._settings.batch,
-                        paused,
-                        self._doubts,
-                        only,
-                        self._sealer,
-                        self._head,
-                    )
+                    await shards.saw_register(self._db, shard, number)
+                    await finish_cycle(self._db, self._sent)
+                    rows = await queue.claim(self._db, shard, number, self._settings.batch, paused, only)
+                    cycle = await decide_cycle(self._db, rows, self._doubts, self._sealer, self._head)
                     if cycle.leaving:
                         faults.point("discloser.decided")
-                DISCLOSED.inc(len(self._sent))
+                DISCLOSED.inc(len(self._sent.leaving) + len(self._sent.told))
                 for id, reason in cycle.unsendable.items():
                     log.error("queue row %d is set aside: %s", id, reason)
                     SET_ASIDE.inc()
-                for id in sorted(cycle.damaged):
-                    log.error("client row %d is treated as held: what is kept of it cannot be read", id)
                 for id in cycle.taken_back:
                     log.error("queue row %d may have left and its ledger entry cannot be opened: it is taken back", id)
-                DAMAGED.inc(len(cycle.damaged) + len(cycle.taken_back))
-                self._sent, self._heads_sent = [], []
+                DAMAGED.inc(len(cycle.taken_back))
+                self._sent = Sent()
                 if cycle.head is not None:
                     self._head = cycle.head
                     self._unsent.append(cycle.head)
@@ -290,64 +271,61 @@ class Discloser:
                 if sqlstate(error) not in RETRYABLE:
                     raise
 
-    async def _send(self, leaving: list[Leaving]) -> None:
+    async def _send(self, leaving: list[Leaving], finishing: Cycle | None) -> None:
+        """Send in one Kafka transaction, with the heads that are not in their topic yet, and with word to publishers
+        of the withdrawals that are done by it: it counts when the retractions do.
+        """
         if self._producer is None:
             raise RuntimeError("the producer is started before the first claim")
-        prefix = self._settings.namespace
-        steps, outgoing = [], []
-        for item in leaving:
-            step, told = _trace(item.row)
-            steps.append(step)
-            outgoing.append(
-                Outgoing(prefix + item.row.topic, str(item.row.reference).encode(), item.value, header(told))
-            )
         heads = list(self._unsent)
-        outgoing += [Outgoing(prefix + HEADS, str(head.shard).encode(), head_event(head)) for head in heads]
+        steps, outgoing = self._outgoing(leaving)
+        topic = self._settings.namespace + HEADS
+        outgoing += [Outgoing(topic, str(head.shard).encode(), head_event(head)) for head in heads]
         async with asyncio.timeout(self._settings.send_seconds):
-            if await self._missing({o.topic for o in outgoing}):
+            topics = {item.row.topic for item in leaving} | ({HEADS} if heads else set())
+            if await self._paused.without_missing(self._producer, topics) != topics:
                 raise UnknownTopicOrPartitionError
             # Not aborted here when it fails: the producer that replaces this one aborts it, or finds it committed.
             await self._producer.begin_transaction()
-            places = await send_all(self._producer, outgoing)
+            written = await send_all(self._producer, outgoing)
+            sent = Sent(
+                [
+                    (item, (item.row.topic, place.partition, place.offset))
+                    for item, place in zip(leaving, written, strict=False)  # behind them are the heads
+                ],
+                [*self._sent.heads, *heads],
+            )
+            if finishing and finishing.done:
+                steps += await self._tell(self._producer, finishing, sent)
             faults.point("discloser.sending")
             await self._producer.commit_transaction()
         for step in steps:
             step.end()
-        self._sent = [
-            (item, (item.row.topic, place.partition, place.offset))
-            for item, place in zip(leaving, places[: len(leaving)], strict=True)
-        ]
-        self._heads_sent += heads
+        self._sent = sent
         self._unsent = []
 
-    async def _missing(self, topics: set[str]) -> set[str]:
-        """Topics that cannot be written to; they are paused, so that one of them does not hold up the others."""
-        if self._producer is None:
-            return set()
-        missing = topics - await known_topics(self._producer, sorted(topics))
-        for topic in missing:
-            self._pause(topic.removeprefix(self._settings.namespace))
-        return missing
+    async def _tell(self, producer: AIOKafkaProducer, cycle: Cycle, sent: Sent) -> list[Step]:
+        """Send word of what the cycle finishes, as far as its topics can be written; the rest is queued when it is
+        entered that all this was sent.
+        """
+        sent.at = cycle.time_now()
+        rows = [done.notice(sent.at, sent.retractions()) for done in cycle.done]
+        notices = [Leaving(row, row.body.encode()) for row in rows]
+        await self._paused.without_missing(producer, {notice.row.topic for notice in notices})
+        notices = [notice for notice in notices if notice.row.topic not in self._paused]
+        steps, outgoing = self._outgoing(notices)
+        await send_all(producer, outgoing)
+        sent.told = {notice.row.reference for notice in notices}
+        return steps
 
-    def _pause(self, topic: str) -> None:
-        log.error("topic %s does not exist or may not be written: its records wait", topic)
-        self._paused[topic] = time.monotonic() + PAUSE_SECONDS
-        PAUSED.set(len(self._paused))
-
-    async def _paused_topics(self) -> list[str]:
-        """Topics that wait; those whose pause is over are looked for again first."""
-        now = time.monotonic()
-        due = {self._settings.namespace + topic for topic, until in self._paused.items() if until <= now}
-        if due:
-            try:
-                async with asyncio.timeout(self._settings.send_seconds):
-                    missing = await self._missing(due)
-            except (TimeoutError, KafkaError, OSError):
-                return list(self._paused)  # the brokers do not answer: nothing is known, so nothing changes
-            for topic in due - missing:
-                del self._paused[topic.removeprefix(self._settings.namespace)]
-            PAUSED.set(len(self._paused))
-        return list(self._paused)
+    def _outgoing(self, leaving: Sequence[Leaving]) -> tuple[list[Step], list[Outgoing]]:
+        prefix, steps, outgoing = self._settings.namespace, [], []
+        for item in leaving:
+            step, told = _trace(item.row)
+            steps.append(step)
+            key = str(item.row.reference).encode()
+            outgoing.append(Outgoing(prefix + item.row.topic, key, item.value, header(told)))
+        return steps, outgoing
 
     async def _in_parts(self, leaving: list[Leaving], error: KafkaError, only: Collection[int] | None) -> None:
         """Try by topic, then row by row; a row that fails alone is set aside and the others go on.
@@ -356,11 +334,11 @@ class Discloser:
         """
         if HEADS in self._paused:
             return
-        topics = sorted({item.row.topic for item in leaving} - self._paused.keys())
+        topics = sorted(topic for topic in {item.row.topic for item in leaving} if topic not in self._paused)
         if only is not None and len(topics) == 1:
             row = leaving[0].row
             if isinstance(error, TopicAuthorizationFailedError) or (len(leaving) == 1 and row.kind == queue.RETRACTION):
-                self._pause(row.topic)
+                self._paused.add(row.topic)
                 return
             if len(leaving) == 1:
                 log.error("queue row %d cannot be sent: %s", row.id, type(error).__name__)
@@ -389,7 +367,7 @@ class Discloser:
 
     async def _start_producer(self, shard: int) -> AIOKafkaProducer:
         while True:
-            await self._scalar("SELECT 1")  # no session, no lock; and without the lock, no producer of this id
+            await self._read(shards.keep_session)  # without the session no lock, and without it no producer of this id
             producer = create_producer(self._settings, f"discloser-{shard}")
             try:
                 async with asyncio.timeout(self._settings.send_seconds):
@@ -407,21 +385,17 @@ class Discloser:
             self._doubts = await doubts(self._db, self._settings.shard, self._settings.shards)
             self._head = await ledger.last_head(self._db, self._settings.shard)
             unsent = await ledger.unsent_heads(self._db, self._settings.shard, self._settings.shards)
-            self._unsent = [head for head in unsent if head not in self._heads_sent]
+            self._unsent = [head for head in unsent if head not in self._sent.heads]
 
     async def _read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         async with self._db.begin():
             return await work(self._db)
 
-    async def _scalar(self, statement: str, **parameters: Any) -> Any:
-        async with self._db.begin():
-            return await self._db.scalar(text(statement), parameters)
-
     async def close(self) -> None:
         """Enter what was sent and stop the producer."""
-        if self._sent and not self._db.invalidated:
+        if self._sent.leaving and not self._db.invalidated:
             async with self._db.begin():
-                await finish_cycle(self._db, self._sent, self._heads_sent)
+                await finish_cycle(self._db, self._sent)
         if self._producer is not None:
             await self._producer.stop()
 

@@ -2,13 +2,8 @@
 
 from contracts.heads import Head
 from contracts.intake import INTAKE, PASSED_ON, STOPPING_TYPES, IntakeEvent
-from contracts.leaving import CLEARED, PARTNER
-from contracts.replies import REPLIES
 from contracts.requests import REQUESTS, SENT_AS, ServiceRequest
 from servicekit.envelope import encode
-
-CONSUMES = {"intake": INTAKE, "requests": REQUESTS}
-PUBLISHES = {"replies": REPLIES, "partner": PARTNER, "cleared": CLEARED}
 
 ANSWER_PASSED_AS = {
     "throughgate.referral.answered.v1": "throughgate.referral.answer-passed.v1",
@@ -28,10 +23,8 @@ def head_event(head: Head) -> bytes:
 
 __all__ = [
     "ANSWER_PASSED_AS",
-    "CONSUMES",
     "INTAKE",
     "PASSED_ON",
-    "PUBLISHES",
     "REQUESTS",
     "SENT_AS",
     "SOURCE",

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 import psutil
@@ -24,16 +23,14 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from support.agency import eventually, eventually_true
 from support.commands import Commands
 from support.told import decided, quiet
+from support.topics import delete_topic
 
-from consent.repository import ledger, queue
+from consent.repository import ledger
 from consent.service.desk import CHANGED, SNAPSHOT
 from consent.service.notices import WITHDRAWN
-from servicekit.db import RETRYABLE, sqlstate
 from throughgate.verify import behind_retraction
 
 
@@ -75,7 +72,7 @@ async def test_a_row_that_cannot_be_read_is_set_aside_and_the_others_leave(door:
 async def test_a_missing_topic_holds_up_nobody_else(door: Any) -> None:
     topic = f"{door.system.namespace}partner.{door.mentors.name}"
     admin = door.system.kafka.admin()
-    await _delete(admin, topic)
+    await delete_topic(admin, topic)
     await door.prison.answered(door.recorded())
     await door.prison.answered(door.consent(door.hostel, door.mentors))
 
@@ -139,7 +136,7 @@ async def test_where_heads_cannot_be_written_the_shard_waits(lone_door: Any, fau
     await quiet(door)
     logged = system.log("consent.discloser").stat().st_size
     if fault == "missing":
-        await _delete(admin, topic)
+        await delete_topic(admin, topic)
     else:
         admin.create_acls([AclBinding(*denied)])[AclBinding(*denied)].result()
     system.start_process("consent.discloser")  # which knows nothing of the topics yet
@@ -311,44 +308,6 @@ async def test_taking_back_what_may_have_left_does_not_say_that_a_consent_was_wi
     assert behind_retraction(await door.hostel.received()) == []
 
 
-# --- two shards -------------------------------------------------------------------------------------------------------
-
-
-async def test_a_withdrawal_whose_retractions_pass_two_disclosers_at_once_is_done(database_of: Any) -> None:
-    database = await database_of("consent")
-    withdrawal, ids = uuid4(), [uuid4(), uuid4()]
-    async with database.engine.begin() as db:
-        client = await db.scalar(text("INSERT INTO client (version) VALUES (0) RETURNING id"))
-        await db.execute(
-            text(
-                "INSERT INTO withdrawal (id, client_id, version, agency, event_id, recorded_at)"
-                " VALUES (:id, :client, 1, 'prison', 'e', clock_timestamp())"
-            ),
-            {"id": withdrawal, "client": client},
-        )
-        for id in ids:
-            await db.execute(
-                text(
-                    "INSERT INTO retraction (id, withdrawal_id, recipient, reference, body)"
-                    " VALUES (:id, :withdrawal, 'hostel', :id, '{}')"
-                ),
-                {"id": id, "withdrawal": withdrawal},
-            )
-    engine = database.engine.execution_options(isolation_level="REPEATABLE READ")
-    async with engine.connect() as one, engine.connect() as two:
-        for connection in (one, two):
-            await connection.scalar(text("SELECT count(*) FROM retraction"))  # from here on it sees nothing new
-        assert await queue.retractions_done(one, {ids[0]: ("partner.hostel", 0, 1)}) == []
-        await one.commit()
-        with pytest.raises(DBAPIError) as failed:
-            await queue.retractions_done(two, {ids[1]: ("partner.hostel", 1, 1)})
-        assert sqlstate(failed.value) in RETRYABLE
-        await two.rollback()
-        (done,) = await queue.retractions_done(two, {ids[1]: ("partner.hostel", 1, 1)})
-        await two.commit()
-    assert (done.id, done.done_at is not None) == (withdrawal, True)
-
-
 # --- what these tests share -------------------------------------------------------------------------------------------
 
 _ACCOMMODATION = {
@@ -356,13 +315,6 @@ _ACCOMMODATION = {
     "recordedAt": "2026-01-01T00:00:00+00:00",
     "data": {"level": "later"},
 }
-
-
-async def _delete(admin: Any, topic: str) -> None:
-    """Delete a topic, and wait until the brokers know: until then they go on taking records for it."""
-    admin.delete_topics([topic])[topic].result()
-    while topic in admin.list_topics(timeout=10).topics:
-        await asyncio.sleep(0.2)
 
 
 async def _queue(connection: Any, door: Any, body: Any, type: str = "throughgate.client.changed.v1") -> int:

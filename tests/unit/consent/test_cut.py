@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from consent.domain import Agency, Agreement, ClientFacts, Decision, Item, Policy, Question, Terms, decide
 from consent.repository.clients import section
 from consent.service.sections import cut
-from consent.service.telling import receipt
+from consent.service.telling import explain, receipt
 from contracts.facts import FIELDS
 from contracts.vocabulary import AgencyKind, Basis, Category, Purpose
 from servicekit.envelope import encode
@@ -69,7 +69,7 @@ def record(decision: Decision) -> bytes:
     told = {
         "purpose": "referral",
         "sections": cut(stored(), decision),
-        "receipt": receipt(decision, 1, "referral", ID, AT),
+        "receipt": receipt(explain(decision, 1), "referral", ID, AT.isoformat()),
     }
     return encode("throughgate.client.snapshot.v1", "/throughgate", told, subject=str(ID), time=AT)
 

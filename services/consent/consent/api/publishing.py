@@ -96,7 +96,7 @@ class WithdrawalStatus(Wire):
 
     `recipients` are those that your agency may know of: itself, whom it tells what it recorded of the client by an
     agreement in force, and whom its own consent, gateway or override named. `doneAt` is true of all the others as well,
-    who are neither named nor counted.
+    who are neither named nor counted. `withdrawal.done` can be read in your replies a moment before it is entered here.
     """
 
     withdrawal: UUID

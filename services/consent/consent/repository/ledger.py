@@ -167,17 +167,18 @@ _ENTER = text(
 )
 
 
-async def enter(db: Executor, entries: Sequence[Written], head: Head | None = None, first: int = 0) -> None:
-    """Append to the ledger, in order; with the `head` that seals them, from its place `first` on."""
+async def enter(db: Executor, entries: Sequence[Written], place: tuple[int, int, int] | None = None) -> None:
+    """Append to the ledger, in order; sealed ones from their first `place` on: shard, sequence, position."""
     if not entries:
         return
+    shard, sequence, first = place or (None, None, None)
     await arrays(
         db,
         _ENTER,
         [(*columns, leaf.hash, body) for columns, leaf, body in entries],
-        shard=head.shard if head else None,
-        sequence=head.sequence if head else None,
-        first=first if head else None,
+        shard=shard,
+        sequence=sequence,
+        first=first,
     )
 
 

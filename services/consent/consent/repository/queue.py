@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from consent.repository.sql import Executor, arrays, insert_of
+from consent.repository.sql import Executor, Write, arrays, at_once, insert_of
 
 RETRACTION, NOTICE, RECORD = 0, 1, 2
 """Kinds of queue rows: the first two leave as they are, a record is decided when it leaves."""
@@ -46,10 +46,14 @@ _QUEUE = insert_of(
 )
 
 
+def adding(rows: Sequence[QueueRow]) -> Write:
+    """Queue rows in order."""
+    return Write(_QUEUE, [(*row[:-2], row.keyed_by or row.client_id) for row in rows])
+
+
 async def add(db: Executor, rows: Sequence[QueueRow]) -> None:
     """Queue rows in order."""
-    if rows:
-        await arrays(db, _QUEUE, [(*row[:-2], row.keyed_by or row.client_id) for row in rows])
+    await at_once(db, [adding(rows)])
 
 
 _OURS = "keyed_by % :shards = :shard AND set_aside IS NULL AND due_at <= clock_timestamp()"
@@ -108,14 +112,20 @@ def is_partners(topic: str) -> bool:
     return topic.startswith("partner.")
 
 
+WAS_TO_LEAVE = (
+    "l.kind = 'disclosure' AND NOT EXISTS (SELECT 1 FROM ledger c"
+    " WHERE c.queue_id = l.queue_id AND c.kind = 'cancelled' AND c.decision = l.decision)"
+)
+"""Of an entry `l` of the ledger: that its record was to leave, and that was not cancelled."""
+
+
 async def in_doubt(db: Executor, shard: int, shards: int) -> Sequence[Any]:
     """Rows whose cycle was cut between deciding and knowing that they were sent, with their entries of the ledger."""
     result = await db.execute(
         text(
-            "SELECT q.id, q.topic, l.decision, l.body, l.shard, l.sequence, l.position, k.key FROM queue q"
-            " JOIN ledger l ON l.queue_id = q.id AND l.kind = 'disclosure' JOIN client k ON k.id = l.client_id"
-            " WHERE q.keyed_by % :shards = :shard AND k.key IS NOT NULL AND NOT EXISTS"
-            " (SELECT 1 FROM ledger c WHERE c.queue_id = q.id AND c.kind = 'cancelled' AND c.decision = l.decision)"
+            "SELECT q.id, q.topic, l.decision, l.body, l.shard, l.sequence, l.position, k.key FROM queue q"  # noqa: S608
+            " JOIN ledger l ON l.queue_id = q.id JOIN client k ON k.id = l.client_id"
+            f" WHERE q.keyed_by % :shards = :shard AND k.key IS NOT NULL AND {WAS_TO_LEAVE}"
         ),
         {"shard": shard, "shards": shards},
     )
@@ -133,8 +143,27 @@ async def set_aside(db: Executor, id: int, reason: str) -> None:
     await db.execute(text("UPDATE queue SET set_aside = :reason WHERE id = :id"), {"id": id, "reason": reason})
 
 
-async def retractions_done(db: Executor, places: Mapping[UUID, tuple[str, int, int]]) -> Sequence[Any]:
-    """Enter where retractions stand (topic, partition, offset); gives the withdrawals that are done by it.
+async def done_with(db: Executor, retractions: Collection[UUID]) -> Sequence[Any]:
+    """The published withdrawals that are done once these retractions stand in their topics: no other is missing."""
+    if not retractions:
+        return ()
+    result = await db.execute(
+        text(
+            "SELECT id, client_id, agency, event_id, traceparent FROM withdrawal w WHERE done_at IS NULL"
+            " AND agency IS NOT NULL AND id IN (SELECT withdrawal_id FROM retraction WHERE id = ANY(:ids))"
+            " AND NOT EXISTS (SELECT 1 FROM retraction r WHERE r.withdrawal_id = w.id AND r.done_at IS NULL"
+            " AND r.id <> ALL(:ids))"
+        ),
+        {"ids": list(retractions)},
+    )
+    return result.all()
+
+
+async def retractions_done(
+    db: Executor, places: Mapping[UUID, tuple[str, int, int]], at: datetime | None = None
+) -> Sequence[Any]:
+    """Enter where retractions stand (topic, partition, offset), and since when, by default now; gives the withdrawals
+    that are done by it.
 
     The withdrawal's row is written even when it is not done yet. Its retractions may pass two disclosers at once, and
     neither sees what the other enters: so the second one meets a changed row, fails with 40001, and looks again.
@@ -144,21 +173,24 @@ async def retractions_done(db: Executor, places: Mapping[UUID, tuple[str, int, i
     await arrays(
         db,
         text(
-            'UPDATE retraction SET topic = t, partition = p, "offset" = o, done_at = clock_timestamp()'
+            'UPDATE retraction SET topic = t, partition = p, "offset" = o,'
+            " done_at = coalesce(CAST(:at AS timestamptz), clock_timestamp())"
             " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS text[]), CAST(:a2 AS int[]), CAST(:a3 AS bigint[]))"
             " AS r(i, t, p, o)"
             " WHERE id = i AND done_at IS NULL"
         ),
         [(id, *place) for id, place in places.items()],
+        at=at,
     )
     result = await db.execute(
         text(
             "UPDATE withdrawal w SET done_at = CASE WHEN NOT EXISTS (SELECT 1 FROM retraction r"
-            " WHERE r.withdrawal_id = w.id AND r.done_at IS NULL) THEN clock_timestamp() END"
+            " WHERE r.withdrawal_id = w.id AND r.done_at IS NULL)"
+            " THEN coalesce(CAST(:at AS timestamptz), clock_timestamp()) END"
             " WHERE done_at IS NULL AND id IN (SELECT withdrawal_id FROM retraction WHERE id = ANY(:ids))"
             " RETURNING id, client_id, agency, event_id, traceparent, done_at"
         ),
-        {"ids": list(places)},
+        {"ids": list(places), "at": at},
     )
     return [row for row in result if row.done_at is not None]
 
@@ -167,7 +199,7 @@ async def places_of(db: Executor, withdrawals: Collection[UUID]) -> Sequence[Any
     """Where the retractions of these withdrawals stand, of recipients whom the publisher may know of; no others."""
     result = await db.execute(
         text(
-            'SELECT withdrawal_id, recipient, topic, partition, "offset", done_at, acknowledged_at FROM retraction'
+            'SELECT id, withdrawal_id, recipient, topic, partition, "offset", done_at, acknowledged_at FROM retraction'
             " WHERE withdrawal_id = ANY(:ids) AND named ORDER BY recipient, reference"
         ),
         {"ids": list(withdrawals)},

@@ -19,6 +19,20 @@ _SAW = text(
 )
 
 
+LOCK = 7_300
+"""Advisory lock of shard 0; the next shard's is one higher."""
+
+
+async def try_lock(db: Executor, shard: int) -> bool:
+    """Take the shard's lock for this session, if nobody has it."""
+    return bool(await db.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK + shard}))
+
+
+async def keep_session(db: Executor) -> None:
+    """Keep the session from ending for being idle, and with it the lock. Fails when it is lost."""
+    await db.execute(text("SELECT 1"))
+
+
 async def counts(db: Executor, shard: int, shards: int) -> None:
     """Enter that this shard runs as one of so many. What it has seen of the register stays."""
     await db.execute(

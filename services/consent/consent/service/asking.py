@@ -1,6 +1,5 @@
 """Answers over HTTP: may I share, what may be seen, who was told. Each decision is in the ledger before it is given."""
 
-import logging
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,8 +33,6 @@ from contracts.merkle import write
 from contracts.vocabulary import AgencyKind, Category, Purpose
 from servicekit.db import TryAgain, wake_after_commit
 from servicekit.problems import Problem
-
-log = logging.getLogger(__name__)
 
 UNKNOWN_RECIPIENT = Problem(
     "unknown-recipient",
@@ -174,7 +171,7 @@ async def view(
             "client": str(reference),
             "purpose": purpose.value,
             "sections": cut(seen, decision),
-            "receipt": receipt(*shown, purpose.value, id, now),
+            "receipt": receipt(explain(*shown), purpose.value, id, now.isoformat()),
         }
         answer = Answer(reference, id, explain(decision, client.facts.version), told)
         answers.append(answer)
@@ -325,8 +322,6 @@ async def _facts(
     damaged: set[int] = set()
     ids = set(found)
     known, sections = await clients.facts_of(session, ids, ids if with_sections else (), damaged)
-    for id in sorted(damaged):
-        log.error("client row %d is treated as held: what is kept of it cannot be read", id)
     return {id: client for id, client in known.items() if client.key is not None}, sections
 
 

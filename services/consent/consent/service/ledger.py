@@ -1,15 +1,21 @@
 """Entering decisions in the ledger: sealed at once by the discloser, or left for it to seal in its next cycle."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 from consent.repository import ledger
-from consent.repository.ledger import Entry, Written
+from consent.repository.ledger import Entry, Unsealed, Written
 from consent.repository.sql import Executor
 from contracts.heads import Head
 from contracts.proof import Leaf, seal
 
 UNSEALED_AT_ONCE = 2000
+AHEAD = 100
+"""So many entries are given to the database at once, while more are decided."""
+LOOK_AFTER = 25
+"""And so often it is looked after that it gets them: what it takes at a time is less."""
 
 
 class Sealer:
@@ -18,22 +24,66 @@ class Sealer:
     def __init__(self, seed: bytes, shard: int, shards: int) -> None:
         self._seed, self._shard, self._shards = seed, shard, shards
 
-    async def seal(
-        self, db: Executor, before: Head | None, entries: Sequence[Written], now: datetime
-    ) -> tuple[Head | None, list[bytes]]:
-        """Seal these entries, behind those that others left, as one batch.
-
-        Gives its head, None where there was nothing to seal, and the proof of each of these entries.
+    @asynccontextmanager
+    async def batch(self, db: Executor, before: Head | None) -> AsyncIterator["Batch"]:
+        """A batch behind the shard's last head, with the entries first that others left. In it `db` is only for
+        deciding what takes no statement, up to `seal`.
         """
         waiting = await ledger.unsealed(db, self._shard, self._shards, UNSEALED_AT_ONCE)
-        if not entries and not waiting:
+        batch = Batch(db, self._seed, self._shard, before, waiting)
+        try:
+            yield batch
+        finally:
+            await batch.written()
+
+
+class Batch:
+    """The entries of one cycle. The database writes them while others are still being decided."""
+
+    def __init__(self, db: Executor, seed: bytes, shard: int, before: Head | None, waiting: Sequence[Unsealed]) -> None:
+        self._db, self._seed, self._shard, self._before, self._waiting = db, seed, shard, before, waiting
+        self._entries: list[Written] = []
+        self._begun = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    def add(self, entry: Entry) -> int:
+        """Give an entry its place; gives which of these it is."""
+        self._entries.append(ledger.write_down(entry))
+        return len(self._entries) - 1
+
+    async def write(self) -> None:
+        """Let the database go on writing. Called behind each decision; seldom does anything."""
+        ahead = len(self._entries) - self._begun
+        if ahead >= AHEAD:
+            await self._write()
+        elif not ahead % LOOK_AFTER:
+            await asyncio.sleep(0)
+
+    async def _write(self) -> None:
+        await self.written()
+        entries, first = self._entries[self._begun :], len(self._waiting) + self._begun
+        sequence = self._before.sequence + 1 if self._before else 1
+        self._begun = len(self._entries)
+        self._writing = asyncio.create_task(ledger.enter(self._db, entries, (self._shard, sequence, first)))
+        await asyncio.sleep(0)  # it begins
+
+    async def written(self) -> None:
+        """Wait until nothing is being written: the session is free again."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
+
+    async def seal(self, now: datetime) -> tuple[Head | None, list[bytes]]:
+        """Gives its head, None where there was nothing to seal, and the proof of each entry that was added."""
+        if not self._entries and not self._waiting:
             return None, []
-        leaves = [Leaf(e.leaf, "", "") for e in waiting] + [e.leaf for e in entries]
-        head, proofs = seal(self._seed, before, leaves, shard=self._shard, at=now)
-        await ledger.add_head(db, head)
-        await ledger.place(db, waiting, head)
-        await ledger.enter(db, entries, head, first=len(waiting))
-        return head, proofs[len(waiting) :]
+        await self._write()
+        leaves = [Leaf(e.leaf, "", "") for e in self._waiting] + [e.leaf for e in self._entries]
+        head, proofs = seal(self._seed, self._before, leaves, shard=self._shard, at=now)
+        await self.written()
+        await ledger.add_head(self._db, head)
+        await ledger.place(self._db, self._waiting, head)
+        return head, proofs[len(self._waiting) :]
 
 
 async def enter(db: Executor, entries: Sequence[Entry]) -> None:

@@ -12,6 +12,7 @@ from contracts.vocabulary import Category, Purpose
 from servicekit.envelope import encode
 
 WITHDRAWN = "throughgate.client.withdrawn.v1"
+DONE = "throughgate.withdrawal.done.v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +78,19 @@ def withdrawal_done(
     now: datetime,
     traceparent: str | None,
 ) -> QueueRow:
-    """Tell the publisher that its withdrawal is done, and where each retraction stands."""
+    """Tell the publisher that its withdrawal is done, and where each retraction stands.
+
+    It has the withdrawal's id: when it has to go again, it is known as the same.
+    """
     data = {"event": event_id, "withdrawal": str(withdrawal), "recipients": recipients}
-    envelope = encode("throughgate.withdrawal.done.v1", SOURCE, data, time=now)
+    envelope = encode(DONE, SOURCE, data, id=str(withdrawal), time=now)
     return QueueRow(
         NOTICE,
         client_id,
         agency,
         f"replies.{agency}",
         withdrawal,
-        "throughgate.withdrawal.done.v1",
+        DONE,
         None,
         envelope.decode(),
         now,

@@ -19,7 +19,7 @@ from consent.repository.restoring import Restore
 from consent.repository.sql import Executor
 from consent.service import register
 from consent.service.desk import Desk
-from consent.service.notices import WITHDRAWN
+from consent.service.notices import DONE, WITHDRAWN
 from contracts.heads import Head, check_chain
 from contracts.leaving import HEADS, ClientWithdrawn
 from contracts.merkle import ProofError
@@ -40,8 +40,8 @@ KEPT = timedelta(hours=6)
 """For how long each topic that is read back keeps its records at least (`schemas/topics`)."""
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
-ACCEPTED, DONE = "throughgate.event.accepted.v1", "throughgate.withdrawal.done.v1"
-"""The replies that promise something."""
+ACCEPTED = "throughgate.event.accepted.v1"
+"""This reply promises something, and so does `DONE`."""
 
 BY = "operator"
 """Who asserts what is entered when retractions are read back."""

@@ -15,26 +15,20 @@ QUIETLY = ("not-permitted", "Ask the agency that recorded it.")
 QUIETLY_TO_SOURCE = "Ask operations: it does not rest on what your agency said."
 
 
-def receipt(decision: Decision, version: int, purpose: str, id: UUID, now: datetime) -> dict[str, Any]:
-    """Why a recipient gets a record (`contracts.leaving.Receipt`)."""
-    return {
-        "decision": str(id),
-        "decidedAt": now.isoformat(),
-        "decidedOn": version,
-        "purpose": purpose,
-        "permitted": [permitted(p) for p in decision.permits],
-        "withheld": withheld(decision, openly=False),
-        "obligations": obligations(decision),
-    }
+def receipt(explained: Mapping[str, Any], purpose: str, id: UUID, at: str) -> dict[str, Any]:
+    """Why a recipient gets a record (`contracts.leaving.Receipt`): a decision as `explain` tells it, as far as a
+    recipient may know it.
+    """
+    why = {"decision": str(id), "decidedAt": at, "purpose": purpose}
+    return {**explained, **why, "withheld": to_recipient(explained["withheld"])}
 
 
-def withheld(decision: Decision, *, openly: bool = True) -> list[dict[str, str]]:
-    """What was withheld and why (`contracts.leaving.Withheld`); not `openly`: as a recipient is told it."""
-    told = [
+def withheld(decision: Decision) -> list[dict[str, str]]:
+    """What was withheld and why (`contracts.leaving.Withheld`)."""
+    return [
         {"category": str(category), "source": source, "rule": rule, "remedy": REMEDIES[rule]}
         for (source, category), rule in decision.refusals
     ]
-    return told if openly else to_recipient(told)
 
 
 def explain(decision: Decision, version: int) -> dict[str, Any]:
