@@ -68,15 +68,15 @@ class Client:
         if self.tombstone is None or decided_on > self.tombstone:
             self.avoided.clear()
 
-    def keep(self, section: Section) -> None:
-        """Take the section in, in the place of what came before of that category from that source.
+    def keep(self, *sections: Section) -> None:
+        """Take sections in, in their order, each in the place of what came before of its category from its source.
 
         Whatever times they carry, for these are by the source's clock, which may have been wrong: the door goes by
         arrival too, and what it sends under one key comes in that order.
         """
-        key = section.source, section.category
-        self.sections[key] = section
-        self.changed.add(key)
+        kept = {(section.source, section.category): section for section in sections}
+        self.sections |= kept
+        self.changed |= kept.keys()
 
     def forget(self, stop: Stop, told: Collection[Category]) -> None:
         """Keep the tombstone, and erase the sections that are taken back.

@@ -8,6 +8,8 @@ from typing import Any, cast
 import httpx
 from fastapi import FastAPI
 from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from servicekit.db import Database
 from servicekit.worker import Worker
@@ -35,6 +37,18 @@ def call_of(create_app: Callable[[Any], FastAPI], settings: type[Any], database:
             return await http.request(method, path, headers=token, **options)
 
     return call
+
+
+async def sorted_by_an_index(database: Database, table: str) -> bool:
+    """Whether the newest rows of a table can be read in their order, however many there are, without sorting any."""
+
+    async def explain(session: AsyncSession) -> str:
+        await session.execute(text("SET LOCAL enable_seqscan = off"))
+        await session.execute(text("SET LOCAL enable_bitmapscan = off"))
+        plan = f"EXPLAIN SELECT id FROM {table} ORDER BY created_at DESC, id DESC LIMIT 100"
+        return "\n".join(await session.scalars(text(plan)))
+
+    return "Sort" not in await database.run(explain)
 
 
 async def take_poisoned(database: Database, service: ModuleType, *records: Any) -> None:

@@ -49,15 +49,20 @@ async def get_set_aside(
     request: Request,
     _: Annotated[Caller, Depends(require("operator"))],
     limit: Annotated[int, Query(ge=1, le=200)] = 100,
+    after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
 ) -> list[SetAside]:
-    """Oldest first. What it is about is for whoever may read the service's database."""
+    """Oldest first. What it is about is for whoever may read the service's database.
+
+    `after` for the next page is the last `id`; a page with fewer than `limit` is the last.
+    """
     found = await request.app.state.database.run(
         lambda session: rows(
             session,
             """
             SELECT id, topic, partition, "offset", reason, set_aside_at, erased FROM set_aside
-            ORDER BY id LIMIT :limit
+            WHERE id > :after ORDER BY id LIMIT :limit
             """,
+            after=after,
             limit=limit,
         )
     )

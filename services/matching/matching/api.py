@@ -104,10 +104,14 @@ async def put_volunteer(
 
 @router.get("/volunteers", summary="Your agency's volunteers with their caseloads")
 async def get_volunteers(
-    request: Request, caller: Annotated[Caller, Depends(require("matches:read"))], limit: Limit = 100
+    request: Request,
+    caller: Annotated[Caller, Depends(require("matches:read"))],
+    limit: Limit = 100,
+    after: UUID | None = None,
 ) -> list[VolunteerLine]:
+    """By scheme. `after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
     rows = await request.app.state.database.run(
-        lambda session: service.volunteers(session, limit, within=caller.within)
+        lambda session: service.volunteers(session, limit, within=caller.within, after=after)
     )
     return [VolunteerLine.model_validate(dict(row)) for row in rows]
 

@@ -65,8 +65,7 @@ class Batch(door.Batch[Client]):
         client.heard(event.data.receipt.decided_on)
         client.waiting_since = client.waiting_since or self.now
         client.facts_at = self.now
-        for section in door.sections(event, KEPT):
-            client.keep(section)
+        client.keep(*door.sections(event, KEPT))
 
     def settle(self, client: Client, settled: SettledData, traceparent: str | None) -> None:
         """Take in what became of the request to offer."""
@@ -250,9 +249,11 @@ async def put_volunteer(session: AsyncSession, id: UUID, values: Mapping[str, An
         )
 
 
-async def volunteers(session: AsyncSession, limit: int, *, within: str | None) -> Sequence[RowMapping]:
-    """Volunteers with their caseloads: `within` one agency its own."""
-    return await repository.listed_volunteers(session, within, limit)
+async def volunteers(
+    session: AsyncSession, limit: int, *, within: str | None, after: UUID | None = None
+) -> Sequence[RowMapping]:
+    """Volunteers behind the one with id `after`, by scheme, with their caseloads: `within` one agency its own."""
+    return await repository.listed_volunteers(session, within, limit, after)
 
 
 async def matches(

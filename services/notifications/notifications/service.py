@@ -63,8 +63,7 @@ class Batch(door.Batch[Client]):
         """
         client.avoided.clear()
         sections = door.sections(event, KEPT)
-        for section in sections:
-            client.keep(section)
+        client.keep(*sections)
         if sections:
             client.replan(self.partners, self.now)
 

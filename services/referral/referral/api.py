@@ -125,8 +125,10 @@ async def get_services(
     _: Annotated[Caller, Depends(require("referrals:read"))],
     pathway: Category | None = None,
     limit: Limit = 100,
+    after: UUID | None = None,
 ) -> list[ServiceLine]:
-    rows = await request.app.state.database.run(lambda session: service.services(session, pathway, limit))
+    """By name. `after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
+    rows = await request.app.state.database.run(lambda session: service.services(session, pathway, limit, after))
     return [ServiceLine.model_validate(dict(row)) for row in rows]
 
 

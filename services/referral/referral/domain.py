@@ -201,6 +201,8 @@ class Client(cleared.Client):
     """What this service keeps of one client. Only ever changed by whoever holds the client's row lock."""
 
     referrals: list[Referral] = field(default_factory=list)
+    declined: dict[str, datetime] = field(default_factory=dict)
+    """Agencies that declined the client, and when last, where the service and the pathway were erased since."""
 
     def open_referral(self, pathway: Category) -> Referral | None:
         """The open referral on the pathway, of which there is at most one."""
@@ -228,6 +230,13 @@ class Client(cleared.Client):
             and r.changed_at
             and now - r.changed_at < DECLINE_REMEMBERED
         )
+
+    def once_declined_by(self, now: datetime) -> frozenset[str]:
+        """The agencies of which, not long ago, a service declined the client for what was erased since.
+
+        Which service it was nobody knows any more, so another of the same agency may well take the client.
+        """
+        return frozenset(agency for agency, at in self.declined.items() if now - at < DECLINE_REMEMBERED)
 
     def reached(self, stop: Stop) -> list[Referral]:
         """The open referrals that rest on what a retraction takes back.

@@ -47,11 +47,14 @@ async def _locked(session: AsyncSession, wanted: Collection[UUID]) -> dict[UUID,
             eligibility, changed_at
         FROM referral
         WHERE client = ANY(:wanted) AND state NOT IN ('completed', 'ended-early', 'withdrawn')
-            AND pathway IS NOT NULL
         ORDER BY created_at, id
         """,
         wanted=locked,
     ):
+        if row.pathway is None:  # what it was about was erased, once it was closed
+            declined = clients[row.client].declined
+            declined[row.provider] = max(row.changed_at, declined.get(row.provider, row.changed_at))
+            continue
         read = {
             "pathway": Category(row.pathway),
             "state": State(row.state),
@@ -220,17 +223,20 @@ async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any]
     return bool(written)
 
 
-async def services(session: AsyncSession, pathway: str | None, limit: int) -> Sequence[RowMapping]:
-    """The directory, with the places that are held now."""
+async def services(session: AsyncSession, pathway: str | None, limit: int, after: UUID | None) -> Sequence[RowMapping]:
+    """The directory behind the line with id `after`, by name, with the places that are held now."""
     return await rows(
         session,
         """
         SELECT d.*, (SELECT count(*) FROM referral r
             WHERE r.service = d.id AND r.state = ANY(CAST(:holding AS text[]))) AS held
         FROM directory d
-        WHERE CAST(:pathway AS text) IS NULL OR CAST(:pathway AS text) = ANY(d.pathways)
+        WHERE (CAST(:pathway AS text) IS NULL OR CAST(:pathway AS text) = ANY(d.pathways))
+            AND (CAST(:after AS uuid) IS NULL
+                OR (d.name, d.id) > (SELECT l.name, l.id FROM directory l WHERE l.id = CAST(:after AS uuid)))
         ORDER BY d.name, d.id LIMIT :limit
         """,
+        after=after,
         pathway=pathway,
         holding=sorted(HOLDING),
         limit=limit,

@@ -97,10 +97,8 @@ class Batch(door.Batch[Client]):
     ) -> None:
         """Keep facts, and make a referral of each need that calls for one and has none."""
         client.heard(event.data.receipt.decided_on)
-        # all of them first: age and area may stand apart
         sections = door.sections(event, KEPT)
-        for section in sections:
-            client.keep(section)
+        client.keep(*sections)  # all of them first: age and area may stand apart
         for section in sections:
             if is_wanting(section) and _unreferred(client, section.category):
                 referral = client.open_referral(section.category) or self._new(client, section)
@@ -133,10 +131,12 @@ class Batch(door.Batch[Client]):
     ) -> None:
         """Choose the best service for a draft and ask the door; without one it stays a draft, explained.
 
-        An agency for which the door denied this draft, or that was to be told no more, comes last; those that are
-        `never` to be asked not at all.
+        An agency for which the door denied this draft, that was to be told no more, or that declined the client for
+        what was erased since, comes last; those that are `never` to be asked not at all.
         """
-        avoided = client.avoided | ({referral.provider} if referral.provider else set())
+        avoided = (
+            client.avoided | client.once_declined_by(self.now) | ({referral.provider} if referral.provider else set())
+        )
         best, referral.eligibility = choose(
             self.directory.values(), client, referral.pathway, section.data.get("area"), self.now, avoided
         )
@@ -252,9 +252,11 @@ async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any]
         )
 
 
-async def services(session: AsyncSession, pathway: str | None, limit: int) -> Sequence[RowMapping]:
-    """The directory."""
-    return await repository.services(session, pathway, limit)
+async def services(
+    session: AsyncSession, pathway: str | None, limit: int, after: UUID | None = None
+) -> Sequence[RowMapping]:
+    """The directory behind the line with id `after`, by name."""
+    return await repository.services(session, pathway, limit, after)
 
 
 async def refer(

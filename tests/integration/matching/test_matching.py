@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka import ConsumerRecord
 from sqlalchemy import text
-from support.services import Call, DatabaseOf, call_of, take_poisoned
+from support.services import Call, DatabaseOf, call_of, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, OfferRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
@@ -189,6 +189,25 @@ async def test_why_a_match_closed_goes_with_the_client(database: Database) -> No
     assert list(await database.run(lambda s: s.scalars(text(sql)))) == [other]
     await take(database, waits(client, decided_on=3))
     assert (await database.run(service.run_round)).unmatched[client] == {"declined-before": 1}, "not offered twice"
+
+
+async def test_the_list_of_matches_is_read_in_the_order_of_an_index(database: Database) -> None:
+    assert await sorted_by_an_index(database, "match")
+
+
+async def test_every_volunteer_can_be_reached_page_by_page(database: Database, call: Call) -> None:
+    for scheme in ("mentors", "friends", "mentors", "mentors", "friends"):
+        await put(database, scheme=scheme)
+
+    async def page(*scopes: str, **asked: Any) -> list[str]:
+        rows = await call("GET", "/volunteers", "mentors", "matches:read", *scopes, params=asked)
+        return [row["id"] for row in rows.json()]
+
+    for scopes, count in ((["operator"], 5), ([], 3)):
+        every, found = await page(*scopes), await page(*scopes, limit=2)
+        while more := await page(*scopes, limit=2, after=found[-1]):
+            found += more
+        assert (found, len(set(found))) == (every, count)
 
 
 async def test_every_match_can_be_reached_page_by_page(database: Database, call: Call) -> None:

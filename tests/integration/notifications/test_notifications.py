@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka import ConsumerRecord
 from sqlalchemy import text
-from support.services import Call, DatabaseOf, call_of, take_poisoned
+from support.services import Call, DatabaseOf, call_of, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, RetractionAcknowledged, StepRequested
 from notifications import service
@@ -188,6 +188,10 @@ async def test_a_correction_counts_whatever_time_it_carries(database: Database) 
     await take(database, snapshot(client, section("custody-and-release", data | {"status": "released"})))
     [plan] = await database.run(lambda s: service.plans(s, client, 10, within=None))
     assert (plan.state, plan.reason, plan.steps) == ("cancelled", "released", {"cancelled": 2})
+
+
+async def test_the_list_of_plans_is_read_in_the_order_of_an_index(database: Database) -> None:
+    assert await sorted_by_an_index(database, "plan")
 
 
 async def test_every_plan_can_be_reached_page_by_page(database: Database, call: Call) -> None:

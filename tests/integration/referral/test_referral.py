@@ -12,7 +12,7 @@ from aiokafka import ConsumerRecord
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from support import servers
-from support.services import Call, DatabaseOf, call_of, take_poisoned
+from support.services import Call, DatabaseOf, call_of, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, ReferralRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
@@ -308,6 +308,50 @@ async def test_what_is_taken_back_is_said_nowhere_any_more(database: Database, c
     assert [(line["state"], line["reason"]) for line in one["history"]][-1] == ("declined", None)
     await take(database, needs_home(client, decided_on=3))
     assert len(await asked(database)) == 1, "a client who agrees again is helped again"
+
+
+async def test_who_declined_comes_last_when_the_client_takes_everything_back_and_agrees_again(
+    database: Database,
+) -> None:
+    """Which service it was, and for what, is erased; that the agency declined, which it sees itself, is not."""
+    best = await put(database, "best", assured_date=date(2026, 6, 1))
+    client, other = uuid4(), uuid4()
+    await take(database, needs_home(client))
+    [first] = await asked(database)
+    await take(database, settled(client, first.data.request, "sent"))
+    await put(database, "second")
+    await take(database, answered(client, first.data.message.referral, "declined", "best"), withdrawn(client, 2))
+    await asked(database)
+    await take(database, needs_home(client, decided_on=2), needs_home(other))
+    assert {r.data.client: r.data.recipient for r in await asked(database)} == {client: "second", other: "best"}
+    # with nobody else, the same house is asked again: it may have had another reason
+    await take(database, withdrawn(client, 3), withdrawn(other, 2))
+    await database.run(
+        lambda s: s.execute(text("UPDATE directory SET status = 'inactive' WHERE id <> :best"), {"best": best})
+    )
+    await asked(database)
+    await take(database, needs_home(client, decided_on=3))
+    assert [r.data.recipient for r in await asked(database)] == ["best"]
+
+
+async def test_the_directory_can_be_read_page_by_page(database: Database, call: Call) -> None:
+    for name in ("cc", "aa", "bb", "aa", "aa", "cc", "dd"):
+        await put(database, name)
+    await put(database, "aa", pathways=[WORK])
+
+    async def page(**asked: Any) -> list[str]:
+        rows = await call("GET", "/services", "hmp-leeds", "referrals:read", params={"pathway": HOME, **asked})
+        return [row["id"] for row in rows.json()]
+
+    every, found = await page(), await page(limit=2)
+    while more := await page(limit=2, after=found[-1]):
+        found += more
+    assert (found, len(set(found))) == (every, 7)
+    assert await page(after=str(uuid4())) == []
+
+
+async def test_the_list_of_referrals_is_read_in_the_order_of_an_index(database: Database) -> None:
+    assert await sorted_by_an_index(database, "referral")
 
 
 async def test_every_referral_can_be_reached_page_by_page(database: Database, call: Call) -> None:

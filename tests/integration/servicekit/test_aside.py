@@ -104,6 +104,11 @@ async def test_the_operator_sees_what_was_set_aside_and_nothing_of_what_it_says(
     answer = await call("GET", "/set-aside", "operator", "operator")
     lines = answer.json()
     assert [(line["offset"], line["erased"]) for line in lines] == [(1, True), (2, False)]
+    pages = [
+        (await call("GET", "/set-aside", "operator", "operator", params=p)).json()
+        for p in ({"limit": 1}, {"limit": 1, "after": lines[0]["id"]}, {"after": lines[1]["id"]})
+    ]
+    assert pages == [lines[:1], lines[1:], []]
     assert {line["reason"] for line in lines} == {"ValidationError"}
     assert "Fictional" not in answer.text
     assert str(client) not in answer.text
