@@ -37,6 +37,10 @@ def replay(
     It reads the door's database: that of the running system of this checkout, or THROUGHGATE_DATABASE_URL. Where the
     door runs elsewhere, run `python -m consent.replay` in its image.
     """
+    if find_spec("consent") is None:  # no setting would help here
+        raise StoryError(
+            "The door is not installed here: run python -m consent.replay in its image (docs/how-to/replay.md)."
+        )
     try:
         change = json.dumps(yaml.safe_load(policy.read_bytes()) or {}, default=_moment).encode()
     except OSError as error:
@@ -46,8 +50,6 @@ def replay(
     url = os.environ.get("THROUGHGATE_DATABASE_URL") or door_of().database
     if not url:
         raise StoryError("THROUGHGATE_DATABASE_URL is not set: it says where the door's database is.")
-    if find_spec("consent") is None:
-        raise StoryError("The door is not installed here: run python -m consent.replay in its image.")
     done = subprocess.run(
         [sys.executable, "-m", "consent.replay", "--since", since],
         input=change,

@@ -1,6 +1,7 @@
 """`throughgate who-was-told` and `throughgate may-i`: what became of a client's record, and what may become of it."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,9 @@ def who_was_told(
     client: Annotated[UUID, typer.Argument(help="The client's reference at that agency: `client` in its replies.")],
     agency: Agency,
     as_json: Annotated[bool, typer.Option("--json", help="All of it, as one JSON object.")] = False,
-    page: Annotated[Path | None, typer.Option(help="Write it as an HTML page, fit to print, to this file.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write it as an HTML page, fit to print, to this file; - is standard output.")
+    ] = None,
 ) -> None:
     """Who has been told what about a client, when, why, on whose authority: the answer to a subject access request.
 
@@ -34,7 +37,11 @@ def who_was_told(
     with Door(door_of(), agency, "disclosures:read", "subject-access") as door:
         path = f"/clients/{client}/disclosures"
         if page is not None:
-            _write(page, door.get(path, accept="text/html").content)
+            content = door.get(path, accept="text/html").content
+            if str(page) == "-":
+                sys.stdout.buffer.write(content)
+                return
+            _write(page, content)
             typer.echo(f"{page} is written: open it in a browser, and print it from there.")
             return
         told = _all(door, path)

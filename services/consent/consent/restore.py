@@ -71,7 +71,9 @@ async def run(settings: WorkerSettings, *, open: bool = False) -> list[str]:
 
 async def _open(database: Database, restore: Restore | None) -> str:
     if restore is None:
-        return "Nothing to open: no restore is unfinished."
+        if not await database.run(restoring.may_leave):
+            raise CannotRestore("The door is closed and nothing was read back: run this without --open first.")
+        return "Nothing to open: the door is open."
     if not restore.is_read:
         raise CannotRestore("Not everything was read back yet: run this without --open first.")
     await database.run(lambda session: restoring.end(session, restore))
