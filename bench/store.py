@@ -24,7 +24,7 @@ from bench.peers.cases import AGENCIES, NOW, Case, ask, make
 from consent.domain import Item, Policy, Question, decide
 from consent.repository import clients, parties, sharing
 from consent.repository.sharing import Said
-from consent.repository.sql import arrays, insert_of
+from consent.repository.sql import arrays, at_once, insert_of
 from consent.service import register
 from consent.service.sections import spent_convictions
 from contracts.vocabulary import Category
@@ -144,7 +144,7 @@ async def _fill(url: str, count: int, policy: Policy, cases: Sequence[Case]) -> 
             for id, case in zip(ids, cases, strict=False)
             for fact in case.facts.history
         ]
-        await sharing.append(db, said)
+        await at_once(db, [sharing.appending(said)])
         await db.execute(text("UPDATE client SET version = :version"), {"version": CONSENTS})
         await arrays(
             db,

@@ -358,6 +358,29 @@ async def test_any_number_of_workers_tell_each_end_once(database: Database, admi
     assert await admin.fetchval("SELECT count(*) FROM queue WHERE type = 'throughgate.consent.expired.v1'") == 60
 
 
+async def test_an_end_for_a_client_of_whom_something_cannot_be_read_waits_and_the_batch_goes_on(
+    database: Database, admin: Any
+) -> None:
+    bad, *others = await clients_whose_consent_ended(admin, 5)
+    mend = "UPDATE fact SET data = $2 WHERE client_id = $1"
+    await admin.execute(mend, bad, "[]")
+    assert await database.run(lambda session: clock.end_what_is_due(session, 50))
+    assert [r[0] for r in await admin.fetch("SELECT client_id FROM withdrawal ORDER BY client_id")] == others
+    left = await admin.fetch("SELECT client_id, due_at > clock_timestamp() AS later FROM due")
+    assert [tuple(r) for r in left] == [(bad, True)]
+    held = await admin.fetch("SELECT client_id, asserted_by, reason, times FROM hold")
+    assert [tuple(h) for h in held] == [(bad, "throughgate", "cannot-be-read", 1)]
+    for _ in range(2):
+        await admin.execute("UPDATE due SET due_at = clock_timestamp()")
+        assert await database.run(lambda session: clock.end_what_is_due(session, 50))
+    assert await admin.fetchval("SELECT times FROM hold") == 1, "it is put on once"
+    await admin.execute(mend, bad, "{}")
+    await admin.execute("UPDATE due SET due_at = clock_timestamp()")
+    assert await database.run(lambda session: clock.end_what_is_due(session, 50))
+    assert await admin.fetchval("SELECT count(*) FROM due") == 0
+    assert await admin.fetchval("SELECT count(*) FROM sharing_fact WHERE kind = 'expired'") == 5
+
+
 async def test_an_end_that_cannot_be_told_holds_up_nobody_else(database: Database, admin: Any) -> None:
     bad, *others = await clients_whose_consent_ended(admin, 5)
     await admin.execute("UPDATE sharing_fact SET body = '{}' WHERE client_id = $1", bad)

@@ -1,15 +1,28 @@
 """What is kept of a client and cannot be read denies, for that client alone: a stop holds, and a page is answered."""
 
+import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from support.agency import event
 from support.told import decided, override, recorded, reference_of, superuser, was_told
 
+from consent.repository.restoring import Restore
+from consent.service.notices import Retraction
+from consent.service.requests import Asked, take_requests
+from consent.service.restoring import Retracted, Told, take_back
+from contracts.door import Door as Talk
+from contracts.vocabulary import Purpose
+from servicekit.db import Database
 from throughgate.verify import WITHDRAWN
 
 SEEN = ["identity", "needs.accommodation"]
@@ -148,7 +161,177 @@ async def test_a_stop_for_parts_holds_though_what_was_said_of_both_cannot_be_rea
     assert await holds(door) == ["identifier-conflict"] * 2
 
 
+# --- what was withheld is offered once it is mended -------------------------------------------------------------------
+
+
+async def damage_holds(door: Any, owner: Any) -> list[str]:
+    """The open holds of the client because something of it cannot be read, by their ids."""
+    mine = await owner.fetch("SELECT id FROM hold WHERE client_id = $1", await client_of(owner, door))
+    held = await door.operator.call("GET", "/holds")
+    of_damage = [h for h in held if h["hold"] in {str(row["id"]) for row in mine} and h["reason"] == "cannot-be-read"]
+    assert all(h["assertedBy"] == "throughgate" and "mended" in h["meaning"] for h in of_damage)
+    return [h["hold"] for h in of_damage]
+
+
+async def test_what_rests_on_something_else_leaves_once_the_damage_is_mended(lone_door: Any, owner: Any) -> None:
+    door = lone_door
+    await recorded(door)
+    gateway = {"basis": "cda-1998-s115", "authorisedByRole": "duty manager"} | door.invoked("gateway", door.probation)
+    await door.prison.answered(event("gateway.invoked", door.prison.name, gateway))
+    await was_told(door.probation)
+    mend = await damage(owner, door, "a fact")
+    said = door.withdrawal()
+    assert "accepted" in (await door.prison.answered(said))["type"]
+    await door.prison.done(said["id"])
+    await decided(door)
+    taken_back = [(await agency.received())[-1].event["type"] for agency in (door.probation, door.hostel)]
+    assert taken_back == [WITHDRAWN, WITHDRAWN]
+    (hold,) = await damage_holds(door, owner)
+    with pytest.raises(AssertionError, match="cannot-be-read"):
+        await door.operator.call("DELETE", f"/holds/{hold}")
+    await owner.execute(*mend)
+    told = len(await door.probation.received())
+    await door.operator.call("DELETE", f"/holds/{hold}")
+    await was_told(door.probation, told + 1)
+    assert (await door.probation.received())[-1].event["type"] == "throughgate.client.snapshot.v1"
+    await decided(door)
+    assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN, "the consent stays withdrawn"
+    assert await damage_holds(door, owner) == []
+
+
+async def test_what_the_discloser_withheld_is_offered_and_no_consent_taken_back(lone_door: Any, owner: Any) -> None:
+    door = lone_door
+    await recorded(door)
+    mend = await damage(owner, door, "what was said")
+    for level in ("soon", "later"):
+        await door.prison.answered(door.recorded({"needs.accommodation": {"level": level}}))
+        await decided(door)
+    (hold,) = await damage_holds(door, owner)
+    told = len(await door.hostel.received())
+    await owner.execute(*mend)
+    await door.operator.call("DELETE", f"/holds/{hold}")
+    await was_told(door.hostel, told + 1)
+    newest = (await door.hostel.received())[-1].event
+    assert {"level": "later"} in [section["data"] for section in newest["data"]["sections"]]
+
+
+# --- what cannot be done says so --------------------------------------------------------------------------------------
+
+
+async def test_who_cannot_be_read_is_not_linked_or_parted_and_an_event_waits(lone_door: Any, owner: Any) -> None:
+    """A stop of one part may be among what cannot be read: it would be forgotten for the other."""
+    door, prison = lone_door, lone_door.prison
+    other = [{"type": "CASE", "value": f"o-{door.number}"}]
+    one, two = [
+        (await prison.answered(said))["client"]
+        for said in (
+            door.recorded(),
+            event("client.recorded", prison.name, {"identifiers": other, "facts": {"risk": {"harm": "low"}}}),
+        )
+    ]
+    token = door.system.issuer.token("a-person", "operator", ["identity", "operator"])
+    url, headers = door.system.urls["consent"], {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as http:
+        mend = await damage(owner, door, "a fact")
+        links = {"clients": [one, two], "reason": "fingerprints"}
+        refused = await http.post("/links", json=links)
+        assert (refused.status_code, refused.json()["code"]) == (409, "cannot-be-read")
+        said = {"identifiers": door.identifiers, "sameAs": other, "reason": "fingerprints"}
+        linked = event("identity.linked", prison.name, said)
+        answer = await published(prison, linked, "http")
+        assert (answer["status"], answer["code"]) == (409, "cannot-be-read")
+        assert (await prison.answered(linked))["code"] == "set-aside"
+        await owner.execute(*mend)
+        waiting = await owner.fetchval("SELECT min(id) FROM set_aside WHERE topic LIKE '%intake.' || $1", prison.name)
+        retried = await door.operator.call("POST", f"/set-aside/arrived/{waiting}/retry")
+        assert retried == {"outcome": "accepted"}
+        link = await owner.fetchval("SELECT id FROM link ORDER BY linked_at DESC LIMIT 1")
+        await owner.execute(mend[0], mend[1], "[]")
+        refused = await http.delete(f"/links/{link}")
+        assert (refused.status_code, refused.json()["code"]) == (409, "cannot-be-read")
+        await owner.execute(*mend)
+        assert (await http.delete(f"/links/{link}")).status_code == 204
+
+
+async def test_a_run_that_erases_leaves_out_whom_it_cannot_read_and_goes_on(lone_door: Any, owner: Any) -> None:
+    """Among what cannot be read may be what protects whoever has the number."""
+    damaged, whole = lone_door, replace(lone_door, number=f"B{lone_door.number[1:]}")
+    old = (datetime.now(UTC) - timedelta(days=800)).isoformat()
+    facts = {"risk": {"harm": "low"}, "identity": {"givenName": "Robin", "familyName": "Fictional"}}
+    for door in (damaged, whole):
+        assert "accepted" in (await door.prison.answered(door.recorded(facts, time=old)))["type"]
+    mend = await damage(owner, damaged, "a fact")
+    rows = [await client_of(owner, door) for door in (damaged, whole)]
+    environment = os.environ | lone_door.system.environment("consent.worker")
+    command = [sys.executable, "-m", "consent.retention"]
+    run = partial(subprocess.run, command, env=environment, capture_output=True, text=True, check=True)
+    kept = "SELECT count(*) FROM fact WHERE client_id = $1 AND category = 'risk'"
+    ran = await asyncio.to_thread(run)
+    assert f"client row {rows[0]} is treated as held" in ran.stdout + ran.stderr
+    assert [await owner.fetchval(kept, row) for row in rows] == [1, 0]
+    (hold,) = await damage_holds(damaged, owner)
+    await owner.execute(*mend)
+    await damaged.operator.call("DELETE", f"/holds/{hold}")
+    await asyncio.to_thread(run)
+    assert await owner.fetchval(kept, rows[0]) == 0
+
+
+async def test_a_restore_reads_back_what_stops_also_for_whom_it_cannot_read(lone_door: Any, owner: Any) -> None:
+    damaged, whole = lone_door, replace(lone_door, number=f"B{lone_door.number[1:]}")
+    lost = []
+    for count, door in enumerate((damaged, whole), 1):
+        await door.prison.answered(door.recorded())
+        await decided(door)
+        await door.prison.answered(door.consent(door.hostel))
+        await was_told(door.hostel, count)
+    now, hostel = datetime.now(UTC), damaged.hostel.name
+    for offset, record in enumerate(await damaged.hostel.received()):
+        reference = UUID(record.event["subject"])
+        one = Retraction(uuid4(), reference, [Purpose.REFERRAL], None, None, 9, 9)
+        place = f"partner.{hostel}", 0, 1_000_000 + offset
+        read = Retracted(one.id, 9, True, frozenset(one.purposes), None, now, one.encode(now).decode(), place)
+        lost.append(Told(hostel, reference, 9, [read]))
+    await damage(owner, damaged, "what was said")
+    worker = damaged.system.environment("consent.worker")["THROUGHGATE_DATABASE_URL"]
+    database = Database(worker, 1, "test")
+    try:
+        taken = await database.run(lambda session: take_back(session, Restore(0, now, False), lost))
+    finally:
+        await database.close()
+    assert taken.retractions == 2
+    withdrawn = "SELECT count(*) FROM sharing_fact WHERE client_id = $1 AND kind = 'withdrawn'"
+    assert [await owner.fetchval(withdrawn, await client_of(owner, door)) for door in (damaged, whole)] == [1, 1]
+    assert len(await damage_holds(damaged, owner)) == 1
+
+
+async def test_what_a_service_confirms_of_whom_it_cannot_read_counts(lone_door: Any, owner: Any) -> None:
+    """Else the retraction would be overdue for ever, though the service stopped and erased."""
+    door = lone_door
+    await recorded(door)
+    said = door.withdrawal()
+    await door.prison.answered(said)
+    await door.prison.done(said["id"])
+    mine = "FROM retraction JOIN reference f ON f.id = reference WHERE f.client_id = $1 AND f.recipient = 'referral'"
+    row = await client_of(owner, door)
+    retraction, reference = await owner.fetchrow(f"SELECT retraction.id, reference {mine}", row)
+    await damage(owner, door, "a fact")
+    confirmed = Talk("referral").acknowledged(reference, retraction, datetime.now(UTC), None)
+    database = Database(door.system.environment("consent.worker")["THROUGHGATE_DATABASE_URL"], 1, "test")
+    try:
+        await database.run(lambda session: take_requests(session, [Asked("referral", confirmed.value)]))
+    finally:
+        await database.close()
+    assert await owner.fetchval(f"SELECT acknowledged_at IS NOT NULL {mine}", row)
+
+
 # --- a page is answered -----------------------------------------------------------------------------------------------
+
+
+async def damage_met(door: Any) -> float:
+    """How often the API came upon a client of whom something cannot be read."""
+    async with httpx.AsyncClient(base_url=door.system.urls["consent"], timeout=30) as http:
+        lines = (await http.get("/metrics")).text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("throughgate_damaged_total ")))
 
 
 async def test_one_of_whom_something_cannot_be_read_is_held_and_the_others_are_shown(
@@ -171,7 +354,9 @@ async def test_one_of_whom_something_cannot_be_read_is_held_and_the_others_are_s
             await owner.execute(*mend)
             bad = "UPDATE fact SET data = '{\"spentOn\": 5}' WHERE client_id = $1 AND category = 'offence'"
             await owner.execute(bad, mend[1])
+        before = await damage_met(damaged)
         first, other = sorted(await seen(damaged.hostel, theirs), key=lambda v: theirs.index(v["client"]))
+        assert await damage_met(damaged) == before + 1
         by_client = {first["client"]: first, other["client"]: other}
         reference = await owner.fetchval(
             "SELECT id FROM reference WHERE client_id = $1 AND recipient = $2", mend[1], damaged.hostel.name

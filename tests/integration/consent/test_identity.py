@@ -550,6 +550,53 @@ async def test_contradicting_numbers_disclose_nothing_until_a_person_confirms(tw
     assert consents(disclosures(confirmed)[0])
 
 
+async def test_a_number_that_came_up_under_a_link_that_was_undone_counts_once_they_are_linked_again(two: Two) -> None:
+    """Whose it was nobody could say meanwhile; of one person it is one, whichever part it came up with."""
+    prison, (number,) = two.door.prison, two.a
+    kept, second, third = ({"type": "NOMS", "value": number["value"][:5] + end} for end in ("QQ", "XX", "ZZ"))
+    two.a, two.b, c = ([{"type": "CASE", "value": f"{n}-{number['value']}"}] for n in "abc")
+    for who in (two.a, two.b, c):
+        await two.record(who)
+    await two.link()
+    await two.record([*two.a, *two.b, kept])
+    await two.unlink()
+
+    async def answer(*who: dict[str, str]) -> str:
+        data = {"identifiers": list(who), "facts": FACTS}
+        reply = await prison.answered(event("client.recorded", prison.name, data))
+        return str(reply.get("code", "accepted"))
+
+    assert await answer(kept) == "identifier-conflict", "it may be either's"
+    (link,) = await two.links()
+    body = {"clients": [(await two.record(who))["client"] for who in (two.a, two.b)], "reason": "they are, after all"}
+    assert (await two.api("POST", "/links", body)).status_code == 201
+    assert await answer(kept) == "accepted"
+    assert await answer(*two.a, second) == "identifier-conflict", "a second one"
+    # nor is another client with one of its own linked as if there were no doubt
+    assert await answer(*c, third) == "accepted"
+    await two.link(two.a, c)
+    newest, *_ = await two.links()
+    assert newest["link"] != link["link"]
+    assert newest["needsDecision"]
+
+
+async def test_numbers_contradict_that_only_the_link_brings_together(two: Two) -> None:
+    """The number of an undone link may be either's. Of both together it is one more than the other."""
+    (number,) = two.a
+    kept, second = ({"type": "NOMS", "value": number["value"][:5] + end} for end in ("QQ", "XX"))
+    two.a, two.b = ([{"type": "CASE", "value": f"{n}-{number['value']}"}] for n in "ab")
+    for who in (two.a, two.b):
+        await two.record(who)
+    await two.link()
+    await two.record([*two.a, *two.b, kept])
+    await two.unlink()
+    await two.record([*two.a, second])
+    body = {"clients": [(await two.record(who))["client"] for who in (two.a, two.b)], "reason": "they are, after all"}
+    assert (await two.api("POST", "/links", body)).status_code == 201
+    newest, *_ = await two.links()
+    assert newest["needsDecision"]
+
+
 async def test_a_link_of_links_and_undoing_it_in_order(two: Two) -> None:
     hostel = two.door.hostel
     c: Numbers = [{"type": "PNC", "value": f"2004/{random.randint(1000000, 9999999)}H"}]

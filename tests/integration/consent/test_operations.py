@@ -270,6 +270,57 @@ async def aside(door: Any, way: str, id: int) -> dict[str, Any] | None:
     return next((s for s in listed if (s["way"], s["id"]) == (way, id)), None)
 
 
+async def test_an_override_of_which_the_review_cannot_be_read_is_listed_with_the_others(door: Any, admin: Any) -> None:
+    """It must not keep the others from being seen, and somebody is to look at it."""
+    await door.prison.answered(door.recorded())
+    for id in ("ovr-1", "ovr-2"):
+        said = door.invoked("override", door.hostel, override=id, authorisedBy="staff-1", approvedBy="staff-2")
+        said["reviewBy"] = said["ends"]
+        reply = await door.prison.answered(event("override.authorised", door.prison.name, said))
+        assert "accepted" in reply["type"], reply
+    for id, review_by in (("ovr-1", "clock_timestamp()"), ("ovr-2", "'no time'::text")):
+        await admin.execute(
+            f"UPDATE sharing_fact SET body = jsonb_set(body, '{{review_by}}', to_jsonb({review_by}))"
+            " WHERE kind = 'override-authorised' AND asserted_by = $1 AND own_id = $2",
+            door.prison.name,
+            id,
+        )
+    found = [o for o in await door.operator.call("GET", "/overrides/overdue") if o["agency"] == door.prison.name]
+    assert [(o["override"], o["reviewBy"] is None) for o in found] == [("ovr-2", True), ("ovr-1", False)]
+    await admin.execute(
+        "UPDATE sharing_fact SET body = '[]' WHERE asserted_by = $1 AND own_id = 'ovr-2'", door.prison.name
+    )
+    again = [o for o in await door.operator.call("GET", "/overrides/overdue") if o["agency"] == door.prison.name]
+    assert again == found
+
+
+async def test_what_was_set_aside_can_be_read_page_by_page(door: Any, admin: Any) -> None:
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel, door.mentors))
+    both = (door.hostel, door.mentors)
+    mine = [f"leaving/{await admin.fetchval(BAD_ROW, agency.name)}" for agency in both]
+    topic = f"{door.system.namespace}requests.referral"
+    mine += [f"arrived/{await put_aside(admin, topic, b'no json')}" for _ in both]
+
+    async def page(after: str | None = None, limit: int = 500) -> list[str]:
+        behind = f"&after={after}" if after else ""
+        rows = await door.operator.call("GET", f"/set-aside?limit={limit}{behind}")
+        return [f"{row['way']}/{row['id']}" for row in rows]
+
+    async def listed() -> bool:
+        return set(mine) <= set(await page())
+
+    await eventually_true(listed, "the rows to be set aside")
+    every, found = await page(), await page(limit=1)
+    while (more := await page(found[-1], limit=1)) and len(found) < len(every):
+        found += more
+    assert (found, more) == (every, [])
+    assert [one for one in every if one in mine] == mine, "what is leaving comes first"
+    assert [one for one in await page(mine[0]) if one in mine] == mine[1:]
+    for one in mine:
+        await door.operator.call("POST", f"/set-aside/{one}/discard", {"reason": "made up"})
+
+
 async def test_a_row_that_was_set_aside_is_tried_again_or_discarded(door: Any, admin: Any) -> None:
     await door.prison.answered(door.recorded())
     bad = await admin.fetchval(BAD_ROW, door.hostel.name)

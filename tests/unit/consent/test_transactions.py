@@ -2,10 +2,11 @@
 
 import json
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from consent.service.intake import ALONE
 from consent.worker import Intake
 
 
@@ -32,6 +33,24 @@ def test_what_links_unlinks_or_erases_stands_alone(type: str, escaped: bool) -> 
     if escaped:
         alone.value = alone.value.replace(b"e", b"\\u0065")
     assert cut(RECORDED, RECORDED, alone, alone, RECORDED) == [[RECORDED, RECORDED], [alone], [alone], [RECORDED]]
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (" ,\n", "\t: ")], ids=["no blanks", "blanks"])
+@pytest.mark.parametrize("event", get_args(ALONE))
+def test_what_is_to_come_alone_is_cut_off_however_it_is_set_out(event: Any, separators: tuple[str, str]) -> None:
+    """What `take_in` refuses to take in with others, by its model, is what the poll is cut at, by its bytes."""
+    (type,) = get_args(event.model_fields["type"].annotation)
+    alone = record("x")
+    alone.value = json.dumps({"id": "1", "type": type}, separators=separators).encode()
+    assert cut(RECORDED, alone, RECORDED) == [[RECORDED], [alone], [RECORDED]]
+
+
+@pytest.mark.parametrize("words", ["throughgate.identity.linked.v1", '"type":"throughgate.erasure.requested.v1"'])
+def test_free_text_cuts_nothing(words: str) -> None:
+    """An agency whose notes quote our types must not have each of its events in a transaction of its own."""
+    told = record("client.recorded")
+    told.value = json.dumps({**json.loads(told.value), "data": {"facts": {"risk": {"notes": words}}}}).encode()
+    assert cut(RECORDED, told, told, RECORDED) == [[RECORDED, told, told, RECORDED]]
 
 
 def test_what_cannot_be_read_is_taken_in_with_the_others() -> None:

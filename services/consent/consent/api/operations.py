@@ -146,7 +146,8 @@ class OverdueReview(Wire):
     """The agency's own id of it."""
     agency: AgencyId
     authorised_at: datetime
-    review_by: datetime
+    review_by: datetime | None
+    """Null: what is kept of the override cannot be read, so a person is to look at it."""
 
 
 @router.get("/overrides/overdue", summary="Overrides whose review is overdue")
@@ -197,9 +198,18 @@ class Discarded(StrictWire):
 
 
 @router.get("/set-aside", summary="What could be neither sent nor applied")
-async def list_set_aside(db: Db, caller: CallingOperator, limit: Limit = 500) -> list[SetAside]:
-    """Oldest first, at most `limit` of each way. Mend the cause, then try it again; or discard it."""
-    rows = await db.run(lambda session: waiting.set_aside(session, limit))
+async def list_set_aside(
+    db: Db,
+    caller: CallingOperator,
+    limit: Limit = 500,
+    after: Annotated[str | None, Query(pattern=r"^(leaving|arrived)/[0-9]{1,18}$")] = None,
+) -> list[SetAside]:
+    """What is leaving, then what arrived, each oldest first. Mend the cause, then try it again; or discard it.
+
+    `after` for the next page is `way` and `id` of the last, as `leaving/7`; a page with fewer than `limit` is the last.
+    """
+    way, _, id = (after or "").partition("/")
+    rows = await db.run(lambda session: waiting.set_aside(session, limit, (way, int(id)) if after else None))
     return [
         SetAside(
             way=r.way,

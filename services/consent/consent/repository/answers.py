@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from sqlalchemy import text
 
-from consent.repository.sql import Executor, arrays, insert_of
+from consent.repository.sql import Executor, Write, arrays, at_once, insert_of
 
 
 async def known(db: Executor, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], tuple[bytes, bytes | None]]:
@@ -22,9 +22,12 @@ async def known(db: Executor, keys: Collection[tuple[str, str]]) -> dict[tuple[s
     return {(row.agency, row.event_id): (row.digest, row.answer) for row in result}
 
 
-_KEEP = insert_of(
-    "intake", "agency, event_id, digest, answer", "text, text, bytea, bytea", "ON CONFLICT DO NOTHING RETURNING 1"
-)
+_KEEP = insert_of("intake", "agency, event_id, digest, answer", "text, text, bytea, bytea", "ON CONFLICT DO NOTHING")
+
+
+def keeping(entries: Collection[tuple[str, str, bytes, bytes | None]]) -> Write:
+    """What `keep` writes."""
+    return Write(_KEEP, sorted(entries, key=lambda e: (e[0], e[1])))
 
 
 async def keep(db: Executor, entries: Collection[tuple[str, str, bytes, bytes | None]]) -> bool:
@@ -32,6 +35,5 @@ async def keep(db: Executor, entries: Collection[tuple[str, str, bytes, bytes | 
 
     False: another transaction took one of them in meanwhile, so this one must be run again.
     """
-    if not entries:
-        return True
-    return len((await arrays(db, _KEEP, sorted(entries, key=lambda e: (e[0], e[1])))).all()) == len(entries)
+    (kept,) = await at_once(db, [keeping(entries)])
+    return kept == len(entries)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from consent.repository.queue import WAS_TO_LEAVE
 from consent.repository.sql import Executor
 
 
@@ -54,18 +55,24 @@ async def forget_held_number(db: Executor, id: UUID) -> bool:
     return bool(await db.scalar(text("DELETE FROM held_identifier WHERE id = :id RETURNING 1"), {"id": id}))
 
 
-async def set_aside(db: Executor, limit: int) -> Sequence[Any]:
-    """Rows that cannot be sent (`leaving`) and events that could not be applied (`arrived`), oldest first."""
+async def set_aside(db: Executor, limit: int, after: tuple[str, int] | None) -> Sequence[Any]:
+    """Rows that cannot be sent (`leaving`), then events that could not be applied (`arrived`), each oldest first.
+    `after`: those behind the one of this way and id.
+    """
+    way, id = after or ("leaving", 0)
+    behind = {"leaving": id, "arrived": 0} if way == "leaving" else {"leaving": 2**63 - 1, "arrived": id}
     result = await db.execute(
         text(
+            "SELECT * FROM ("
             "(SELECT 'leaving' AS way, q.id, q.topic, q.type, q.set_aside AS reason, CAST(NULL AS int) AS partition,"
             ' CAST(NULL AS bigint) AS "offset", q.due_at AS since, (SELECT count(*) FROM queue b'
             " WHERE b.topic = q.topic AND b.reference = q.reference AND b.id > q.id AND b.kind <> 0) AS waiting"
-            " FROM queue q WHERE q.set_aside IS NOT NULL ORDER BY q.id LIMIT :n)"
+            " FROM queue q WHERE q.set_aside IS NOT NULL AND q.id > :leaving ORDER BY q.id LIMIT :n)"
             " UNION ALL (SELECT 'arrived', s.id, s.topic, NULL, s.reason, s.partition, s.\"offset\", s.set_aside_at, 0"
-            " FROM set_aside s ORDER BY s.id LIMIT :n)"
+            " FROM set_aside s WHERE s.id > :arrived ORDER BY s.id LIMIT :n)"
+            ") AS every ORDER BY way DESC, id LIMIT :n"
         ),
-        {"n": limit},
+        {"n": limit, **behind},
     )
     return result.all()
 
@@ -102,10 +109,8 @@ async def decided_of(db: Executor, queue_id: int) -> Any | None:
     """The entry of the ledger by which a row of the queue was to leave; None: there is none, or it was cancelled."""
     result = await db.execute(
         text(
-            "SELECT l.decision, l.client_id, l.recipient, l.purpose, l.type, k.key FROM ledger l"
-            " JOIN client k ON k.id = l.client_id WHERE l.queue_id = :id AND l.kind = 'disclosure' AND NOT EXISTS"
-            " (SELECT 1 FROM ledger c WHERE c.queue_id = l.queue_id AND c.kind = 'cancelled'"
-            " AND c.decision = l.decision)"
+            "SELECT l.decision, l.client_id, l.recipient, l.purpose, l.type, k.key FROM ledger l"  # noqa: S608 # constant
+            f" JOIN client k ON k.id = l.client_id WHERE l.queue_id = :id AND {WAS_TO_LEAVE}"
         ),
         {"id": queue_id},
     )

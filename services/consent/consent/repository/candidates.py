@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from consent.repository.sql import Executor, arrays, insert_of
+from consent.repository.sql import Executor, Write, arrays, at_once, insert_of
 
 _CANDIDATES = insert_of(
     "candidate", "one, other, because, found_by", "bigint, bigint, text, text", "ON CONFLICT DO NOTHING"
@@ -20,20 +20,18 @@ _LIKENESSES = text(
 )
 
 
-async def propose(db: Executor, pairs: Collection[tuple[int, int, str | None]], because: str) -> None:
+def proposing(pairs: Collection[tuple[int, int, str | None]], because: str) -> Write:
     """Enter pairs that may be one person: (client, client, publisher of the event that named both).
 
     A pair that is known already, decided or not, stays as it is.
     """
-    if pairs:
-        first = {(min(one, other), max(one, other)): by for one, other, by in pairs}
-        await arrays(db, _CANDIDATES, [(*pair, because, by) for pair, by in sorted(first.items())])
+    first = {(min(one, other), max(one, other)): by for one, other, by in pairs}
+    return Write(_CANDIDATES, [(*pair, because, by) for pair, by in sorted(first.items())])
 
 
-async def resemble(db: Executor, digests: Collection[tuple[int, str, bytes]]) -> None:
+def resembling(digests: Collection[tuple[int, str, bytes]]) -> Write:
     """Keep what makes clients look alike: (client, source, digest)."""
-    if digests:
-        await arrays(db, _LIKENESSES, sorted(digests))
+    return Write(_LIKENESSES, sorted(digests))
 
 
 async def compare(db: Executor) -> None:
@@ -48,7 +46,7 @@ async def compare(db: Executor) -> None:
             " FROM news n JOIN likeness l ON l.digest = n.digest AND l.client_id <> n.client_id"
         )
     )
-    await propose(db, [(row.one, row.other, None) for row in rows], "same-details")
+    await at_once(db, [proposing([(row.one, row.other, None) for row in rows], "same-details")])
 
 
 async def told_apart(db: Executor, one: Collection[int], other: Collection[int]) -> bool:

@@ -1,4 +1,4 @@
-"""What a batch is going to write of clients: gathered in memory, then one statement a table."""
+"""What a batch is going to write of clients: gathered in memory, then written at once."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,22 +7,26 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from consent.repository import candidates, due, queue, sharing
+from consent.repository import answers, candidates, due, queue, sharing
 from consent.repository.clients import IdentifierKey, Reference
 from consent.repository.due import Due
 from consent.repository.ledger import Entry
 from consent.repository.queue import QueueRow
 from consent.repository.sharing import Said
-from consent.repository.sql import Executor, arrays, insert_of
+from consent.repository.sql import Executor, Write, at_once, insert_of
 
 _IDENTIFIERS = insert_of(
     "identifier",
     "type, issuer, value, client_id, linked_by",
     "text, text, text, bigint, text",
-    "ON CONFLICT DO NOTHING RETURNING 1",
+    "ON CONFLICT DO NOTHING",
 )
 _REFERENCES = insert_of(
     "reference", "id, client_id, recipient, queued, recorded", "uuid, bigint, text, boolean, boolean"
+)
+_MARKS = text(
+    "UPDATE reference SET queued = queued OR q, recorded = recorded OR r"
+    " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS boolean[]), CAST(:a2 AS boolean[])) AS m(i, q, r) WHERE id = i"
 )
 _FACTS = text(
     "INSERT INTO fact (client_id, source, category, recorded_at, data) SELECT * FROM unnest(CAST(:a0 AS bigint[]),"
@@ -91,43 +95,38 @@ class Changes:
     entries: list[Entry] = field(default_factory=list)
     """For the ledger, yet without the clients' keys; `service.ledger` enters them once all else is written."""
     queue: list[QueueRow] = field(default_factory=list)
+    taken_in: list[tuple[str, str, bytes, bytes | None]] = field(default_factory=list)
+    """Publisher, event id, digest and answer of each event that is new (`answers.keep`)."""
 
     async def write(self, db: Executor) -> bool:
-        """Write a batch, one statement a table. False: another transaction linked one of the identifiers first."""
-        if self.identifiers:
-            rows = [(*key, client, by) for key, client, by in self.identifiers]
-            if len((await arrays(db, _IDENTIFIERS, rows)).all()) < len(rows):
-                return False
-        if self.references:
-            await arrays(
-                db, _REFERENCES, [(r.id, r.client, r.recipient, r.queued, r.recorded) for r in self.references]
-            )
-        if self.first_queued:
-            await db.execute(
-                text("UPDATE reference SET queued = true WHERE id = ANY(:ids)"), {"ids": self.first_queued}
-            )
-        if self.first_recorded:
-            await db.execute(
-                text("UPDATE reference SET recorded = true WHERE id = ANY(:ids)"), {"ids": self.first_recorded}
-            )
-        if self.facts:
-            await arrays(db, _FACTS, [(*key, *value) for key, value in sorted(self.facts.items())])
-        if self.source_versions:
-            await arrays(db, _SOURCE_VERSIONS, [(*key, v) for key, v in sorted(self.source_versions.items())])
-        await sharing.append(db, self.said)
-        await due.add(db, self.due)
+        """Write a batch. False: another transaction linked one of the identifiers, or took in one of the events, first.
+
+        The caller then begins anew.
+        """
+        identifiers = [(*key, client, by) for key, client, by in self.identifiers]
+        references = [(r.id, r.client, r.recipient, r.queued, r.recorded) for r in self.references]
+        queued, recorded = set(self.first_queued), set(self.first_recorded)
         owed = {withdrawal for _, withdrawal, *_ in self.retractions}
-        for statement, more in (
-            (_VERSIONS, list(self.versions.items())),
-            # one that reaches nobody is done when it is recorded, the last of its fields
-            (_WITHDRAWALS, [(*one, None if one[0] in owed else one[-1]) for one in self.withdrawals]),
-            (_RETRACTIONS, [(*one, one[0] in self.named) for one in self.retractions]),
-            (_HOLDS, [(*hold, times) for hold, times in self.holds.items()]),
-            (_HELD, [(*key, by, reason, times) for (key, by, reason), times in self.held_identifiers.items()]),
-        ):
-            if more:
-                await arrays(db, statement, more)
-        await candidates.resemble(db, [(*key, digest) for key, digest in self.likenesses.items()])
-        await candidates.propose(db, self.candidates, "identifier-conflict")
-        await queue.add(db, self.queue)
-        return True
+        linked, *_, taken_in = await at_once(
+            db,
+            [
+                Write(_IDENTIFIERS, identifiers),
+                Write(_REFERENCES, references),
+                Write(_MARKS, [(id, id in queued, id in recorded) for id in sorted(queued | recorded)]),
+                Write(_FACTS, [(*key, *value) for key, value in sorted(self.facts.items())]),
+                Write(_SOURCE_VERSIONS, [(*key, v) for key, v in sorted(self.source_versions.items())]),
+                sharing.appending(self.said),
+                due.adding(self.due),
+                Write(_VERSIONS, list(self.versions.items())),
+                # one that reaches nobody is done when it is recorded, the last of its fields
+                Write(_WITHDRAWALS, [(*one, None if one[0] in owed else one[-1]) for one in self.withdrawals]),
+                Write(_RETRACTIONS, [(*one, one[0] in self.named) for one in self.retractions]),
+                Write(_HOLDS, [(*hold, times) for hold, times in self.holds.items()]),
+                Write(_HELD, [(*key, *why, times) for (key, *why), times in self.held_identifiers.items()]),
+                candidates.resembling([(*key, digest) for key, digest in self.likenesses.items()]),
+                candidates.proposing(self.candidates, "identifier-conflict"),
+                queue.adding(self.queue),
+                answers.keeping(self.taken_in),
+            ],
+        )
+        return (linked, taken_in) == (len(identifiers), len(self.taken_in))

@@ -1,5 +1,6 @@
 """Clients: identifiers, references, what is recorded of them, holds."""
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -7,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from prometheus_client import Counter
 from sqlalchemy import text
 
 from consent.domain import ClientFacts, SharingFact
@@ -17,6 +19,12 @@ from consent.repository.sql import Executor, arrays
 from contracts.facts import FIELDS, spent_on
 from contracts.vocabulary import Category
 from servicekit.db import TryAgain
+
+log = logging.getLogger(__name__)
+
+DAMAGED = Counter(
+    "throughgate_damaged", "Clients treated as held, and records taken back, because what is kept cannot be read."
+)
 
 IdentifierKey = tuple[str, str, str]
 """Type, issuer (for CASE the agency, for THROUGHGATE the recipient, else empty), value."""
@@ -61,6 +69,8 @@ class Client:
     (`know_who_was_told`)."""
     holds: dict[tuple[str, str], int] = field(default_factory=dict)
     """(agency, reason) of its open holds, to the row that each was put on."""
+    damaged: frozenset[int] = frozenset()
+    """Those of its rows of which something cannot be read. It is treated as held; nothing may rest on what is known."""
 
     def say(self, fact: SharingFact) -> None:
         """Add to the facts in memory what is said of this client, its linked parts included."""
@@ -81,15 +91,12 @@ async def find(db: Executor, keys: Collection[IdentifierKey]) -> dict[Identifier
     """
     if not keys:
         return {}
-    numbers = [key for key in keys if key[0] != "THROUGHGATE"]
-    references = [key for key in keys if key[0] == "THROUGHGATE"]
     own: dict[IdentifierKey, int] = {}
     rows: dict[int, Node] = {}
-    for statement, some in ((_BY_NUMBER, numbers), (_BY_REFERENCE, references)):
-        if some:
-            for type, issuer, value, id, *node in await arrays(db, statement, some):
-                own[type, issuer, value] = id
-                rows[id] = Node(*node)
+    statement = _FIND[frozenset(type == "THROUGHGATE" for type, _, _ in keys)]
+    for type, issuer, value, id, *node in await arrays(db, statement, keys):
+        own[type, issuer, value] = id
+        rows[id] = Node(*node)
     found = await links.found(db, rows)
     for id, one in found.items():
         if len(one.instead) == 1:
@@ -119,12 +126,17 @@ _ASKED = (
     "SELECT t, i, v, c.id, c.merged_into, c.parts, c.conflicting"
     " FROM unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]), CAST(:a2 AS text[])) AS r(t, i, v)"
 )
-_BY_NUMBER = text(
-    f"{_ASKED} JOIN identifier ON type = t AND issuer = i AND value = v JOIN client c ON c.id = client_id"
+_BY_NUMBER = f"{_ASKED} JOIN identifier ON type = t AND issuer = i AND value = v JOIN client c ON c.id = client_id"
+_BY_REFERENCE = (
+    f"{_ASKED} JOIN reference f ON f.id = CASE WHEN t = 'THROUGHGATE' THEN CAST(v AS uuid) END AND recipient = i"
+    " JOIN client c ON c.id = client_id"
 )
-_BY_REFERENCE = text(
-    f"{_ASKED} JOIN reference ON reference.id = CAST(v AS uuid) AND recipient = i JOIN client c ON c.id = client_id"
-)
+_FIND = {
+    frozenset({False}): text(_BY_NUMBER),  # who asks for references alone may have no right to see numbers
+    frozenset({True}): text(_BY_REFERENCE),
+    frozenset({False, True}): text(f"{_BY_NUMBER} UNION ALL {_BY_REFERENCE}"),
+}
+"""By whether there are numbers and references among what is asked."""
 
 
 async def lock(db: Executor, ids: Collection[int]) -> None:
@@ -236,103 +248,81 @@ async def know_who_was_told(db: Executor, clients: Collection[Client], agencies:
         whose[row.client_id].known_to.add(row.recipient)
 
 
-async def load(
-    db: Executor, ids: Collection[int], with_facts: Collection[int], damaged: set[int] | None = None
-) -> dict[int, Client]:
+async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) -> dict[int, Client]:
     """Clients with their references; those in `with_facts` with all that rules their sharing. Read after the lock.
 
     So are those for whom a gateway or an override has not ended: its recipients are to get what is recorded.
     `ids` are clients as they are now (`find`), not parts of others. A recipient that knows several parts of a linked
     client goes on under the reference of the oldest of them; its others are `former`.
-
-    Args:
-        damaged: see `facts_of`; without it, one client of whom something cannot be read is an error.
     """
-    clients: dict[int, Client] = {}
     if not ids:
-        return clients
-    given: list[Reference] = []
-    linked: list[int] = []
-    for row in await db.execute(
-        text(
-            "SELECT c.id, c.version, c.parts, c.key IS NULL AS erased, c.made_at, r.id AS reference, r.recipient,"
-            " r.queued, r.recorded FROM client c"
-            " LEFT JOIN reference r ON r.client_id = c.id WHERE c.id = ANY(:ids)"
-        ),
-        {"ids": list(ids)},
-    ):
-        if row.id not in clients:
-            clients[row.id] = Client(row.id, row.version, members=(row.id,), erased=row.erased, since=row.made_at)
-            linked += [row.id] if row.parts else []
-        if row.reference:
-            given.append(Reference(row.reference, row.recipient, row.queued, row.id, row.recorded))
-    whose = dict(clients)
-    if linked:
-        for id, members in (await links.members(db, linked)).items():
-            clients[id].members = members
-            whose |= dict.fromkeys(members, clients[id])
-        given += await _references(db, whose.keys() - clients.keys())
-        since: dict[int, datetime] = {}
-        for row in await db.execute(
-            text("SELECT id, made_at FROM client WHERE id = ANY(:ids) AND parts = '{}'"), {"ids": list(whose)}
-        ):
-            since[whose[row.id].id] = max(row.made_at, since.get(whose[row.id].id, row.made_at))
-        for id, at in since.items():
-            clients[id].since = at
-    for reference in sorted(given, key=lambda r: r.client):
-        client = whose[reference.client]
-        if reference.recorded:
-            client.known_to.add(reference.recipient)
-        if client.references.setdefault(reference.recipient, reference) is not reference:
-            client.former.append(reference)
-    for row in await db.execute(
-        text("SELECT client_id, source, clientversion FROM source_version WHERE client_id = ANY(:ids)"),
-        {"ids": list(whose)},
-    ):
-        whose[row.client_id].source_versions[row.client_id, row.source] = row.clientversion
-    others = [row for row, client in whose.items() if client.id not in with_facts]
-    with_facts = {*with_facts, *(whose[row].id for row in await sharing.invoked(db, others))}
+        return {}
+    rows = {row.id: row for row in await db.execute(_ROWS, {"ids": list(ids)})}
+    members: dict[int, tuple[int, ...]] = {id: (id,) for id in rows}
+    if linked := [id for id, row in rows.items() if row.parts]:
+        members |= await links.members(db, linked)
+        others = {member for id in linked for member in members[id]} - rows.keys()
+        rows |= {row.id: row for row in await db.execute(_ROWS, {"ids": sorted(others)})} if others else {}
+    clients: dict[int, Client] = {}
+    invoked: set[int] = set()
+    for id, some in members.items():
+        made_at = [rows[member].made_at for member in some if not rows[member].parts] or [rows[id].made_at]
+        client = clients[id] = Client(id, rows[id].version, members=some, erased=rows[id].erased, since=max(made_at))
+        for member in sorted(some):
+            for reference_id, recipient, queued, has_recorded in rows[member].given:
+                reference = Reference(reference_id, recipient, queued, member, has_recorded)
+                if has_recorded:
+                    client.known_to.add(recipient)
+                if client.references.setdefault(recipient, reference) is not reference:
+                    client.former.append(reference)
+            for source, version in rows[member].source_versions:
+                client.source_versions[member, source] = version
+            if rows[member].invoked:
+                invoked.add(id)
+    whose = {member: client for client in clients.values() for member in client.members}
+    with_facts = invoked.union(with_facts)
     if with_facts:
+        damaged: set[int] = set()
         known, recorded = await facts_of(db, with_facts, with_facts, damaged)
         for id, made in recorded.items():
             clients[id].sections = {(s["source"], s["category"]): s for s in made}
         for id in with_facts:
             clients[id].facts = known[id].facts
+            clients[id].damaged = frozenset(damaged.intersection(clients[id].members))
         if any(known[id].facts.held for id in with_facts):
             for row in await db.execute(_OPEN_HOLDS, {"ids": list(whose)}):
                 whose[row.client_id].holds[row.asserted_by, row.reason] = row.client_id
     return clients
 
 
+_ROWS = text(
+    "SELECT c.id, c.version, c.parts, c.key IS NULL AS erased, c.made_at, ARRAY(SELECT ROW("  # noqa: S608 # ours
+    "r.id, r.recipient, r.queued, r.recorded) FROM reference r WHERE r.client_id = c.id) AS given, ARRAY(SELECT ROW("
+    "v.source, v.clientversion) FROM source_version v WHERE v.client_id = c.id) AS source_versions,"
+    f" {sharing.INVOKED} AS invoked FROM client c WHERE c.id = ANY(:ids)"
+)
+"""A row for each client, for a batch has hundreds of references."""
 _OPEN_HOLDS = text("SELECT client_id, asserted_by, reason FROM hold WHERE client_id = ANY(:ids) AND lifted_at IS NULL")
 
 
-async def _references(db: Executor, ids: Collection[int]) -> list[Reference]:
-    rows = await db.execute(
-        text("SELECT id, recipient, queued, client_id, recorded FROM reference WHERE client_id = ANY(:ids)"),
-        {"ids": sorted(ids)},
-    )
-    return [Reference(row.id, row.recipient, row.queued, row.client_id, row.recorded) for row in rows]
-
-
 async def facts_of(
-    db: Executor, ids: Collection[int], with_sections: Collection[int], damaged: set[int] | None
+    db: Executor, ids: Collection[int], with_sections: Collection[int], damaged: set[int]
 ) -> tuple[dict[int, Known], dict[int, list[dict[str, Any]]]]:
     """What rules the sharing of clients, and the sections of some of them.
 
     A client of whom something that was read here cannot be read is held, for that may have been a no; the rows that it
-    is of are then in `damaged`.
-
-    Raises:
-        ValueError, KeyError, TypeError: something cannot be read, and `damaged` is None.
+    is of are then in `damaged`, in the log, and counted.
     """
     if not ids:
         return {}, {}
     known = await sharing.known(db, ids, damaged)
     wanted = {id: known[id] for id in known.keys() & set(with_sections)}
     recorded = await sections(db, wanted, damaged) if wanted else {}
+    for row in sorted(damaged):
+        log.error("client row %d is treated as held: what is kept of it cannot be read", row)
+        DAMAGED.inc()
     for id, client in known.items():
-        if damaged and not damaged.isdisjoint(client.members):
+        if not damaged.isdisjoint(client.members):
             known[id] = replace(client, facts=replace(client.facts, held=True))
     return known, recorded
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from consent.repository.sql import Executor, arrays
+from consent.repository.sql import Executor, Write
 
 # --- ends -------------------------------------------------------------------------------------------------------------
 
@@ -39,10 +39,9 @@ _ADD = text(
 )
 
 
-async def add(db: Executor, rows: Collection[Due]) -> None:
+def adding(rows: Collection[Due]) -> Write:
     """Remember these ends. The caller holds the clients' locks."""
-    if rows:
-        await arrays(db, _ADD, rows)
+    return Write(_ADD, rows)
 
 
 async def claim(db: Executor, limit: int) -> Sequence[Any]:
@@ -186,10 +185,15 @@ async def overdue_count(db: Executor, hours: float) -> int:
 
 
 _UNREVIEWED = text(
-    "WITH RECURSIVE made AS ("
-    " SELECT client_id, version, asserted_by, own_id, recorded_at, client_id AS reached,"
-    " CAST(body ->> 'review_by' AS timestamptz) AS review_by FROM sharing_fact WHERE kind = 'override-authorised'"
-    " AND CAST(body ->> 'review_by' AS timestamptz) <= clock_timestamp()"
+    "WITH RECURSIVE authorised AS ("
+    " SELECT client_id, version, asserted_by, own_id, recorded_at,"
+    # one that cannot be read must not fail the list
+    " CASE WHEN pg_input_is_valid(body ->> 'review_by', 'timestamptz')"
+    " THEN CAST(body ->> 'review_by' AS timestamptz) END AS review_by"
+    " FROM sharing_fact WHERE kind = 'override-authorised'),"
+    " made AS ("
+    " SELECT client_id, version, asserted_by, own_id, recorded_at, client_id AS reached, review_by FROM authorised"
+    " WHERE coalesce(review_by <= clock_timestamp(), true)"
     " UNION SELECT m.client_id, m.version, m.asserted_by, m.own_id, m.recorded_at, unnest(c.parts), m.review_by"
     " FROM made m JOIN client c ON c.id = m.reached),"
     " reaching AS (SELECT * FROM made"
@@ -199,12 +203,13 @@ _UNREVIEWED = text(
     " LEFT JOIN sharing_fact v ON v.client_id = r.reached AND v.kind = 'override-reviewed'"
     " AND v.asserted_by = r.asserted_by AND v.own_id = r.own_id AND v.version > r.version"
     " GROUP BY r.client_id, r.version, r.asserted_by, r.own_id, r.recorded_at, r.review_by"
-    " HAVING count(v.version) = 0 ORDER BY r.review_by, r.client_id, r.version"
+    " HAVING count(v.version) = 0 ORDER BY r.review_by NULLS FIRST, r.client_id, r.version"
 )
 
 
 async def unreviewed(db: Executor) -> Sequence[Any]:
-    """Overrides whose time for a review has passed and that nobody has reviewed since, oldest first.
+    """Overrides whose time for a review has passed and that nobody has reviewed since, oldest first; before them those
+    of which that time cannot be read (`review_by` is None).
 
     A review counts that was said of the client, of one that it is linked in now, or of a part of it: once a link is
     undone, only the parts can still be named. A client takes on the versions of its parts, and they its own.

@@ -162,10 +162,17 @@ async def numbers(db: Executor, ids: Collection[int]) -> dict[int, set[tuple[str
     return gathered
 
 
-async def contradict(db: Executor, one: Collection[int], other: Collection[int]) -> bool:
-    """Whether both have a number of the same kind, of which one person has one. Numbers are unique: they differ."""
-    had = await numbers(db, [*one, *other])
-    return bool({t for id in one for t, _ in had[id]} & {t for id in other for t, _ in had[id]})
+async def contradict(db: Executor, rows: Mapping[int, Collection[int]]) -> bool:
+    """Whether clients, whose rows these are by client, have a number of the same kind, of which one person has one.
+    Numbers are unique: they differ. Were they linked, those of undone links that would mean them alone are theirs.
+    """
+    whose = {row: client for client, some in rows.items() for row in some}
+    for row, meant in (await meaning_of_undone(db, whose)).items():
+        if meant <= rows.keys():
+            whose[row] = min(meant) if len(meant) == 1 else row
+    had = await numbers(db, whose)
+    first: dict[str, int] = {}
+    return any(first.setdefault(type, whose[row]) != whose[row] for row, some in had.items() for type, _ in some)
 
 
 async def enter(
@@ -285,6 +292,11 @@ async def undone_of(db: Executor, rows: Collection[int]) -> list[int]:
         {"ids": sorted(rows)},
     )
     return [row.client_id for row in found]
+
+
+async def meaning_of_undone(db: Executor, rows: Collection[int]) -> dict[int, frozenset[int]]:
+    """Those clients (`undone_of`), each with whom its numbers may mean now: one, where its parts are linked again."""
+    return {row: one.may_mean for row, one in (await whom(db, await undone_of(db, rows))).items()}
 
 
 # --- what a person is shown -------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from consent.domain import (
     Withdrawn,
 )
 from consent.repository import links
-from consent.repository.sql import Executor, arrays
+from consent.repository.sql import Executor, Write, arrays
 
 KINDS: dict[str, type[SharingFact]] = {
     "granted": Granted,
@@ -72,27 +72,25 @@ _APPEND = text(
 )
 
 
-async def append(db: Executor, said: Sequence[Said]) -> None:
+def appending(said: Sequence[Said]) -> Write:
     """Add to the histories. The caller holds the clients' locks, so versions rise by one."""
-    if said:
-        await arrays(
-            db,
-            _APPEND,
-            [
-                (
-                    s.client,
-                    s.fact.version,
-                    _KIND_OF[type(s.fact)],
-                    s.fact.asserted_by,
-                    s.event_id,
-                    s.own_id,
-                    _STORED[_KIND_OF[type(s.fact)]].dump_json(s.fact).decode(),
-                    s.details,
-                    s.at,
-                )
-                for s in said
-            ],
-        )
+    return Write(
+        _APPEND,
+        [
+            (
+                s.client,
+                s.fact.version,
+                _KIND_OF[type(s.fact)],
+                s.fact.asserted_by,
+                s.event_id,
+                s.own_id,
+                _STORED[_KIND_OF[type(s.fact)]].dump_json(s.fact).decode(),
+                s.details,
+                s.at,
+            )
+            for s in said
+        ],
+    )
 
 
 _CLIENTS = text(
@@ -196,21 +194,14 @@ async def own_histories(
     return {id: tuple(facts) for id, facts in gathered.items()}
 
 
-async def invoked(db: Executor, ids: Collection[int]) -> list[int]:
-    """Those of these rows for whom there is a gateway or an override that the clock has not ended."""
-    if not ids:
-        return []
-    rows = await db.execute(
-        text(
-            "SELECT DISTINCT client_id FROM sharing_fact WHERE client_id = ANY(:ids)"
-            " AND kind IN ('gateway-invoked', 'override-authorised')"
-            # Where the end cannot be read, the facts are: there it counts as damage, here it would fail the batch.
-            " AND CASE WHEN pg_input_is_valid(body ->> 'ends', 'timestamptz')"
-            " THEN CAST(body ->> 'ends' AS timestamptz) > clock_timestamp() ELSE true END"
-        ),
-        {"ids": sorted(ids)},
-    )
-    return [row.client_id for row in rows]
+INVOKED = (
+    "EXISTS (SELECT 1 FROM sharing_fact f WHERE f.client_id = c.id"
+    " AND f.kind IN ('gateway-invoked', 'override-authorised')"
+    # Where the end cannot be read, the facts are: there it counts as damage, here it would fail the batch.
+    " AND CASE WHEN pg_input_is_valid(f.body ->> 'ends', 'timestamptz')"
+    " THEN CAST(f.body ->> 'ends' AS timestamptz) > clock_timestamp() ELSE true END)"
+)
+"""Whether there is a gateway or an override for a row `c` that the clock has not ended."""
 
 
 async def forms_seen(db: Executor, forms: Collection[tuple[str, str]]) -> set[tuple[str, str]]:

@@ -62,6 +62,19 @@ UNKNOWN_RECIPIENT = Problem(
 )
 
 
+class Damaged(Problem):
+    """Something of a client cannot be read on which an act or an event rests: it waits until that is mended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "cannot-be-read",
+            "Something that is kept of the client cannot be read",
+            "Nothing was changed, and nothing leaves of the client. Send it again, an event with its same id, once"
+            " operations, who were told, have mended that.",
+            409,
+        )
+
+
 @dataclass(slots=True)
 class Case:
     """One event of a batch on its way to its answer."""

@@ -59,7 +59,8 @@ async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
 
     The row that makes an end due goes in the transaction of its effect, so a worker that dies repeats nothing and
     leaves nothing out. Several workers may do this at once. That of a conviction stays, for a while, where a record of
-    the client is on its way: who is told by it does not stand in the ledger yet.
+    the client is on its way: who is told by it does not stand in the ledger yet. So does every one of a client of whom
+    something cannot be read.
 
     Raises:
         TryAgain: a link was made or undone meanwhile.
@@ -71,21 +72,23 @@ async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
     # A client whose link was undone permits nothing, so nothing of it can end.
     ids = {one.client for one in found.values() if not one.instead}
     loaded = await clients.load(session, ids, ids)
-    histories = await sharing.own_histories(session, found)
-    members = {member for client in loaded.values() for member in client.members}
+    readable = {id: client for id, client in loaded.items() if not client.damaged}
+    histories = await sharing.own_histories(session, found, set())
+    members = {member for client in readable.values() for member in client.members}
     spent = {row.id: (found[row.client_id].client, row.source) for row in rows if row.kind == due.CONVICTION}
     leaving = await due.leaving(session, members) if spent else set[int]()
     desk = Desk(loaded, await register.load(session), await clients.time_now(session))
     for row in rows:
-        client = loaded.get(found[row.client_id].client)
+        client = readable.get(found[row.client_id].client)
         said = next((f for f in histories.get(row.client_id, ()) if f.version == row.version), None)
         if client is not None and isinstance(said, Timed):
             _end(said, row, client, desk)
     for id, source in sorted(set(spent.values())):
-        if id in loaded:
-            await convictions.take_back(session, loaded[id], source, desk)
+        if id in readable:
+            await convictions.take_back(session, readable[id], source, desk)
     await desk.changes.write(session)
-    again = {row for row, (id, _) in spent.items() if id in loaded and not leaving.isdisjoint(loaded[id].members)}
+    again = {row for row, (id, _) in spent.items() if id in readable and not leaving.isdisjoint(readable[id].members)}
+    again |= {row.id for row in rows if found[row.client_id].client in loaded.keys() - readable.keys()}
     await due.wait(session, again, LATER_SECONDS)
     await due.remove(session, {row.id for row in rows} - again)
     faults.point("clock.ended")
@@ -289,7 +292,8 @@ class Review:
     override: str
     agency: str
     authorised_at: datetime
-    review_by: datetime
+    review_by: datetime | None
+    """None: it cannot be read."""
 
 
 async def overdue_reviews(session: AsyncSession) -> list[Review]:

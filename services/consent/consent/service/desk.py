@@ -41,6 +41,11 @@ from contracts.vocabulary import AgencyKind, Category, Purpose
 
 CHANGED, SNAPSHOT = "throughgate.client.changed.v1", "throughgate.client.snapshot.v1"
 
+THE_DOOR = "throughgate"
+"""Who says what no agency said."""
+CANNOT_BE_READ = (THE_DOOR, "cannot-be-read")
+"""Who holds a client of whom something cannot be read, and why (`service.holds`). Once that is mended, lifting the hold
+offers what was withheld meanwhile."""
 
 F = TypeVar("F", bound=SharingFact)
 
@@ -72,6 +77,9 @@ class Desk:
         self.register = register
         self.now = now
         self.changes = Changes()
+        for client in clients.values():
+            if CANNOT_BE_READ not in client.holds:
+                self.changes.holds.update((row, *CANNOT_BE_READ) for row in client.damaged)
         self.erasures: list[Erasure] = []
         """What goes once the changes are written."""
 
@@ -160,6 +168,8 @@ class Desk:
 
         They are asked of the rules beforehand: there is no sense in queueing for those whom they do not reach.
         """
+        if not any(isinstance(said, GatewayInvoked | OverrideAuthorised) for said in client.facts.said):
+            return  # as for nearly all clients
         facts = _lasting(client.facts)
         for said in facts.said:
             if not isinstance(said, GatewayInvoked | OverrideAuthorised) or said.ends <= self.now:

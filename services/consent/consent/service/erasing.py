@@ -87,8 +87,8 @@ async def carry_out(session: AsyncSession, wanted: Erasure, desk: Desk) -> None:
     """Erase, after the retractions were queued, and enter it in the ledger."""
     client = wanted.client
     known = (await sharing.known(session, [client.id]))[client.id]
-    whose = await links.whom(session, await links.undone_of(session, known.members))
-    undone = [row for row, one in whose.items() if one.may_mean != {client.id}]
+    whose = await links.meaning_of_undone(session, known.members)
+    undone = [row for row, meant in whose.items() if meant != {client.id}]
     members = *known.members, *(whose.keys() - undone)  # with links whose clients were linked again
     await erasure.cut_ledger(session, [*_of_ledger(wanted, members, undone)])
     if wanted.sections is None:

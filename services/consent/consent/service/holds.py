@@ -15,7 +15,8 @@ from consent.domain import Granted, Scope, Withdrawn
 from consent.repository import aside, clients, queue
 from consent.repository.clients import Client, IdentifierKey
 from consent.service import register
-from consent.service.desk import Desk
+from consent.service.cases import Damaged
+from consent.service.desk import THE_DOOR, Desk
 from consent.service.reading import MOST_NAMED
 from servicekit.db import wake_after_commit
 from servicekit.problems import Problem
@@ -34,6 +35,8 @@ MEANINGS: Mapping[str, str] = {
     "identifier-conflict": "A withdrawal or restriction named numbers of different clients.",
     "agency-not-registered": "A withdrawal or restriction came from an agency that is not registered.",
     "set-aside": "A withdrawal or restriction could not be applied for a reason of our own, and was set aside.",
+    "cannot-be-read": "Something that is kept of the client cannot be read. Have it mended in the database, then lift"
+    " this: what was withheld meanwhile is offered then. The door's log names the row.",
     "lost-in-a-restore": "Something was retracted, or told under a reference, that the database lost in a restore; why,"
     " or of whom, nobody can tell any more.",
     "named-by-an-earlier-withdrawal": "A withdrawal or restriction named this client's number before the client was"
@@ -80,7 +83,7 @@ async def lift(session: AsyncSession, id: UUID, by: str) -> None:
     The hold of a number that no client has is forgotten, and the number with it.
 
     Raises:
-        Problem: 404, there is no such hold.
+        Problem: 404, there is no such hold; `Damaged`, what is kept of the client cannot be read.
         TryAgain: the client was linked, or its link undone, meanwhile.
     """
     hold = await clients.open_hold(session, id)
@@ -103,9 +106,11 @@ async def _lift(session: AsyncSession, id: UUID, client_id: int, by: str) -> Non
     await clients.lift_hold(session, id, by)
     now = await clients.time_now(session)
     loaded = await clients.load(session, found.may_mean, found.may_mean)
+    if any(client.damaged for client in loaded.values()):
+        raise Damaged
     desk = Desk(loaded, await register.load(session), now)
     for client in loaded.values():
-        if hold.times > 1 and _agreed_since(client, hold.last_at):
+        if hold.times > 1 and hold.asserted_by != THE_DOOR and _agreed_since(client, hold.last_at):
             desk.say_no(client, hold.asserted_by, hold.last_at, "", None, because="held")
         desk.offer_snapshots(client, now, None)
     await desk.changes.write(session)

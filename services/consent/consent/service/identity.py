@@ -34,6 +34,7 @@ from consent.repository.clients import Client, Reference
 from consent.repository.ledger import Entry
 from consent.repository.links import Found, Link
 from consent.service import ledger, register
+from consent.service.cases import Damaged
 from consent.service.desk import Desk, Owed
 from consent.service.sections import spent_convictions
 from contracts.vocabulary import AgencyKind, Category, Purpose
@@ -104,7 +105,8 @@ async def link(session: AsyncSession, one: Collection[int], other: Collection[in
     """Make one client of two, each given by the rows that its identifiers belong to.
 
     Raises:
-        Problem: 409, one side names several clients, or it was decided that these are different people.
+        Problem: 409, one side names several clients, or it was decided that these are different people; `Damaged`,
+            what is kept of one of them cannot be read.
         TryAgain: another link was made or undone meanwhile.
     """
     found = await clients.lock_whole(session, {*one, *other})
@@ -116,11 +118,13 @@ async def link(session: AsyncSession, one: Collection[int], other: Collection[in
         between = await _between(session, first, min(one), min(other))
         return await _close(session, desk, first, act, between.id if between else None, None)
     before = await clients.load(session, [first, second], [first, second])
+    if any(client.damaged for client in before.values()):
+        raise Damaged
     members = [before[id].members for id in (first, second)]
     if act.agency is not None and await candidates.told_apart(session, *members):
         raise TOLD_APART
     id, version = uuid4(), max(client.version for client in before.values()) + 1
-    conflicting = await links.contradict(session, *members)
+    conflicting = await links.contradict(session, {id: before[id].members for id in before})
     parts = min(first, second), max(first, second)
     made = await links.enter(session, id, parts, version, conflicting, act.by, act.event_id, now)
     desk = Desk(await clients.load(session, [made], [made]), registered, now)
@@ -222,13 +226,16 @@ async def unlink(session: AsyncSession, id: UUID, act: Act) -> Outcome:
     """Undo a link. What was recorded and said while it held stays behind with it; what stopped, stops both.
 
     Raises:
-        Problem: 404, no such link holds; 409, a later one rests on it.
+        Problem: 404, no such link holds; 409, a later one rests on it; `Damaged`, what is kept of the client cannot be
+            read, and it may be what stops both.
         TryAgain: another link was made or undone meanwhile.
     """
     undone = await _held_link(session, id)
     now = await clients.time_now(session)
     registered = await register.load(session)
-    linked = (await clients.load(session, [undone.client], []))[undone.client]
+    linked = (await clients.load(session, [undone.client], [undone.client]))[undone.client]
+    if linked.damaged:
+        raise Damaged
     version = linked.version + 1  # above all that was ever decided under one of its keys
     stops = _stops((await sharing.own_histories(session, [linked.id])).get(linked.id, ()))
     holds = await links.take_holds(session, linked.id, act.by)

@@ -2,13 +2,14 @@
 
 The order matters: look up the ids, find the clients, lock their rows, find them again (a link may have changed while we
 waited), and only then read facts and time. Reading them together with the lock would give the facts of before the lock.
-The ids are entered last, with the answers; whoever finds that another transaction was first begins anew.
+The ids are entered last, with the answers and all else; whoever finds that another transaction was first begins anew.
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,7 +18,7 @@ from consent.events import ANSWER_PASSED_AS, PASSED_ON
 from consent.repository import answers, clients, ledger, queue, sharing
 from consent.repository.clients import Client
 from consent.service import erasing, holds, identity, reading, register, saying
-from consent.service.cases import ID_USED_AGAIN, UNKNOWN_CLIENT, UNKNOWN_RETRACTION, Case, may_not
+from consent.service.cases import ID_USED_AGAIN, UNKNOWN_CLIENT, UNKNOWN_RETRACTION, Case, Damaged, may_not
 from consent.service.desk import Desk
 from consent.service.ledger import enter
 from consent.service.reading import Arrival
@@ -39,18 +40,28 @@ from servicekit.telemetry import follow
 
 log = logging.getLogger(__name__)
 
+ALONE = IdentityLinked | IdentityUnlinked | ErasureRequested
+"""Events that must have a transaction of their own.
+
+Every transaction takes all its locks at once and in order. These lock more than the clients that they name: with
+another run of events behind them there would be a second time, out of order, and two such transactions would wait for
+each other.
+"""
+_ALONE_TYPES = [name for event in get_args(ALONE) for name in get_args(event.model_fields["type"].annotation)]
+_SAYS_ALONE = re.compile(rf'"type"\s*:\s*"(?:{"|".join(map(re.escape, _ALONE_TYPES))})"')
+
 
 async def take_in(session: AsyncSession, arrivals: Sequence[Arrival]) -> list[bytes]:
     """Give every event its effect, once, and its answer: the stored reply, in the order of `arrivals`.
 
-    An event that links, unlinks or erases comes alone (`stands_alone`): the events behind it are about other clients.
+    An event that links, unlinks or erases comes `ALONE`: the events behind it are about other clients.
 
     Raises:
         TryAgain: another transaction linked one of the identifiers, or took in one of the events, meanwhile.
         ValueError: such an event does not come alone.
     """
     cases = [_read(arrival) for arrival in arrivals]
-    if len(cases) > 1 and any(isinstance(c.event, IdentityLinked | IdentityUnlinked | ErasureRequested) for c in cases):
+    if len(cases) > 1 and any(isinstance(case.event, ALONE) for case in cases):
         raise ValueError("what links, unlinks or erases is to be taken in alone")
     try:
         return await _take_in(session, cases)
@@ -61,12 +72,11 @@ async def take_in(session: AsyncSession, arrivals: Sequence[Arrival]) -> list[by
 
 
 def stands_alone(value: bytes) -> bool:
-    """Whether an event must have a transaction of its own, for it links, unlinks or erases. When in doubt: yes.
+    """Whether bytes may be an event that comes `ALONE`, without reading all of them: none that can be read is missed.
 
-    Every transaction takes all its locks at once and in order: with another run of events behind it there would be a
-    second time, out of order, and two such transactions would wait for each other.
+    The same words in a text, where quotes are escaped, are no such event.
     """
-    return reading.looks_like(value, ("throughgate.identity", "throughgate.erasure"))
+    return _SAYS_ALONE.search(reading.unescaped(value)) is not None
 
 
 async def _take_in(session: AsyncSession, cases: Sequence[Case]) -> list[bytes]:
@@ -74,12 +84,15 @@ async def _take_in(session: AsyncSession, cases: Sequence[Case]) -> list[bytes]:
     open_cases = [case for case in cases if case.answer is None and id(case) not in repeats]
     if open_cases and isinstance(open_cases[0].event, IdentityLinked | IdentityUnlinked):
         await _identify(session, open_cases[0], open_cases[0].event)
+        if not await answers.keep(session, _first_answers(cases)):
+            raise TryAgain
     else:
         desk = await open_desk(session, open_cases)
         forms = await sharing.forms_seen(session, _forms(open_cases))
         await _confirm(session, open_cases, desk)
         for case in open_cases:
             _apply(case, desk, forms)
+        desk.changes.taken_in = _first_answers(cases)
         if not await desk.changes.write(session):
             raise TryAgain
         if desk.changes.entries:
@@ -88,8 +101,6 @@ async def _take_in(session: AsyncSession, cases: Sequence[Case]) -> list[bytes]:
             await erasing.carry_out(session, pending, desk)
         if desk.changes.queue:
             wake_after_commit(session, queue.CHANNEL)
-    if not await answers.keep(session, [(*c.key, c.arrival.digest, c.answer) for c in cases if c.is_first]):
-        raise TryAgain
     return [_answer_of(case, repeats) for case in cases]
 
 
@@ -114,6 +125,8 @@ async def _identify(session: AsyncSession, case: Case, event: IdentityLinked | I
             raise UNKNOWN_CLIENT
         act = identity.Act(agency, event.data.reason, agency, event.id, case.traceparent)
         outcome = await (identity.link if linking else identity.unlink_between)(session, one, other, act)
+    except Damaged:  # no answer to keep: set aside, it may be applied later
+        raise
     except Problem as problem:
         case.reject(problem)
         case.answer = reading.rejected(case.arrival, case.event_id, problem, await clients.time_now(session))
@@ -160,6 +173,10 @@ async def _recognise(session: AsyncSession, cases: Sequence[Case]) -> dict[int, 
         else:
             repeats[id(case)] = first[case.key]
     return repeats
+
+
+def _first_answers(cases: Sequence[Case]) -> list[tuple[str, str, bytes, bytes | None]]:
+    return [(*case.key, case.arrival.digest, case.answer) for case in cases if case.is_first]
 
 
 def _answer_of(case: Case, repeats: dict[int, Case]) -> bytes:

@@ -39,6 +39,9 @@ class Looked(NamedTuple):
 async def erase_overdue(session: AsyncSession, periods: Periods, after: int, limit: int) -> Looked | None:
     """Erase what is overdue of the next clients behind `after`; None: there are no more.
 
+    A client of whom something cannot be read is left as it is, for that may be a restriction: it is held, and has its
+    turn in a run after the hold is lifted.
+
     It goes by rows: of linked clients an older copy may be overdue while the newest, which alone leaves, is not. That
     copy goes without a retraction, for recipients have long been told the newer one.
 
@@ -53,7 +56,7 @@ async def erase_overdue(session: AsyncSession, periods: Periods, after: int, lim
     desk = Desk(
         await clients.load(session, found, found), await register.load(session), await clients.time_now(session)
     )
-    for client in desk.clients.values():
+    for client in (one for one in desk.clients.values() if not one.damaged):
         over = {
             (row.source, row.category): until
             for row in await erasure.kept(session, client.members)

@@ -3,8 +3,7 @@
 What the publisher may not know of is unknown to it: its event is answered as if there were no such client.
 """
 
-import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import combinations
 
@@ -15,8 +14,8 @@ from consent.repository import aside, clients, erasure, links
 from consent.repository.clients import Client, IdentifierKey
 from consent.repository.links import Found
 from consent.service import erasing, reading, register
-from consent.service.cases import CONFLICT, UNKNOWN_CLIENT, Case, may_not
-from consent.service.desk import Desk
+from consent.service.cases import CONFLICT, UNKNOWN_CLIENT, Case, Damaged, may_not
+from consent.service.desk import THE_DOOR, Desk
 from contracts.intake import (
     ClientRecorded,
     ConsentRefused,
@@ -27,19 +26,11 @@ from contracts.intake import (
 )
 from servicekit.db import TryAgain
 
-log = logging.getLogger(__name__)
-
-THE_DOOR = "throughgate"
-"""Who says what no agency said."""
 NEEDS_NOTHING = ConsentWithdrawn | ConsentRefused | RestrictionImposed
 """What stops by its own words, whatever else is known of the client, and so whatever cannot be read of it.
 
 The end of a gateway or an override is none: whom it reaches stands in what was said when it began.
 """
-
-
-class Damaged(ValueError):
-    """Something of a client cannot be read on which an event rests: it waits until operations have mended that."""
 
 
 async def open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
@@ -73,12 +64,9 @@ async def open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
         if key in known
         for client in known[key].may_mean
     }
-    damaged: set[int] = set()
-    desk = Desk(await clients.load(session, whom, suspected, damaged), registered, now)
-    for row in sorted(damaged):
-        log.error("client row %d is treated as held: what is kept of it cannot be read", row)
+    desk = Desk(await clients.load(session, whom, suspected), registered, now)
     await _look_up_who_was_told(session, cases, known, desk)
-    await _settle_clients(session, cases, known, desk, damaged)
+    await _settle_clients(session, cases, known, desk)
     if stopping := [case for case in cases if case.stops]:
         nobodys = {key for case in stopping for key in case.keys if key not in desk.known}
         desk.held_numbers = await clients.held_numbers(session, nobodys)
@@ -125,11 +113,7 @@ async def _look_up_who_was_told(
 
 
 async def _settle_clients(
-    session: AsyncSession,
-    cases: Sequence[Case],
-    known: dict[IdentifierKey, Found],
-    desk: Desk,
-    damaged: Collection[int],
+    session: AsyncSession, cases: Sequence[Case], known: dict[IdentifierKey, Found], desk: Desk
 ) -> None:
     """Say for each event which client it is about; make clients and give them identifiers for recorded facts."""
     numbers = await _numbers(session, cases, known, desk)
@@ -155,10 +139,8 @@ async def _settle_clients(
             case.reject(CONFLICT)
         elif not isinstance(case.event, RetractionConfirmed) and any(client.erased for client in met):
             case.reject(UNKNOWN_CLIENT)
-        elif not isinstance(case.event, NEEDS_NOTHING | RetractionConfirmed) and any(
-            row in damaged for one in met for row in one.members
-        ):
-            raise Damaged("what is kept of a client cannot be read, and an event rests on it")
+        elif any(one.damaged for one in met) and not isinstance(case.event, NEEDS_NOTHING | RetractionConfirmed):
+            raise Damaged
         elif isinstance(case.event, ErasureRequested) and any(
             erasing.is_protected(case.event, case.arrival.agency, client, desk.now) for client in met
         ):
@@ -229,11 +211,14 @@ async def _numbers(
     if not any(key not in known and key[0] in links.UNIQUE for case in telling for key in case.keys):
         return {}
     growing = {known[key].client for case in telling for key in case.keys if key in known}
-    had = await links.numbers(session, [row for client in growing for row in desk.clients[client].members])
-    counted: dict[int, dict[str, int]] = {}
-    for client in growing:
-        counts = counted.setdefault(client, {})
-        for type, _ in (number for row in desk.clients[client].members for number in had[row]):
+    whose = {row: client for client in growing for row in desk.clients[client].members}
+    for row, meant in (await links.meaning_of_undone(session, whose)).items():
+        if len(meant) == 1:  # of a link whose parts are linked again
+            (whose[row],) = meant
+    counted: dict[int, dict[str, int]] = {client: {} for client in growing}
+    for row, numbers in (await links.numbers(session, whose)).items():
+        counts = counted[whose[row]]
+        for type, _ in numbers:
             counts[type] = counts.get(type, 0) + 1
     return counted
 

@@ -1,6 +1,5 @@
 """Snapshots of clients to whom a change of the register newly permits something: in chunks, behind the signature."""
 
-import logging
 import math
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,8 +10,6 @@ from consent.service import register
 from consent.service.desk import Desk
 from consent.service.register import Register
 from servicekit.db import wake_after_commit
-
-log = logging.getLogger(__name__)
 
 LATER_SECONDS = 60.0
 
@@ -32,10 +29,7 @@ async def offer_next_chunk(session: AsyncSession, chunk: int) -> bool:
     await clients.lock(session, ids)
     # Read again behind the lock: one may have been linked with another meanwhile, which then has its turn.
     still = [id for id in await agreements.clients_of(session, due.sources, due.after, chunk) if id in ids]
-    damaged: set[int] = set()
-    loaded = await clients.load(session, still, still, damaged)
-    for row in sorted(damaged):
-        log.error("client row %d is offered to nobody: what is kept of it cannot be read", row)
+    loaded = await clients.load(session, still, still)
     registered = await register.load(session)
     # What older and newer versions permit, their own follow-ups offer; a suspension stopped all of them.
     older, until = (due.version, due.version) if due.kind == "version" else (0, math.inf)
