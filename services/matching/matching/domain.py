@@ -415,10 +415,10 @@ def solve(clients: Sequence[Profile], volunteers: Sequence[Volunteer], past: Pas
             if why := bars(pair):
                 barred[row].update(why)
                 continue
-            told = found[row, volunteer.id] = scores(pair, now)
+            scored = found[row, volunteer.id] = scores(pair, now)
             seat = first_seat[volunteer.id]
             count = min(volunteer.caseload_limit - volunteer.caseload, len(clients))
-            value[row, seat : seat + count] = (1 if AVOIDED in pair.past else base) + sum(told.values())
+            value[row, seat : seat + count] = (1 if AVOIDED in pair.past else base) + sum(scored.values())
     rows, columns = linear_sum_assignment(value, maximize=True)
     chosen = {int(r): seats[int(c)] for r, c in zip(rows, columns, strict=True) if value[r, c] > 0}
     return Solution(

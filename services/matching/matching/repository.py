@@ -20,7 +20,7 @@ from matching.domain import (
     State,
     Volunteer,
 )
-from servicekit.sql import do, json, now, rows
+from servicekit.sql import do, json, rows, time_now
 
 __all__ = [
     "clients",
@@ -30,12 +30,12 @@ __all__ = [
     "lock_clients",
     "lock_volunteers",
     "matches",
-    "now",
     "past",
     "put_volunteer",
     "round_done",
     "round_due",
     "save",
+    "time_now",
     "try_round_lock",
     "volunteers",
     "waiting",
@@ -326,7 +326,8 @@ async def listed_volunteers(
                 AND state IN ('requested', 'offered', 'active')) AS caseload
         FROM volunteer WHERE (CAST(:within AS text) IS NULL OR scheme = CAST(:within AS text))
             AND (CAST(:after AS uuid) IS NULL
-                OR (scheme, id) > (SELECT l.scheme, l.id FROM volunteer l WHERE l.id = CAST(:after AS uuid)))
+                OR (scheme, id) > (SELECT l.scheme, l.id FROM volunteer l WHERE l.id = CAST(:after AS uuid)
+                    AND (CAST(:within AS text) IS NULL OR l.scheme = CAST(:within AS text))))
         ORDER BY scheme, id LIMIT :limit
         """,
         after=after,
@@ -346,17 +347,19 @@ async def matches(
     return await rows(
         session,
         """
+        WITH mine AS NOT MATERIALIZED (
+            SELECT * FROM match WHERE CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
+                OR (scheme = CAST(:within AS text) AND EXISTS (
+                    SELECT FROM match_history h WHERE h.match = match.id AND h.state = 'offered'))
+        )
         SELECT id, client, volunteer, scheme, state, reason, expires_at, explanation, withheld, created_at,
             changed_at, (SELECT jsonb_agg(jsonb_build_object('at', h.at, 'state', h.state, 'by', h.by, 'reason',
-                h.reason) ORDER BY h.id) FROM match_history h WHERE h.match = match.id) AS history
-        FROM match
+                h.reason) ORDER BY h.id) FROM match_history h WHERE h.match = mine.id) AS history
+        FROM mine
         WHERE (CAST(:client AS uuid) IS NULL OR client = CAST(:client AS uuid))
             AND (CAST(:state AS text) IS NULL OR state = CAST(:state AS text))
-            AND (CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
-                OR (scheme = CAST(:within AS text) AND EXISTS (
-                    SELECT FROM match_history h WHERE h.match = match.id AND h.state = 'offered')))
             AND (CAST(:after AS uuid) IS NULL
-                OR (created_at, id) < (SELECT l.created_at, l.id FROM match l WHERE l.id = CAST(:after AS uuid)))
+                OR (created_at, id) < (SELECT l.created_at, l.id FROM mine l WHERE l.id = CAST(:after AS uuid)))
         ORDER BY created_at DESC, id DESC LIMIT :limit
         """,
         after=after,

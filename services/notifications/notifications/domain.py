@@ -188,16 +188,16 @@ class Client(cleared.Client):
         if custody is None:
             return
         plan = self.plan()
-        told = custody.data.get("releaseDate")
-        if custody.data.get("status") == "released" or not told:
+        day = custody.data.get("releaseDate")
+        if custody.data.get("status") == "released" or not day:
             if plan is not None and plan.state == PlanState.PLANNED:
-                plan.cancel(PlanReason.NO_DATE if not told else PlanReason.RELEASED)
+                plan.cancel(PlanReason.NO_DATE if not day else PlanReason.RELEASED)
             return
         if plan is None:
             plan = Plan(self.reference)
             self.plans.append(plan)
         told_of_it = [p for p in partners if p.agency not in self.avoided]
-        plan.set(custody.source, custody.data.get("prison"), date.fromisoformat(told), told_of_it, now)
+        plan.set(custody.source, custody.data.get("prison"), date.fromisoformat(day), told_of_it, now)
 
     def stop(self, stop: Stop) -> None:
         """Sharing is taken back: what is planned is cancelled, the facts go, the tombstone stays.

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts import cleared_rows
 from notifications.domain import Client, Partner, Plan, PlanReason, PlanState, Step, StepName, StepState
-from servicekit.sql import do, json, now, rows
+from servicekit.sql import do, json, rows, time_now
 
 PARTNERS_LOCK = 7_204
 """Advisory lock: shared by whoever plans, alone for whoever changes the gate partners, so that no plan misses one."""
@@ -26,7 +26,7 @@ async def adjustable_clock(session: AsyncSession) -> datetime:
     return at
 
 
-CLOCKS: dict[str, Clock] = {"system": now, "adjustable": adjustable_clock}
+CLOCKS: dict[str, Clock] = {"system": time_now, "adjustable": adjustable_clock}
 """The clocks by the names that the setting has for them."""
 
 
@@ -231,20 +231,22 @@ async def plans(
     return await rows(
         session,
         """
+        WITH mine AS NOT MATERIALIZED (
+            SELECT * FROM plan WHERE CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
+                OR EXISTS (SELECT FROM step WHERE step.plan = plan.id AND step.recipient = CAST(:within AS text)
+                    AND step.state = 'sent')
+        )
         SELECT id, client, state, reason, created_at, changed_at,
             (SELECT coalesce(jsonb_object_agg(s.state, s.n), '{}') FROM (
                 SELECT state, count(*) AS n FROM step
-                WHERE step.plan = plan.id AND (CAST(:within AS text) IS NULL OR plan.origin = CAST(:within AS text)
+                WHERE step.plan = mine.id AND (CAST(:within AS text) IS NULL OR mine.origin = CAST(:within AS text)
                     OR (step.recipient = CAST(:within AS text) AND step.state = 'sent'))
                 GROUP BY state) s) AS steps
-        FROM plan
+        FROM mine
         WHERE (CAST(:id AS uuid) IS NULL OR id = CAST(:id AS uuid))
             AND (CAST(:client AS uuid) IS NULL OR client = CAST(:client AS uuid))
-            AND (CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
-                OR EXISTS (SELECT FROM step WHERE step.plan = plan.id AND step.recipient = CAST(:within AS text)
-                    AND step.state = 'sent'))
             AND (CAST(:after AS uuid) IS NULL
-                OR (created_at, id) < (SELECT l.created_at, l.id FROM plan l WHERE l.id = CAST(:after AS uuid)))
+                OR (created_at, id) < (SELECT l.created_at, l.id FROM mine l WHERE l.id = CAST(:after AS uuid)))
         ORDER BY created_at DESC, id DESC LIMIT :limit
         """,
         after=after,

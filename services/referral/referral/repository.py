@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contracts import cleared_rows
 from contracts.vocabulary import NEEDS, Category
 from referral.domain import CLOSED, HOLDING, Client, Reason, Referral, Service, State, explained_by
-from servicekit.sql import do, json, now, rows
+from servicekit.sql import do, json, rows, time_now
 
 __all__ = [
     "erase_poisoned",
@@ -18,11 +18,11 @@ __all__ = [
     "lock_clients",
     "lock_directory",
     "lock_known_client",
-    "now",
     "put_service",
     "referrals",
     "save",
     "services",
+    "time_now",
 ]
 
 
@@ -261,17 +261,19 @@ async def referrals(
     return await rows(
         session,
         """
+        WITH mine AS NOT MATERIALIZED (
+            SELECT * FROM referral WHERE CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
+                OR (provider = CAST(:within AS text) AND EXISTS (
+                    SELECT FROM referral_history h WHERE h.referral = referral.id AND h.state = 'sent'))
+        )
         SELECT id, client, pathway, service, state, follows, respond_by, withheld, eligibility, created_at,
             changed_at
-        FROM referral
+        FROM mine
         WHERE (CAST(:id AS uuid) IS NULL OR id = CAST(:id AS uuid))
             AND (CAST(:client AS uuid) IS NULL OR client = CAST(:client AS uuid))
             AND (CAST(:state AS text) IS NULL OR state = CAST(:state AS text))
-            AND (CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
-                OR (provider = CAST(:within AS text) AND EXISTS (
-                    SELECT FROM referral_history h WHERE h.referral = referral.id AND h.state = 'sent')))
             AND (CAST(:after AS uuid) IS NULL
-                OR (created_at, id) < (SELECT l.created_at, l.id FROM referral l WHERE l.id = CAST(:after AS uuid)))
+                OR (created_at, id) < (SELECT l.created_at, l.id FROM mine l WHERE l.id = CAST(:after AS uuid)))
         ORDER BY created_at DESC, id DESC LIMIT :limit
         """,
         id=id,

@@ -210,6 +210,19 @@ async def test_every_volunteer_can_be_reached_page_by_page(database: Database, c
         assert (found, len(set(found))) == (every, count)
 
 
+async def test_behind_what_is_not_its_own_an_agency_finds_nothing(database: Database, call: Call) -> None:
+    """Whether there is such a volunteer, or match, and on which side of its own, is nobody else's business."""
+    await put(database, scheme="mentors")
+    others = await put(database, scheme="friends")
+    await take(database, *(waits(uuid4()) for _ in range(2)))
+    await database.run(service.run_round)
+    match = await database.run(lambda s: s.scalar(text("SELECT id FROM match WHERE scheme = 'friends' LIMIT 1")))
+    for path, id in (("/volunteers", others), ("/matches", match)):
+        assert id is not None
+        answer = await call("GET", path, "mentors", "matches:read", params={"after": id})
+        assert answer.json() == [], path
+
+
 async def test_every_match_can_be_reached_page_by_page(database: Database, call: Call) -> None:
     await put(database, caseload_limit=50)
     await take(database, *(waits(uuid4()) for _ in range(7)))

@@ -2,13 +2,14 @@
 
 from alembic import op
 
-from servicekit import inbox, outbox
+from servicekit import aside, inbox, outbox
 from servicekit.migrate import grants
 
 revision = "0001"
 down_revision = None
 
 TABLES = (
+    # withdrawn_at: when the last retraction came; for operations, no code reads it
     """
 CREATE TABLE client (
     reference uuid PRIMARY KEY,
@@ -107,7 +108,8 @@ def upgrade() -> None:
     for statement in (
         *TABLES,
         outbox.TABLE,
-        *inbox.TABLES,
+        inbox.TABLE,
+        aside.TABLE,
         *grants(RIGHTS, "worker"),
         *grants(API_RIGHTS, "api"),
     ):
