@@ -20,12 +20,25 @@ from servicekit.migrate import grants
 from servicekit.sql import do, rows
 
 SECONDS_BETWEEN = 600.0
+TABLE = """
+CREATE TABLE set_aside (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    topic text NOT NULL,
+    partition int NOT NULL,
+    "offset" bigint NOT NULL,
+    reason text NOT NULL,
+    value bytea,
+    set_aside_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    UNIQUE (topic, partition, "offset")
+)
+"""
+"""For the service's first migration. It keeps a poison event's bytes for a person to look at."""
 MIGRATION = (
     "ALTER TABLE set_aside ADD COLUMN erased boolean GENERATED ALWAYS AS (value IS NULL) STORED",
     *grants({"set_aside": "UPDATE (value), DELETE"}, "worker"),
     *grants({"set_aside": 'SELECT (id, topic, partition, "offset", reason, set_aside_at, erased)'}, "api"),
 )
-"""For a migration of the service. Its API cannot read the bytes."""
+"""For a later migration of the service. Its API cannot read the bytes."""
 
 router = APIRouter(tags=["operations"])
 
@@ -67,6 +80,19 @@ async def get_set_aside(
         )
     )
     return [SetAside.model_validate(dict(row)) for row in found]
+
+
+async def set_aside(
+    session: AsyncSession, topic: str, partition: int, offset: int, reason: str, value: bytes | None
+) -> None:
+    """Keep a poison event. `reason` is a class name or a code, never a message that may quote the event."""
+    await session.execute(
+        text(
+            'INSERT INTO set_aside (topic, partition, "offset", reason, value) VALUES (:t, :p, :o, :r, :v)'
+            " ON CONFLICT DO NOTHING"
+        ),
+        {"t": topic, "p": partition, "o": offset, "r": reason, "v": value},
+    )
 
 
 async def erase_of(session: AsyncSession, references: Collection[UUID], but: bytes | None = None) -> None:

@@ -22,7 +22,8 @@ AWAY = ("08", "57P", "53")
 
 
 _BIND = text(
-    "SELECT set_config(name, told, true) FROM unnest(CAST(:names AS text[]), CAST(:told AS text[])) AS r(name, told)"
+    "SELECT set_config(name, value, true)"
+    " FROM unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS r(name, value)"
 )
 
 
@@ -37,7 +38,7 @@ def sqlstate(error: BaseException) -> str:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same work may succeed later without anyone changing it."""
-    if isinstance(error, InterfaceError | OSError | TimeoutError | asyncpg.InterfaceError):
+    if isinstance(error, TryAgain | InterfaceError | OSError | TimeoutError | asyncpg.InterfaceError):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
@@ -99,14 +100,18 @@ class Database:
 
         `bound` are settings of this transaction alone, such as the agency that row-level security is to hold it to.
 
-        A deadlock, serialization failure or lock timeout runs the whole of `work` again, so it must have no effect
-        outside the session. Channels named in `session.info["wake"]` are notified after the commit.
+        A deadlock, serialization failure, lock timeout or `TryAgain` runs the whole of `work` again, so it must have no
+        effect outside the session. Channels named in `session.info["wake"]` are notified after the commit.
+
+        Raises:
+            TryAgain: the work lost each of so many races. It is transient: the same work may succeed later.
+            Exception: whatever else `work` raised, or the last of what it was run again for.
         """
         for attempt in range(1, attempts + 1):
             try:
                 async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
                     if bound:
-                        await session.execute(_BIND, {"names": list(bound), "told": list(bound.values())})
+                        await session.execute(_BIND, {"names": list(bound), "values": list(bound.values())})
                     result = await work(session)
                 for channel in session.info.get("wake", ()):
                     self.waker.wake(channel)
@@ -172,7 +177,7 @@ class Waker:
 
 @asynccontextmanager
 async def listening(url: str, channel: str) -> AsyncIterator[asyncio.Event]:
-    """An event that is set when `channel` is notified. Only a hint: who loses the connection waits for the poll."""
+    """An event that is set when `channel` is notified. Only a hint: a listener that loses its connection must poll."""
     woken = asyncio.Event()
     connection = await asyncpg.connect(_plain(url), timeout=10)
     await connection.add_listener(channel, lambda *_: woken.set())

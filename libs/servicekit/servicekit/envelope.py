@@ -18,7 +18,7 @@ Moment = Annotated[AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=
 
 
 class Unfit(ValueError):
-    """What a contract's own rule finds wrong, for a person to put right: in our words, and quoting nothing of it."""
+    """What a contract's own rule finds wrong, for a person to put right: in our own words, without a quotation."""
 
 
 class Wire(BaseModel):

@@ -185,7 +185,7 @@ async def written_since(
         elif time.monotonic() - moved > STALLED_SECONDS:
             raise TimeoutError
         else:
-            # The library goes on asking for a topic that was deleted, and says nothing of it. One that is missing once
+            # The library goes on asking for a topic that was deleted, and does not say so. One that is missing once
             # may be there: the answer leaves out what its broker cannot tell of just then.
             there = await _partitions(consumer, topics)
             missing = {place: missing.get(place, time.monotonic()) for place in waiting if place not in there}

@@ -37,7 +37,8 @@ CREATE TABLE outbox (
     added_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )
 """
-"""For the service's first migration. `topic` is without the namespace."""
+"""For the service's first migration. `topic` is without the namespace. `added_at` is for operations; no code reads
+it."""
 
 
 async def add(session: AsyncSession, records: Sequence[Outgoing]) -> None:

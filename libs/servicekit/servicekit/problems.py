@@ -34,10 +34,10 @@ def where(error: ValidationError | RequestValidationError) -> str:
     """Which fields do not fit and how, in our words and the field names of the contract; never a value.
 
     Pydantic's messages and inputs quote what was sent, so only the place and the kind of each error are used, and the
-    sentence of a contract's own rule (`Unfit`). A place is told as far as the contract names it: keys that the sender
+    sentence of a contract's own rule (`Unfit`). A place is named as far as the contract names it: keys that the sender
     made up could be personal data.
     """
-    told = []
+    misfits = []
     errors = error.errors()
     made_up = {item["loc"][:-1] for item in errors if item["loc"][-1:] == ("[key]",)}
     for item in errors:
@@ -45,8 +45,8 @@ def where(error: ValidationError | RequestValidationError) -> str:
         cut = [len(key) - 1 for key in made_up if loc[: len(key)] == key]
         place = ".".join(_names(loc[: min(cut, default=len(loc))])) or "the event"
         rule = item.get("ctx", {}).get("error")
-        told.append(f"{place} {f'does not fit: {rule}' if isinstance(rule, Unfit) else _kind(item['type'])}")
-    unique = list(dict.fromkeys(told))
+        misfits.append(f"{place} {f'does not fit: {rule}' if isinstance(rule, Unfit) else _kind(item['type'])}")
+    unique = list(dict.fromkeys(misfits))
     return "; ".join(unique[:8]) + ("; and more" if len(unique) > 8 else "")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 from sqlalchemy import RowMapping, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 
 async def rows(session: AsyncSession, sql: str, **values: Any) -> Sequence[RowMapping]:
@@ -25,7 +25,7 @@ def json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-async def now(session: AsyncSession) -> datetime:
-    """The time. Read after locks were taken: so not the time at which the transaction began."""
-    at: datetime = (await session.execute(text("SELECT clock_timestamp()"))).scalar_one()
+async def time_now(db: AsyncSession | AsyncConnection) -> datetime:
+    """The database's time. Read it after locks are taken: SQL's `now()` is the time at which the transaction began."""
+    at: datetime = (await db.execute(text("SELECT clock_timestamp()"))).scalar_one()
     return at

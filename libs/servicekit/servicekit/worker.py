@@ -1,4 +1,4 @@
-"""The consuming loop: a poll is a batch, a batch is a transaction or is cut into some, a poison event stops nobody.
+"""The consuming loop: a poll is a batch, a batch is split into transactions, a poison event stops nobody.
 
 Order of things: apply and commit, send what the transaction answered, commit offsets. A crash anywhere between
 redelivers, and the inbox answers what it answered before.
@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from servicekit import faults
-from servicekit.db import Database, is_transient, sqlstate
-from servicekit.inbox import set_aside
+from servicekit.aside import set_aside
+from servicekit.db import Database, TryAgain, is_transient, sqlstate
 from servicekit.kafka import UNSENDABLE, Outgoing, Watchdog, known_topics, send_all
 from servicekit.telemetry import CONSUMED, SET_ASIDE, UNANSWERED
 
@@ -34,8 +34,8 @@ Record: TypeAlias = ConsumerRecord
 """One record as it was consumed: key and value are bytes or None."""
 Apply = Callable[[AsyncSession, Sequence[Record]], Awaitable[Sequence[Outgoing]]]
 """Applies a batch in the given transaction; what it returns is sent after the commit. Never commits itself."""
-Cut = Callable[[Sequence[Record]], Iterable[Sequence[Record]]]
-"""Cuts a batch into what is one transaction each, in the order in which they are applied; empty ones are left out."""
+Split = Callable[[Sequence[Record]], Iterable[Sequence[Record]]]
+"""Splits a batch into parts, each one transaction, in the order in which they are applied. Empty parts are left out."""
 Poison = Callable[[AsyncSession, Record, str], Awaitable[Sequence[Outgoing]]]
 """Says what is to be done with an event that cannot be applied, besides keeping it; may answer its publisher."""
 
@@ -54,7 +54,7 @@ class Worker:
         consumer: AIOKafkaConsumer,
         apply: Apply,
         *,
-        cut: Cut = lambda records: [records],
+        split: Split = lambda records: [records],
         poison: Poison = keep_silent,
         producer: AIOKafkaProducer | None = None,
         batch: int = 500,
@@ -63,7 +63,7 @@ class Worker:
         self._database = database
         self._consumer = consumer
         self._apply = apply
-        self._cut = cut
+        self._split = split
         self._poison = poison
         self._producer = producer
         self._batch = batch
@@ -85,8 +85,10 @@ class Worker:
                 if records:
                     with self._watchdog.batch():
                         await self.take(records)
-                        ahead = await self._get(0, self._batch)
-                        await self._commit_offsets(records)
+                        try:
+                            ahead = await self._get(0, self._batch)
+                        finally:  # what was applied is done, whatever became of the fetch
+                            await self._commit_offsets(records)
                     faults.point("worker.offsets")
                     CONSUMED.inc(len(records))
                 records = ahead
@@ -99,14 +101,16 @@ class Worker:
 
     async def take(self, records: Sequence[Record]) -> None:
         """Apply a batch; where it fails, event by event; what fails alone for a reason of its own is set aside."""
-        for part in self._cut(records):
+        for part in self._split(records):
             if part:
                 await self._take(part)
                 self._watchdog.progress()
 
     async def _take(self, records: Sequence[Record]) -> None:
         try:
-            answers = await self._until_not_transient(lambda session: self._applied(session, records))
+            answers = await self._until_not_transient(
+                lambda session: self._applied(session, records), alone=len(records) == 1
+            )
         except Exception as error:
             if isinstance(error, DBAPIError) and not sqlstate(error).startswith(OF_THE_DATA):
                 raise  # a missing table or right is our fault, not the event's: end, and tell by ending
@@ -127,14 +131,17 @@ class Worker:
         return answers
 
     async def _until_not_transient(
-        self, work: Callable[[AsyncSession], Awaitable[Sequence[Outgoing]]]
+        self, work: Callable[[AsyncSession], Awaitable[Sequence[Outgoing]]], *, alone: bool = True
     ) -> Sequence[Outgoing]:
+        """Run work again for as long as it fails for a reason that passes. A batch that lost every race is not: it has
+        more races to lose than each of its events `alone`.
+        """
         delay = 0.1
         while True:
             try:
                 return await self._database.run(work)
             except Exception as error:
-                if not is_transient(error):
+                if not is_transient(error) or (isinstance(error, TryAgain) and not alone):
                     raise
                 log.warning("a batch waits %.1f s after %s", delay, type(error).__name__)
                 await asyncio.sleep(delay)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiokafka.errors import TopicAuthorizationFailedError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -139,6 +140,31 @@ async def test_what_was_fetched_ahead_is_not_committed_before_it_was_taken(datab
         await consumer.stop()
     assert batches == [[b"a"], [b"b"]]
     assert await topic.committed(GROUP) == 1
+
+
+async def test_what_was_applied_is_committed_although_the_next_fetch_fails(database: Database, topic: Any) -> None:
+    await topic.write(b"a")
+    consumer = topic.consumer(GROUP)
+    await consumer.start()
+    applied: list[bytes] = []
+    fetch = consumer.getmany
+
+    async def fetch_until_applied(**how: Any) -> Any:
+        if applied:
+            raise TopicAuthorizationFailedError
+        return await fetch(**how)
+
+    async def noted(session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
+        applied.extend(record.value for record in records)
+        return ()
+
+    consumer.getmany = fetch_until_applied
+    try:
+        with pytest.raises(TopicAuthorizationFailedError):
+            await asyncio.wait_for(Worker(database, consumer, noted).run(), 30)
+    finally:
+        await consumer.stop()
+    assert (applied, await topic.committed(GROUP)) == ([b"a"], 1)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
@@ -280,6 +306,28 @@ async def test_a_race_lost_as_a_batch_is_run_event_by_event(database: Database, 
     async with working(database, topic, racing):
         await up_to(topic, 2)
     assert (await effects(scalar), await scalar("SELECT count(*) FROM set_aside")) == (["a", "b"], 0)
+
+
+async def test_an_event_that_loses_every_race_waits_and_is_no_poison(
+    database: Database, scalar: Scalar, topic: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    await topic.write(b"a")
+    over = asyncio.Event()
+
+    async def racing(session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
+        if not over.is_set():
+            raise TryAgain
+        return await apply(session, records)
+
+    async def gave_up_once() -> bool:
+        return any("after TryAgain" in r.getMessage() and "waits" in r.getMessage() for r in caplog.records)
+
+    async with working(database, topic, racing):
+        await eventually_true(gave_up_once, "the transaction to be run in vain as often as it is")
+        assert await topic.committed(GROUP) == 0
+        over.set()
+        await up_to(topic, 1)
+    assert (await effects(scalar), await scalar("SELECT count(*) FROM set_aside")) == (["a"], 0)
 
 
 async def test_a_poison_event_meets_trouble_while_it_is_set_aside(
