@@ -32,7 +32,7 @@ from throughgate.native.kafka import Kafka
 from throughgate.native.postgres import Postgres
 from throughgate.native.process import NativeError
 from throughgate.system import System
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 CHARITIES = [f"charity-{n}" for n in range(4)]
 PATIENCE = 60.0
@@ -198,7 +198,7 @@ class Bench:
         """Milliseconds of each withdrawal until its publisher knew, and until the last charity had read it."""
         read: dict[tuple[str, int, int], float] = {}
         for name, partner in zip(CHARITIES, self.partners, strict=True):
-            for at, record in partner.told(WITHDRAWN):
+            for at, record in partner.told(RETRACTED):
                 read[f"partner.{name}", record.partition, record.offset] = at
         wanted = set(made)
         acknowledged, erased = [], []

@@ -79,7 +79,7 @@ class Door(AbstractContextManager["Door"]):
         if answer.is_success:
             return answer
         try:
-            told = answer.json()
-            raise StoryError(f"The door refused it ({told['code']}): {told['title']}. {told['detail']}")
+            problem = answer.json()
+            raise StoryError(f"The door refused it ({problem['code']}): {problem['title']}. {problem['detail']}")
         except (ValueError, KeyError, TypeError):
             raise StoryError(f"The door answered with status {answer.status_code}.") from None

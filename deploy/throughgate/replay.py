@@ -73,15 +73,17 @@ def _moment(value: Any) -> str:
     raise TypeError
 
 
-def in_words(told: Mapping[str, Any]) -> Iterable[str]:
+def in_words(replayed: Mapping[str, Any]) -> Iterable[str]:
     """What came of a replay, for people."""
-    yield f"{told['decided']} decisions were looked at, {told['erased']} of them erased, which nobody can read."
-    if told["unclear"]:
+    yield (
+        f"{replayed['decided']} decisions were looked at, {replayed['erased']} of them erased, which nobody can read."
+    )
+    if replayed["unclear"]:
         yield (
-            f"{len(told['unclear'])} do not come out as they did even unchanged, so nothing is said of them: "
-            f"{_some(told['unclear'])}."
+            f"{len(replayed['unclear'])} do not come out as they did even unchanged, so nothing is said of them: "
+            f"{_some(replayed['unclear'])}."
         )
-    for heading, groups in (("leave", told["newly_leaves"]), ("be withheld", told["newly_withheld"])):
+    for heading, groups in (("leave", replayed["newly_leaves"]), ("be withheld", replayed["newly_withheld"])):
         yield f"Would newly {heading}:" + ("" if groups else " nothing.")
         for group in groups:
             count = len(group["decisions"])
@@ -92,12 +94,12 @@ def in_words(told: Mapping[str, Any]) -> Iterable[str]:
                 + f"({_some(group['decisions'])})"
             )
     yield (
-        f"These were past questions. By questions that nobody asked then, of {told['clients']} clients as they are"
-        " today, may newly be told:" + ("" if told["newly_possible"] else " nothing.")
+        f"These were past questions. By questions that nobody asked then, of {replayed['clients']} clients as they are"
+        " today, may newly be told:" + ("" if replayed["newly_possible"] else " nothing.")
     )
-    for possible in told["newly_possible"]:
+    for possible in replayed["newly_possible"]:
         yield f"  {possible['recipient']:<24} {possible['category']:<28} {possible['clients']:>6} clients"
-    for recipient in told["unregistered"]:
+    for recipient in replayed["unregistered"]:
         yield f"{recipient} is not registered, so nothing is said of what it may be told."
     yield "Not looked at: what was recorded, consented to or linked in that time and is so no longer."
 

@@ -11,7 +11,8 @@ from contracts.vocabulary import Basis
 
 ALWAYS = ("no-onward-sharing", "erase-on-retraction")
 """The obligations that come with every record (docs/reference/rules.md)."""
-WITHDRAWN = "throughgate.client.withdrawn.v1"
+RETRACTED = "throughgate.client.withdrawn.v1"
+"""The type of every retraction, whatever it is for."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def behind_retraction(records: Iterable[Placed]) -> list[Violation]:
     for record in sorted(records, key=lambda r: (r.partition, r.offset)):
         event = record.event
         key = record.partition, str(event["subject"])
-        if event["type"] == WITHDRAWN:
+        if event["type"] == RETRACTED:
             ahead.setdefault(key, []).append(record)
         elif "receipt" in event["data"]:
             for retraction in ahead.get(key, ()):

@@ -64,15 +64,15 @@ class Client:
         return self.tombstone is not None and decided_on < self.tombstone
 
     def heard(self, decided_on: int) -> None:
-        """A record that was decided on this version came: who was avoided may be told again if more was said since."""
+        """A record came that was decided on this version. Avoided agencies may be told again if more was said since."""
         if self.tombstone is None or decided_on > self.tombstone:
             self.avoided.clear()
 
     def keep(self, *sections: Section) -> None:
         """Take sections in, in their order, each in the place of what came before of its category from its source.
 
-        Whatever times they carry, for these are by the source's clock, which may have been wrong: the door goes by
-        arrival too, and what it sends under one key comes in that order.
+        Their times do not matter: they are by the source's clock, which may have been wrong. The door goes by arrival,
+        too, and what it sends under one key comes in that order.
         """
         kept = {(section.source, section.category): section for section in sections}
         self.sections |= kept
@@ -81,8 +81,8 @@ class Client:
     def forget(self, stop: Stop, told: Collection[Category]) -> None:
         """Keep the tombstone, and erase the sections that are taken back.
 
-        A retraction that is for other recipients erases nothing here; they are avoided from now on, if it takes any of
-        the categories by which they are `told`. One of everything leaves nothing of whom earlier ones named, either.
+        A retraction for other recipients erases nothing here: these are avoided from now on, if it takes any of the
+        categories by which they are `told`. A retraction of everything also forgets whom earlier ones named.
         """
         self.tombstone = max(stop.version, self.tombstone or 0)
         self.stopped = True

@@ -33,7 +33,7 @@ async def make(session: AsyncSession, references: Collection[UUID]) -> None:
 
 
 async def lock(session: AsyncSession, references: Collection[UUID], *, skip_locked: bool = False) -> list[UUID]:
-    """Lock the clients' rows in sorted order; who was locked.
+    """Lock the clients' rows in sorted order; gives those that were locked.
 
     Args:
         skip_locked: leave out those whom somebody else works on, and do not wait for them.

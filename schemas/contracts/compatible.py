@@ -44,13 +44,13 @@ def breaks(old: Schema, new: Schema, direction: Direction) -> list[str]:
     """One sentence for each way in which `new` breaks somebody who built against `old`."""
     before, after = shapes(old), shapes(new)
     compare = _incoming if direction == "incoming" else _outgoing
-    told = [f"{place} is removed" for place, shape in before.items() if place not in after and shape.holder in after]
+    found = [f"{place} is removed" for place, shape in before.items() if place not in after and shape.holder in after]
     for place, shape in after.items():
         if place in before:
-            told += [f"{place} {what}" for what in compare(before[place], shape)]
+            found += [f"{place} {what}" for what in compare(before[place], shape)]
         elif shape.required and shape.holder in before:
-            told.append(f"{place} is new and required")
-    return told
+            found.append(f"{place} is new and required")
+    return found
 
 
 def shapes(schema: Schema) -> dict[str, Shape]:
@@ -108,30 +108,30 @@ def _shape(node: Schema, nullable: bool, required: bool, holder: str) -> Shape:
 
 
 def _incoming(old: Shape, new: Shape) -> list[str]:
-    told = []
+    found = []
     if new.types and not old.types <= new.types:
-        told.append("no longer takes a type that it took")
+        found.append("no longer takes a type that it took")
     if new.values is not None and (old.values is None or not old.values <= new.values):
-        told.append("no longer takes a value that it took")
+        found.append("no longer takes a value that it took")
     if any(mine is not None and mine != theirs for theirs, mine in zip(old.form, new.form, strict=True)):
-        told.append("asks for another form")
+        found.append("asks for another form")
     before = dict(old.limits)
     for key, limit in new.limits:
         if key not in before or (limit > before[key] if key in _LOWER else limit < before[key]):
-            told.append(f"has a narrower {key}")
+            found.append(f"has a narrower {key}")
     if new.required and not old.required:
-        told.append("is newly required")
-    return told
+        found.append("is newly required")
+    return found
 
 
 def _outgoing(old: Shape, new: Shape) -> list[str]:
-    told = []
+    found = []
     if new.types != old.types:
-        told.append("has another type")
+        found.append("has another type")
     if new.values != old.values or not old.open_values <= new.open_values:
-        told.append("has other values")
+        found.append("has other values")
     if new.form != old.form or new.limits != old.limits:
-        told.append("has another form or limit")
+        found.append("has another form or limit")
     if new.required != old.required:
-        told.append("is no longer always there" if old.required else "is newly required")
-    return told
+        found.append("is no longer always there" if old.required else "is newly required")
+    return found

@@ -90,8 +90,8 @@ class Door:
         """The client of a withdrawal that could not be applied, and the version that it reaches to where that can
         be read.
 
-        Read with as little faith in the record as possible: it may be the contract that it does not fit. None: it is no
-        withdrawal, is for other purposes than ours, or does not say whose.
+        The record may be one that does not fit the contract, so nothing of it is taken for granted. None: it is no
+        withdrawal, is for other purposes than ours, or does not say of whom.
         """
         try:
             event = orjson.loads(value or b"")
@@ -101,8 +101,8 @@ class Door:
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
         data = event.get("data")
-        told = data if isinstance(data, dict) else {}
-        purposes, version = told.get("purposes"), told.get("version")
+        data = data if isinstance(data, dict) else {}
+        purposes, version = data.get("purposes"), data.get("version")
         if isinstance(purposes, list) and self.purpose not in purposes:
             return None
         return client, version if type(version) is int and 0 <= version < 2**31 else None
@@ -110,8 +110,8 @@ class Door:
     def poison(self, erase: Callable[[AsyncSession, UUID, int | None], Awaitable[None]]) -> Poison:
         """What a service does with an event that it cannot apply, besides keeping it: of a withdrawal at least erase.
 
-        By no more than it takes: whatever the withdrawal was limited to, everything is erased. It is not acknowledged,
-        so the door lists it as overdue: what is open is for a person to end.
+        Everything of the client is erased, whatever the withdrawal was limited to. It is not acknowledged, so the door
+        lists it as overdue, and a person has to end what is open.
 
         Args:
             erase: erases all facts of a client and keeps the version as its tombstone.
@@ -150,8 +150,8 @@ class Door:
 class Batch(ABC, Generic[C]):
     """Cleared events on their way into a service: the locked clients, and what is to be written. No I/O.
 
-    What holds in every service stands here: what is from before the tombstone is dropped, a retraction is acknowledged.
-    What a service makes of an event is its own.
+    Here stands what every service does: drop what is from before the tombstone, acknowledge a retraction. What it makes
+    of an event is each service's own.
     """
 
     def __init__(self, door: Door, clients: dict[UUID, C], now: datetime) -> None:
@@ -226,8 +226,8 @@ async def take_in(
 ) -> None:
     """Apply a batch of cleared events, each once, in their order. Commits nothing: the caller does.
 
-    The acknowledgement of a retraction is written in the transaction that erases, what was set aside of the client too:
-    there is none without the other.
+    The transaction that writes the acknowledgement of a retraction also erases, what was set aside of the client too:
+    there is never one without the other.
 
     Args:
         begin: locks the clients whom these events are about and whatever else they may change, and gives the batch.

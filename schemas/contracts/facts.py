@@ -165,8 +165,9 @@ def spent_on(offence: Mapping[str, Any]) -> date | None:
 
     Rehabilitation of Offenders Act 1974 s.5, as amended by the Police, Crime, Sentencing and Courts Act 2022 s.193: 12
     months after the end of a custodial sentence, licence included, of up to a year, 4 years after one of up to four
-    years, 7 years after a longer one; half of that for who was under 18 when convicted. Never spent are life, extended
-    sentences, and over four years for an offence in schedule 18 to the Sentencing Code: the source says `neverSpent`.
+    years, 7 years after a longer one; half of that for a person who was under 18 when convicted. Never spent are life,
+    extended sentences, and over four years for an offence in schedule 18 to the Sentencing Code: the source says
+    `neverSpent`.
 
     Args:
         offence: the fields of `Offence` as JSON.

@@ -84,18 +84,18 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def uncategorised(model: type[BaseModel]) -> list[str]:
     """Each field of a model, and of every model in it at any depth, that has not exactly one category."""
-    told, seen, todo = [], {model}, [model]
+    found, seen, todo = [], {model}, [model]
     while todo:
         current = todo.pop()
         for name, field in current.model_fields.items():
             try:
                 category_of(current, name)
             except LookupError as error:
-                told.append(str(error))
+                found.append(str(error))
             inner = set(models_in(field.annotation)) - seen
             seen |= inner
             todo += inner
-    return sorted(told)
+    return sorted(found)
 
 
 def told_by(message: BaseModel) -> frozenset[Category]:

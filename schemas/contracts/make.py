@@ -203,15 +203,15 @@ def differing(files: dict[Path, str]) -> list[Path]:
 
 def broken() -> list[str]:
     """One sentence for each way in which the models break somebody who built against `schemas/released`."""
-    events, told = event_types(), []
+    events, found = event_types(), []
     for path in sorted((SCHEMAS / "released").glob("*.json")):
         event = events.get(path.stem)
         if event is None:
-            told.append(f"{path.stem}: the event is removed")
+            found.append(f"{path.stem}: the event is removed")
         else:
             old = json.loads(path.read_text("utf-8"))
-            told += [f"{path.stem}: {what}" for what in compatible.breaks(old, event_schema(event), event.direction)]
-    return told
+            found += [f"{path.stem}: {what}" for what in compatible.breaks(old, event_schema(event), event.direction)]
+    return found
 
 
 def _json(document: Schema) -> str:
@@ -249,8 +249,8 @@ def main() -> int:
         if differ:
             print(f"Not as made from the models: {names}; run python -m contracts.make and commit the result.")
         return 1 if differ else 0
-    if arguments.release and (told := broken()):
-        print("Not released, for it breaks who built against the released schemas:", *told, sep="\n  ")
+    if arguments.release and (found := broken()):
+        print("Not released, for it breaks what others built against the released schemas:", *found, sep="\n  ")
         print("Publish it as a new type (.v2), or, if nobody uses it yet, delete its file in schemas/released first.")
         return 1
     for path in differ:

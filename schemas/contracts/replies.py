@@ -19,7 +19,8 @@ class AcceptedData(Wire):
     client: UUID | None
     """The reference of the client for this agency: usable as identifier of type THROUGHGATE and in URLs."""
     withdrawal: UUID | None = None
-    """For a withdrawal: its id, for `GET /withdrawals/{id}`."""
+    """For whatever stops sharing (a withdrawal, refusal, restriction, end, link or erasure): its id, for
+    `GET /withdrawals/{id}`. None for other events."""
 
 
 class RejectedData(Wire):

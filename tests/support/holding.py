@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from support.programs import AGREED, PRISON, PROBATION, PROTECTION, End, Grant, Impose, Invoke, No, Said
-from throughgate.verify import WITHDRAWN, Placed
+from throughgate.verify import RETRACTED, Placed
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def covers(record: Placed, purpose: str, category: str) -> bool:
     """Whether a record is a retraction that tells its reader to erase this."""
     data = record.event["data"]
     return (
-        record.event["type"] == WITHDRAWN
+        record.event["type"] == RETRACTED
         and purpose in data["purposes"]
         and (data["categories"] is None or category in data["categories"])
         and data.get("recipients") is None

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from support.agency import Agency, Operator, event, granted, terms, withdrawn
-from throughgate.verify import WITHDRAWN, Placed
+from throughgate.verify import RETRACTED, Placed
 
 CATEGORIES = ["identity", "needs.accommodation"]
 PARTNERS = ["harbour-housing", "second-chance-mentors"]
@@ -125,4 +125,4 @@ def texts(records: list[Placed]) -> list[str]:
 
 def retractions(records: list[Placed]) -> list[Placed]:
     """The retractions in a topic."""
-    return [record for record in records if record.event["type"] == WITHDRAWN]
+    return [record for record in records if record.event["type"] == RETRACTED]

@@ -508,8 +508,8 @@ class Api:
 
 def _problem(answer: httpx.Response) -> str:
     try:
-        told = answer.json()
-        return f"{answer.status_code} {told['code']}: {told['detail']}"
+        problem = answer.json()
+        return f"{answer.status_code} {problem['code']}: {problem['detail']}"
     except (ValueError, KeyError, TypeError):
         return f"status {answer.status_code}"
 

@@ -26,6 +26,7 @@ from consent.repository import ledger, queue, restoring, shards
 from consent.repository.clients import DAMAGED
 from consent.service.disclosing import Cycle, Leaving, Sent, decide_cycle, finish_cycle
 from consent.service.doubts import Doubt, doubts
+from consent.service.holds import hold_damaged
 from consent.service.ledger import Sealer
 from consent.service.restoring import MARGIN, is_behind, is_ours, known_until
 from contracts.heads import Head, key_id, public_key_of
@@ -123,6 +124,8 @@ class Discloser:
         """The shard's newest head."""
         self._unsent: list[Head] = []
         """Heads that are not in their topic yet, for all that is known."""
+        self._failed = False
+        """Whether the last send failed."""
         self._paused = PausedTopics(settings.namespace, settings.send_seconds)
 
     async def take_over(self, poll_seconds: float = 0.5) -> None:
@@ -130,7 +133,7 @@ class Discloser:
         while not await self._read(partial(shards.try_lock, shard=self._settings.shard)):
             await asyncio.sleep(poll_seconds)
         async with self._db.begin():
-            await shards.counts(self._db, self._settings.shard, self._settings.shards)
+            await shards.enter_number(self._db, self._settings.shard, self._settings.shards)
         await self._renew_producer()
         await self._fence_other_numbers()
         public_key = public_key_of(self._settings.seed)
@@ -142,9 +145,9 @@ class Discloser:
     async def _fence_other_numbers(self) -> None:
         """Fence every process that ran with another number of shards: it may have this one's clients in hand.
 
-        A shard that is gone has no successor that would. Each enters its number, starts its producer, and only then
-        looks at what the others entered: of two that begin at once with different numbers at least one sees the other,
-        and one that begins with the same number is not fenced.
+        A shard that is gone has no successor that would fence it. Each process enters its number, starts its producer,
+        and only then looks at what the others entered. So of two that begin at once with different numbers at least one
+        sees the other, and one that begins with the same number is not fenced.
         """
         shard, number = self._settings.shard, self._settings.shards
         others = [row.shard for row in await self._read(shards.each) if row.shards != number and row.shard != shard]
@@ -156,8 +159,8 @@ class Discloser:
     async def _compare(self, poll_seconds: float) -> None:
         """Open the door once the database knows every head and every retraction that stands in the topics.
 
-        Where it does not, it was restored: nothing may leave before that is read back. Read first, then asked of the
-        database, so that what other shards send meanwhile is known.
+        Where it does not, it was restored: nothing may leave before that is read back. The topics are read before the
+        database is asked, so that it knows what other shards send meanwhile.
         """
         while True:
             async with self._db.begin():
@@ -202,7 +205,7 @@ class Discloser:
     async def cycle(self, only: Collection[int] | None = None) -> bool:
         """Enter what the last cycle sent, decide the next rows, send them. False when there was nothing to do.
 
-        `only`: of the queue no other rows than these (`_in_parts`).
+        `only`: the rows of the queue to which the cycle is limited (`_in_parts`).
         """
         paused = await self._paused.look_again(self._producer)
         if HEADS in paused:
@@ -215,21 +218,26 @@ class Discloser:
         if cycle.leaving:
             faults.point("discloser.claimed")
         if only is None or not cycle.leaving or await self._heads_left():
-            # In parts publishers are told later, so that no retraction is blamed for a topic of replies.
-            await self._try(cycle.leaving, only, cycle if only is None else None)
+            # In parts, and behind a failure, publishers are told later: no retraction waits for a topic of replies.
+            tells = only is None and not self._failed
+            await self._try(cycle.leaving, only, cycle if tells else None)
         faults.point("discloser.sent")
         return True
 
     async def _heads_left(self) -> bool:
-        """In parts heads leave first and by themselves, so that no record is blamed for their topic."""
+        """Send the heads that wait, without records; whether all have left. So no record is blamed for their topic when
+        a cycle is tried in parts.
+        """
         if self._unsent:
             await self._try([], (), None)
         return not self._unsent
 
     async def _try(self, leaving: list[Leaving], only: Collection[int] | None, finishing: Cycle | None) -> None:
         """Send; when that fails, leave everything to a new producer and to other cycles."""
+        self._failed = True
         try:
             await self._send(leaving, finishing)
+            self._failed = False
         except UNSENDABLE as error:
             log.warning("a cycle of %d is tried again in parts after %s", len(leaving), type(error).__name__)
             await self._renew_producer()
@@ -266,14 +274,24 @@ class Discloser:
                     self._unsent.append(cycle.head)
                 for id in [leaving.row.id for leaving in cycle.leaving] + cycle.taken_back:
                     self._doubts.pop(id, None)
+                await self._hold(cycle.damaged)
                 return cycle
             except DBAPIError as error:
                 if sqlstate(error) not in RETRYABLE:
                     raise
 
+    async def _hold(self, damaged: Collection[int]) -> None:
+        """Behind the cycle's commit, for a hold needs its client's row, and no cycle may wait for one."""
+        if damaged:
+            try:
+                await self._read(partial(hold_damaged, rows=damaged))
+            except DBAPIError as error:
+                if sqlstate(error) not in RETRYABLE:
+                    raise
+
     async def _send(self, leaving: list[Leaving], finishing: Cycle | None) -> None:
-        """Send in one Kafka transaction, with the heads that are not in their topic yet, and with word to publishers
-        of the withdrawals that are done by it: it counts when the retractions do.
+        """Send in one Kafka transaction, with the heads that are not in their topic yet, and with notices to publishers
+        whose withdrawals are done by it: a notice counts when the retractions do.
         """
         if self._producer is None:
             raise RuntimeError("the producer is started before the first claim")
@@ -305,8 +323,8 @@ class Discloser:
         self._unsent = []
 
     async def _tell(self, producer: AIOKafkaProducer, cycle: Cycle, sent: Sent) -> list[Step]:
-        """Send word of what the cycle finishes, as far as its topics can be written; the rest is queued when it is
-        entered that all this was sent.
+        """Send the notices of what the cycle finishes, as far as their topics can be written. The others are queued
+        when this cycle is entered as sent.
         """
         sent.at = cycle.time_now()
         rows = [done.notice(sent.at, sent.retractions()) for done in cycle.done]
@@ -321,10 +339,10 @@ class Discloser:
     def _outgoing(self, leaving: Sequence[Leaving]) -> tuple[list[Step], list[Outgoing]]:
         prefix, steps, outgoing = self._settings.namespace, [], []
         for item in leaving:
-            step, told = _trace(item.row)
+            step, traceparent = _trace(item.row)
             steps.append(step)
             key = str(item.row.reference).encode()
-            outgoing.append(Outgoing(prefix + item.row.topic, key, item.value, header(told)))
+            outgoing.append(Outgoing(prefix + item.row.topic, key, item.value, header(traceparent)))
         return steps, outgoing
 
     async def _in_parts(self, leaving: list[Leaving], error: KafkaError, only: Collection[int] | None) -> None:
@@ -367,7 +385,7 @@ class Discloser:
 
     async def _start_producer(self, shard: int) -> AIOKafkaProducer:
         while True:
-            await self._read(shards.keep_session)  # without the session no lock, and without it no producer of this id
+            await self._read(shards.keep_session)  # the session holds the lock, and the lock allows the producer
             producer = create_producer(self._settings, f"discloser-{shard}")
             try:
                 async with asyncio.timeout(self._settings.send_seconds):

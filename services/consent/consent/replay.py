@@ -48,12 +48,12 @@ def main() -> None:
     try:
         change = Change.model_validate_json(sys.stdin.buffer.read() or b"{}")
         url = Settings().database_url.get_secret_value()
-        told = asyncio.run(run(url, change, since))
+        replayed = asyncio.run(run(url, change, since))
     except ValidationError as error:
         parser.error(f"The policy does not fit: {where(error)}.")
     except ValueError as error:
         parser.error(f"The policy does not fit: {error}.")
-    sys.stdout.buffer.write(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.write(orjson.dumps(replayed, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 if __name__ == "__main__":

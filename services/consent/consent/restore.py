@@ -86,7 +86,7 @@ async def _read_back(settings: WorkerSettings, database: Database, restore: Rest
         async for records in written_since(settings, reader, is_ours(settings.namespace), restore.since):
             published.add(records, settings.namespace)
     taken = TakenBack()
-    for some in _parts(list(published.told.values()), REFERENCES):
+    for some in _parts(list(published.references.values()), REFERENCES):
         taken += await database.run(partial(take_back, restore=restore, some=some))
     # Behind the retractions, so that a consent that was given after one of them counts again.
     events = await _take_in_again(settings, database)
@@ -150,7 +150,7 @@ async def _take_in_again(settings: WorkerSettings, database: Database) -> int:
     await producer.start()
     try:
         async with _reader(settings) as reader:
-            worker = Worker(database, reader, intake.apply, cut=intake.cut, poison=intake.poison, producer=producer)
+            worker = Worker(database, reader, intake.apply, split=intake.split, poison=intake.poison, producer=producer)
             async for records in written_since(settings, reader, lambda topic: topic.startswith(kinds), BEGINNING):
                 for some in _parts(records, settings.batch):
                     await worker.take(some)

@@ -53,7 +53,7 @@ class WorkerSettings(RetentionSettings):
 async def keep_up(database: Database, settings: WorkerSettings) -> None:
     """Tell what ends, remind and erase, until cancelled. What fails is logged and put off: it holds up nothing else.
 
-    Each beside the others, for the daily run may have much to erase.
+    The three run side by side, because the daily run may have much to erase.
     """
     periods = settings.periods
 
@@ -61,8 +61,8 @@ async def keep_up(database: Database, settings: WorkerSettings) -> None:
         await all_in_batches(database, clock.end_what_is_due, clock.put_off)
         await all_in_batches(database, lambda session, limit: clock.remind(session, settings.patience, limit))
 
-    async def cut_ledger() -> None:
-        await all_in_batches(database, lambda session, _: erasing.cut_ledger(session), erasing.put_off)
+    async def redact_ledger() -> None:
+        await all_in_batches(database, lambda session, _: erasing.redact_ledger(session), erasing.put_off)
 
     async def retain() -> None:
         await all_in_batches(
@@ -71,7 +71,7 @@ async def keep_up(database: Database, settings: WorkerSettings) -> None:
             lambda session: retention.skip(session, periods),
         )
 
-    works = (tell_and_remind, cut_ledger, retain)
+    works = (tell_and_remind, redact_ledger, retain)
     await asyncio.gather(*(every(settings.upkeep_seconds, "upkeep", work) for work in works))
 
 
@@ -80,10 +80,10 @@ async def all_in_batches(
     work: Callable[[AsyncSession, int], Awaitable[bool]],
     put_off: Callable[[AsyncSession], Awaitable[None]] | None = None,
 ) -> None:
-    """Work in batches while there is any; where one fails, one by one; what fails alone is put off."""
+    """Work in batches until nothing is left. A batch that fails is done one by one; what fails alone is put off."""
     limit = BATCH
     try:
-        # While the door is closed after a restore, what stops could get versions that were used before.
+        # While the door is closed after a restore, a stop could get a version that was used before.
         while await database.run(restoring.is_open) and await database.run(lambda session: work(session, limit)):
             pass
         return

@@ -37,8 +37,9 @@ class Intake:
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
 
-    def cut(self, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-        """A poll's records in transactions: what services ask apart, and alone what links, unlinks or erases."""
+    def split(self, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+        """Split a poll's records into transactions. What links, unlinks or erases has one alone, and what services ask
+        has one of its own."""
         run: list[Record] = []
         for record in records:
             if self._kind(record) != "intake":
@@ -53,7 +54,7 @@ class Intake:
         yield [record for record in records if self._kind(record) == "requests"]
 
     async def apply(self, session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
-        """Take in one part of `cut`; gives the replies, to be sent after the commit."""
+        """Take in one part of `split`; gives the replies, to be sent after the commit."""
         if self._kind(records[0]) == "requests":
             asked = [Asked(self._who(r), r.value or b"", from_headers(r.headers)) for r in records]
             await take_requests(session, asked)
@@ -89,8 +90,8 @@ class StillClosed(TimeoutError):
 
 
 async def apply_when_open(intake: Intake, session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
-    """Take in a batch once the door is open. After a restore what was lost is taken in first, by the step itself: what
-    came before must not overwrite what came after.
+    """Take in a batch once the door is open. After a restore the step `consent.restore` first takes in again what was
+    lost: an older event must not overwrite a newer one.
 
     Raises:
         StillClosed: it is not.
@@ -138,7 +139,7 @@ async def main(ready: Callable[[], None]) -> None:
                 database,
                 consumer,
                 partial(apply_when_open, intake),
-                cut=intake.cut,
+                split=intake.split,
                 poison=intake.poison,
                 producer=producer,
                 batch=settings.batch,

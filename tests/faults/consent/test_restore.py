@@ -19,7 +19,7 @@ from support.commands import Commands
 from consent.service.restoring import KEPT
 from contracts.topics import read_topics
 from throughgate.system import System
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 PRISON, HOSTEL = "hmp-leeds", "harbour-housing"
 CATEGORIES = ["identity", "needs.accommodation"]
@@ -244,8 +244,8 @@ def _no_version_stands_for_two_things(records: list[Placed]) -> None:
     newest: dict[str, int] = {}
     for record in records:
         data, key = record.event["data"], record.event["subject"]
-        version = data["version"] if record.event["type"] == WITHDRAWN else data["receipt"]["decidedOn"]
-        if record.event["type"] == WITHDRAWN:
+        version = data["version"] if record.event["type"] == RETRACTED else data["receipt"]["decidedOn"]
+        if record.event["type"] == RETRACTED:
             assert version > newest.get(key, 0)
         newest[key] = max(version, newest.get(key, 0))
 

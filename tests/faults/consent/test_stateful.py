@@ -51,7 +51,7 @@ from support.programs import (
 from support.settled import connection, settled
 
 from throughgate.system import System
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 PATIENCE = 60.0
 TOPICS = {name: f"cleared.{name}" if name in SERVICES else f"partner.{name}" for name in RECIPIENTS}
@@ -288,7 +288,7 @@ class Run:
                     for r in self.stage.topics[place["recipient"]]
                     if (r.partition, r.offset) == (place["partition"], place["offset"])
                 ]
-                if [(r.event["type"], r.event["data"]["version"]) for r in found] != [(WITHDRAWN, stop["version"])]:
+                if [(r.event["type"], r.event["data"]["version"]) for r in found] != [(RETRACTED, stop["version"])]:
                     wrong.append(f"no retraction of version {stop['version']} stands at {place}")
         return wrong
 

@@ -14,7 +14,7 @@ from support.load import retractions
 from support.settled import settled
 
 from throughgate.native.process import Process
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 POINTS = ("discloser.decided", "discloser.claimed", "discloser.sending")
 
@@ -113,7 +113,7 @@ def _all_got_what_is_permitted(scene: Any, records: list[Placed]) -> None:
     last = [stands[-1] for stands in words.values()]
     assert len(words) == len(scene.load.people)
     people = scene.load.people
-    assert len([r for r in last if r.event["type"] == WITHDRAWN]) == len(people[::2]) == len(_subjects(records))
+    assert len([r for r in last if r.event["type"] == RETRACTED]) == len(people[::2]) == len(_subjects(records))
     newest = {s["data"].get("summary") for r in last if _told(r) for s in r.event["data"]["sections"]} - {None}
     assert newest == {person.changes[-1] for person in people[1::2]}
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from support.agency import event, eventually, eventually_true, granted, withdrawn
 
-from throughgate.verify import WITHDRAWN
+from throughgate.verify import RETRACTED
 
 FACTS = {"identity": {"givenName": "Robin", "familyName": "Fictional"}}
 FUTURE = (datetime.now(UTC) + timedelta(days=1)).isoformat()
@@ -135,20 +135,20 @@ async def test_a_withdrawal_that_cannot_be_applied_denies_anyway(door: Any, how:
     assert rejected["type"] == "throughgate.event.rejected.v1"
 
     async def retracted() -> bool:
-        return bool((await door.hostel.received())[-1].event["type"] == WITHDRAWN)
+        return bool((await door.hostel.received())[-1].event["type"] == RETRACTED)
 
     await eventually_true(retracted, "the retraction")
     await door.prison.answered(door.recorded())
     await door.prison.answered(door.consent(door.hostel))
     await door.prison.answered(door.recorded())
-    assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN, "held until a person has looked"
+    assert (await door.hostel.received())[-1].event["type"] == RETRACTED, "held until a person has looked"
     holds = await _holds(door)
     assert len(holds) == 1, "someone is told"
     await door.operator.call("DELETE", f"/holds/{holds[0]['hold']}")
     await door.prison.answered(door.recorded())
 
     async def flows() -> bool:
-        return bool((await door.hostel.received())[-1].event["type"] != WITHDRAWN)
+        return bool((await door.hostel.received())[-1].event["type"] != RETRACTED)
 
     await eventually_true(flows, "the record under the consent given since")
 
@@ -175,7 +175,7 @@ async def test_a_withdrawal_with_a_number_in_another_form_denies_anyway(door: An
         return records[-1].event["type"] if records else None
 
     async def permitted() -> bool:
-        return await last() not in (None, WITHDRAWN)
+        return await last() not in (None, RETRACTED)
 
     await eventually_true(permitted, "the snapshot")
     said = IN_ANOTHER_FORM[how](door, reference)
@@ -183,7 +183,7 @@ async def test_a_withdrawal_with_a_number_in_another_form_denies_anyway(door: An
     assert answer["code"] == "invalid-event"
 
     async def retracted() -> bool:
-        return await last() == WITHDRAWN
+        return await last() == RETRACTED
 
     await eventually_true(retracted, "the retraction")
     assert len(await _holds(door)) == 1, "someone is told"
@@ -214,7 +214,7 @@ async def test_a_withdrawal_for_a_client_not_yet_known_waits_for_that_client(doo
     await door.prison.answered(door.recorded())
     await door.prison.answered(door.consent(door.hostel))
     await door.prison.answered(door.recorded())
-    assert [r for r in await door.hostel.received() if r.event["type"] != WITHDRAWN] == []
+    assert [r for r in await door.hostel.received() if r.event["type"] != RETRACTED] == []
     assert len(await _holds(door)) == 1
 
 

@@ -17,7 +17,7 @@ from consent import upkeep
 from consent.service import clock
 from servicekit.db import Database
 from throughgate.system import System
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 SNAPSHOT = "throughgate.client.snapshot.v1"
 ENDS = {"validUntil": "valid_until", "until": "until", "ends": "ends"}
@@ -90,7 +90,7 @@ async def stops_of_referral(door: Any, reference_of: str | None = None) -> list[
     await settled(door.system, ["cleared.referral"])
     records = [r.event for r in await read_all(user, f"{door.system.namespace}cleared.referral")]
     own = {r["subject"] for r in records if any(s["source"] == door.prison.name for s in r["data"].get("sections", ()))}
-    return [r["data"] for r in records if r["type"] == WITHDRAWN and r["subject"] in own]
+    return [r["data"] for r in records if r["type"] == RETRACTED and r["subject"] in own]
 
 
 async def rows(door: Any, statement: str, *values: Any) -> list[Any]:
@@ -115,14 +115,14 @@ async def test_a_consent_that_ends_is_told_and_taken_back(door: Any) -> None:
     done = await door.prison.done(consent["id"])
     assert done["withdrawal"] == told["withdrawal"]
     assert [d["recipient"] for d in done["recipients"]] == [door.hostel.name, "referral"]
-    (retraction,) = await has(door.hostel, WITHDRAWN)
+    (retraction,) = await has(door.hostel, RETRACTED)
     data = retraction.event["data"]
     assert data["purposes"] == ["referral"]
     assert data["categories"] == ["identity", "needs.accommodation"], "of risk no agreement let anything out"
     assert (data["version"], data["consentVersion"]) == (2, None), "what was decided on the consent's version goes"
     await door.prison.answered(door.recorded())
     records = await door.hostel.received()
-    assert records[-1].event["type"] == WITHDRAWN
+    assert records[-1].event["type"] == RETRACTED
     assert behind_retraction(records) == []
     assert [s["recipients"] for s in await stops_of_referral(door)] == [None]
     said = await rows(
@@ -140,7 +140,7 @@ async def test_what_ends_while_its_agreement_is_suspended_is_taken_back(door: An
     await door.operator.call("POST", f"/agreements/{agreement}/suspension", {"reason": "We look into it."})
     await end_comes(door.prison, given)
     assert (await expired(door.prison, given))["withdrawal"]
-    taken_back = await has(door.hostel, WITHDRAWN)
+    taken_back = await has(door.hostel, RETRACTED)
     assert {r.event["subject"] for r in taken_back} == {r.event["subject"] for r in told}
     await door.operator.call("POST", f"/agreements/{agreement}/resumption", {"reason": "It is well."})
 
@@ -155,7 +155,7 @@ async def test_what_a_newer_consent_covers_is_not_taken_back(door: Any) -> None:
     await end_comes(door.prison, first)
     await expired(door.prison, first)
     await door.prison.done(first["id"])
-    (retraction,) = await has(door.hostel, WITHDRAWN)
+    (retraction,) = await has(door.hostel, RETRACTED)
     assert retraction.event["data"]["categories"] == ["needs.accommodation"]
     again = await has(door.hostel, SNAPSHOT, 3)
     assert [s["category"] for s in again[-1].event["data"]["sections"]] == ["identity"]
@@ -177,7 +177,7 @@ async def test_an_end_that_changes_nothing_takes_nothing_back(door: Any) -> None
     await end_comes(door.prison, withdrawn_before)
     assert (await expired(door.prison, withdrawn_before))["withdrawal"] is None
     await door.prison.answered(door.recorded())
-    assert len(await has(door.hostel, WITHDRAWN)) == 1, "of the withdrawal alone"
+    assert len(await has(door.hostel, RETRACTED)) == 1, "of the withdrawal alone"
 
 
 async def test_a_kind_of_agency_is_those_who_are_of_it_now_and_services_stop_telling_them(door: Any) -> None:
@@ -202,7 +202,7 @@ async def test_a_kind_of_agency_is_those_who_are_of_it_now_and_services_stop_tel
         return len(await door.hostel.received()) > before
 
     await eventually_true(goes_on, "the hostel's next record")
-    assert (await door.mentors.received())[-1].event["type"] == WITHDRAWN
+    assert (await door.mentors.received())[-1].event["type"] == RETRACTED
 
 
 @pytest.mark.parametrize("kind", ["gateway", "override"])
@@ -234,7 +234,7 @@ async def test_a_gateway_and_an_override_that_end_take_back_what_they_let_out(do
     assert (told["type"], told["kind"], told["id"]) == ("throughgate.sharing.expired.v1", kind, f"{kind}-1")
     done = await door.prison.done(said["id"])
     assert [d["recipient"] for d in done["recipients"]] == [recipient.name]
-    (retraction,) = await has(recipient, WITHDRAWN)
+    (retraction,) = await has(recipient, RETRACTED)
     assert retraction.event["data"]["categories"] == ["identity", "risk"]
     assert retraction.event["data"]["version"] == 2
     assert behind_retraction(await recipient.received()) == []
@@ -260,7 +260,7 @@ async def test_when_a_restriction_ends_what_it_withheld_may_leave(door: Any) -> 
     )
     reply = await door.prison.answered(restriction)
     assert "accepted" in reply["type"], reply
-    await has(door.hostel, WITHDRAWN)
+    await has(door.hostel, RETRACTED)
     told = len(await door.mentors.received())
     await end_comes(door.prison, restriction)
     ended = await expired(door.prison, restriction)
@@ -290,7 +290,7 @@ async def test_a_worker_that_dies_on_the_way_tells_it_once(make_system: Callable
         assert system.pid("consent.worker") != first, "the worker was killed before it had committed"
         await prison.done(consent["id"])
         await asyncio.sleep(1.5)  # a second time would come by now
-        assert len(await has(hostel, WITHDRAWN)) == 1
+        assert len(await has(hostel, RETRACTED)) == 1
         assert sum(".expired." in r["type"] for r in prison.replies) == 1
 
 

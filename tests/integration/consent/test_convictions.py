@@ -13,7 +13,7 @@ from support.agency import Agency, event, eventually_true, granted, terms
 from support.settled import settled
 from support.told import decided
 
-from throughgate.verify import WITHDRAWN, behind_retraction
+from throughgate.verify import RETRACTED, behind_retraction
 
 LONDON = ZoneInfo("Europe/London")
 IDENTITY = {"givenName": "Robin", "familyName": "Fictional"}
@@ -107,11 +107,11 @@ class Convicted:
 
     async def stops(self, agency: Agency) -> list[dict[str, Any]]:
         """What the agency was told to erase."""
-        return [e["data"] for e in await self.told(agency) if e["type"] == WITHDRAWN]
+        return [e["data"] for e in await self.told(agency) if e["type"] == RETRACTED]
 
     async def convictions(self, agency: Agency) -> list[set[str]]:
         """Of each record that the agency got, whose convictions stand in it."""
-        sections = [e["data"]["sections"] for e in await self.told(agency) if e["type"] != WITHDRAWN]
+        sections = [e["data"]["sections"] for e in await self.told(agency) if e["type"] != RETRACTED]
         return [{s["source"] for s in some if s["category"] == "offence"} for some in sections]
 
     async def because(self) -> list[str]:

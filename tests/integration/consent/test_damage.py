@@ -12,18 +12,24 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import psutil
 import pytest
-from support.agency import event
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+from support.agency import event, eventually_true
 from support.told import decided, override, recorded, reference_of, superuser, was_told
 
+from consent.repository import clients, links
 from consent.repository.restoring import Restore
+from consent.service.cases import Damaged
+from consent.service.holds import hold_damaged, lift
 from consent.service.notices import Retraction
 from consent.service.requests import Asked, take_requests
-from consent.service.restoring import Retracted, Told, take_back
+from consent.service.restoring import Retracted, UnderReference, take_back
 from contracts.door import Door as Talk
 from contracts.vocabulary import Purpose
 from servicekit.db import Database
-from throughgate.verify import WITHDRAWN
+from throughgate.verify import RETRACTED
 
 SEEN = ["identity", "needs.accommodation"]
 DAMAGES = {
@@ -91,7 +97,7 @@ async def test_a_withdrawal_holds_whatever_else_cannot_be_read(lone_door: Any, o
     assert answer["withdrawal"], "it was applied, and can be followed"
     await door.prison.done(said["id"])
     last = (await door.hostel.received())[-1].event
-    assert (last["type"], last["subject"]) == (WITHDRAWN, reference)
+    assert (last["type"], last["subject"]) == (RETRACTED, reference)
     assert await holds(door) == []
     await owner.execute(*mend)
     assert (await seen(door.hostel, [reference]))[0]["sections"] == []
@@ -111,7 +117,7 @@ async def test_a_stop_that_rests_on_what_cannot_be_read_holds_the_client(lone_do
     assert answer["code"] == "set-aside"
     assert answer.get("status", 500) == 500
     await was_told(door.hostel, 2)
-    assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN
+    assert (await door.hostel.received())[-1].event["type"] == RETRACTED
     assert await holds(door) == ["set-aside"]
 
 
@@ -185,7 +191,7 @@ async def test_what_rests_on_something_else_leaves_once_the_damage_is_mended(lon
     await door.prison.done(said["id"])
     await decided(door)
     taken_back = [(await agency.received())[-1].event["type"] for agency in (door.probation, door.hostel)]
-    assert taken_back == [WITHDRAWN, WITHDRAWN]
+    assert taken_back == [RETRACTED, RETRACTED]
     (hold,) = await damage_holds(door, owner)
     with pytest.raises(AssertionError, match="cannot-be-read"):
         await door.operator.call("DELETE", f"/holds/{hold}")
@@ -195,8 +201,67 @@ async def test_what_rests_on_something_else_leaves_once_the_damage_is_mended(lon
     await was_told(door.probation, told + 1)
     assert (await door.probation.received())[-1].event["type"] == "throughgate.client.snapshot.v1"
     await decided(door)
-    assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN, "the consent stays withdrawn"
+    assert (await door.hostel.received())[-1].event["type"] == RETRACTED, "the consent stays withdrawn"
     assert await damage_holds(door, owner) == []
+
+
+async def the_hold(door: Any, owner: Any) -> str:
+    """The one hold, once it is put on: the discloser does so behind its cycle."""
+
+    async def held() -> bool:
+        return len(await damage_holds(door, owner)) == 1
+
+    await eventually_true(held, "the hold")
+    (hold,) = await damage_holds(door, owner)
+    return hold
+
+
+async def test_a_client_who_cannot_be_read_and_is_locked_stops_nobody_else(lone_door: Any, owner: Any) -> None:
+    """To hold a client takes its row, and a worker that was stopped may have that locked for as long as it lives."""
+    locked, other = lone_door, replace(lone_door, number=f"B{lone_door.number[1:]}")
+    await recorded(locked)
+    await other.prison.answered(other.recorded())
+    await other.prison.answered(other.consent(other.hostel))
+    await was_told(other.hostel, 2)
+    await damage(owner, locked, "what was said")
+    discloser = psutil.Process(locked.system.pid("consent.discloser"))
+    discloser.suspend()
+    await locked.prison.answered(locked.recorded({"needs.accommodation": {"level": "soon"}}))
+    async with owner.transaction():
+        await owner.execute("SELECT 1 FROM client WHERE id = $1 FOR UPDATE", await client_of(owner, locked))
+        discloser.resume()
+        withdrawal = other.withdrawal()
+        await other.prison.answered(withdrawal)
+        await other.prison.done(withdrawal["id"], 15)
+        await decided(locked)
+    await locked.prison.answered(locked.recorded({"needs.accommodation": {"level": "later"}}))
+    await the_hold(locked, owner)
+
+
+async def test_the_hold_of_an_undone_link_stays_until_its_row_is_mended(database_of: Any) -> None:
+    database = await database_of("consent", "owner")
+
+    async def undone(session: AsyncSession) -> int:
+        parts, id, now = await clients.make(session, 2), uuid4(), datetime.now(UTC)
+        linked = await links.enter(session, id, (parts[0], parts[1]), 2, False, "operator", None, now)
+        said = "INSERT INTO sharing_fact (client_id, version, kind, asserted_by, event_id, body, recorded_at)"
+        values = " VALUES (:id, 3, 'no such', 'prison', 'e', '{}', clock_timestamp())"
+        await session.execute(text(said + values), {"id": linked})
+        link = await links.link(session, id)
+        assert link is not None
+        await links.undo(session, link, 9, "operator", now)
+        await hold_damaged(session, [linked])
+        return linked
+
+    row = await database.run(undone)
+    (hold,) = await database.run(lambda s: s.scalars(text("SELECT id FROM hold WHERE lifted_at IS NULL")))
+    with pytest.raises(Damaged):
+        await database.run(lambda s: lift(s, hold, "operator"))
+    await database.run(lambda s: s.execute(text("DELETE FROM sharing_fact WHERE client_id = :id"), {"id": row}))
+    await database.run(lambda s: lift(s, hold, "operator"))
+    await database.run(lambda s: hold_damaged(s, [row]))
+    held = await database.run(lambda s: s.scalar(text("SELECT count(*) FROM hold WHERE lifted_at IS NULL")))
+    assert held == 0, "what was mended meanwhile is not held again"
 
 
 async def test_what_the_discloser_withheld_is_offered_and_no_consent_taken_back(lone_door: Any, owner: Any) -> None:
@@ -206,7 +271,7 @@ async def test_what_the_discloser_withheld_is_offered_and_no_consent_taken_back(
     for level in ("soon", "later"):
         await door.prison.answered(door.recorded({"needs.accommodation": {"level": level}}))
         await decided(door)
-    (hold,) = await damage_holds(door, owner)
+    hold = await the_hold(door, owner)
     told = len(await door.hostel.received())
     await owner.execute(*mend)
     await door.operator.call("DELETE", f"/holds/{hold}")
@@ -290,7 +355,7 @@ async def test_a_restore_reads_back_what_stops_also_for_whom_it_cannot_read(lone
         one = Retraction(uuid4(), reference, [Purpose.REFERRAL], None, None, 9, 9)
         place = f"partner.{hostel}", 0, 1_000_000 + offset
         read = Retracted(one.id, 9, True, frozenset(one.purposes), None, now, one.encode(now).decode(), place)
-        lost.append(Told(hostel, reference, 9, [read]))
+        lost.append(UnderReference(hostel, reference, 9, [read]))
     await damage(owner, damaged, "what was said")
     worker = damaged.system.environment("consent.worker")["THROUGHGATE_DATABASE_URL"]
     database = Database(worker, 1, "test")

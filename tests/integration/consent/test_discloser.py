@@ -30,7 +30,7 @@ from support.topics import delete_topic
 
 from consent.repository import ledger
 from consent.service.desk import CHANGED, SNAPSHOT
-from consent.service.notices import WITHDRAWN
+from consent.service.notices import RETRACTED
 from throughgate.verify import behind_retraction
 
 
@@ -227,7 +227,7 @@ async def test_a_client_of_whom_something_cannot_be_read_is_held_and_the_others_
         await connection.close()
 
 
-# An erasure, which the worker cuts from the ledger.
+# An erasure, which the worker redacts in the ledger.
 _ERASED = (
     "WITH w AS (INSERT INTO withdrawal (id, client_id, version, because, recorded_at, done_at)"
     " SELECT gen_random_uuid(), client_id, 1000, 'erased', now(), now() FROM ledger WHERE queue_id = ANY($1)"
@@ -236,7 +236,7 @@ _ERASED = (
 )
 
 
-async def _nothing_to_cut(connection: Any) -> bool:
+async def _nothing_to_redact(connection: Any) -> bool:
     return not await connection.fetchval("SELECT EXISTS (SELECT 1 FROM ledger_erasure)")
 
 
@@ -264,7 +264,7 @@ async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_a
                 rows = [await _queue(connection, door, {"sections": [section]}) for _ in range(2)]
             await _stands_still(door)
             assert await connection.execute(damage, rows) not in ("UPDATE 0", "DELETE 0", "INSERT 0 0")
-            await eventually_true(partial(_nothing_to_cut, connection), "the ledger to be cut")
+            await eventually_true(partial(_nothing_to_redact, connection), "the ledger to be redacted")
         await quiet(door)
         found = "SELECT count(*) FROM ledger WHERE kind = 'cancelled' AND queue_id = ANY($1)"
         assert await connection.fetchval(found, rows) == 2
@@ -272,7 +272,7 @@ async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_a
         await connection.close()
     events = await _in_order(door)
     types = [event["type"] for event in events]
-    one, two = (n for n, type in enumerate(types) if type == WITHDRAWN)
+    one, two = (n for n, type in enumerate(types) if type == RETRACTED)
     assert two == one + 1, "what leaves between the two would be lost"
     for n in (one, two):
         told = {name: events[n]["data"][name] for name in ("purposes", "categories", "consentVersion")}
@@ -281,7 +281,7 @@ async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_a
     assert (anew.count("throughgate.client.changed.v1"), anew[-1]) == (2, SNAPSHOT)
 
 
-@pytest.mark.parametrize(("type", "behind"), [(CHANGED, SNAPSHOT), ("throughgate.referral.sent.v1", WITHDRAWN)])
+@pytest.mark.parametrize(("type", "behind"), [(CHANGED, SNAPSHOT), ("throughgate.referral.sent.v1", RETRACTED)])
 async def test_taking_back_what_may_have_left_does_not_say_that_a_consent_was_withdrawn(
     lone_door: Any, type: str, behind: str
 ) -> None:
@@ -303,7 +303,7 @@ async def test_taking_back_what_may_have_left_does_not_say_that_a_consent_was_wi
     finally:
         await connection.close()
     types = [event["type"] for event in await _in_order(door)]
-    assert types.count(WITHDRAWN) == 2, "of the withdrawal, and of what may have left"
+    assert types.count(RETRACTED) == 2, "of the withdrawal, and of what may have left"
     assert types[-1] == behind, "what is left of a record is offered anew, and nobody who got a message gets a record"
     assert behind_retraction(await door.hostel.received()) == []
 

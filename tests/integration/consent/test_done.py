@@ -16,7 +16,7 @@ from support.topics import delete_topic
 
 from consent.repository import queue
 from consent.service.disclosing import Leaving, Sent, finish_cycle
-from consent.service.notices import DONE, WITHDRAWN, retraction_row
+from consent.service.notices import DONE, RETRACTED, retraction_row
 from servicekit.db import RETRYABLE, sqlstate
 
 
@@ -56,7 +56,7 @@ async def test_retractions_do_not_wait_for_the_topic_of_replies(lone_door: Any) 
     await door.prison.publish(withdrawal)
 
     async def retracted() -> bool:
-        return any(record.event["type"] == WITHDRAWN for record in await door.hostel.received())
+        return any(record.event["type"] == RETRACTED for record in await door.hostel.received())
 
     await eventually_true(retracted, "the retraction", 40)
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
@@ -85,7 +85,7 @@ def _times(told: dict[str, Any]) -> dict[str, datetime]:
 
 async def _stands(recipient: Any) -> tuple[int, int]:
     """Where its first retraction stands."""
-    return next((r.partition, r.offset) for r in await recipient.received() if r.event["type"] == WITHDRAWN)
+    return next((r.partition, r.offset) for r in await recipient.received() if r.event["type"] == RETRACTED)
 
 
 async def test_a_withdrawal_whose_retractions_pass_two_disclosers_at_once_is_done(database_of: Any) -> None:

@@ -7,7 +7,7 @@ from support.agency import consents, event, eventually_true, granted, read_all, 
 from support.settled import settled
 from support.told import decided
 
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 
 async def of_types(agency: Any, *types: str) -> list[Placed]:
@@ -99,7 +99,7 @@ async def test_withdrawal_is_done_for_each_recipient_and_nothing_follows(door: A
         records = await agency.received()
         place = next(d for d in done["recipients"] if d["recipient"] == agency.name)
         there = next(r for r in records if (r.partition, r.offset) == (place["partition"], place["offset"]))
-        assert there.event["type"] == WITHDRAWN
+        assert there.event["type"] == RETRACTED
     await door.prison.answered(door.recorded())
     await door.prison.answered(door.recorded())
     async with door.prison.http() as http:
@@ -111,7 +111,7 @@ async def test_withdrawal_is_done_for_each_recipient_and_nothing_follows(door: A
     for agency in (door.hostel, door.mentors):
         records = await agency.received()
         assert behind_retraction(records) == []
-        assert records[-1].event["type"] == WITHDRAWN
+        assert records[-1].event["type"] == RETRACTED
 
 
 async def test_consent_given_again_works_and_a_replayed_form_does_not(door: Any) -> None:
@@ -152,7 +152,7 @@ async def test_a_scoped_withdrawal_stops_only_what_it_names(door: Any) -> None:
     assert [d["recipient"] for d in done["recipients"]] == [door.hostel.name, "referral"]
     await decided(door)
     await settled(door.system, ["cleared.referral"])
-    [told] = [r.event["data"] for r in await _cleared(door, "referral") if r.event["type"] == WITHDRAWN]
+    [told] = [r.event["data"] for r in await _cleared(door, "referral") if r.event["type"] == RETRACTED]
     assert told["recipients"] == [door.hostel.name], "the service keeps its facts, and is told whom to tell no more"
     before = len(await door.mentors.received())
     await door.prison.answered(door.recorded())
@@ -161,7 +161,7 @@ async def test_a_scoped_withdrawal_stops_only_what_it_names(door: Any) -> None:
         return len(await door.mentors.received()) > before
 
     await eventually_true(changed, "the change for the recipient that was not named")
-    assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN
+    assert (await door.hostel.received())[-1].event["type"] == RETRACTED
     assert [r.event["data"]["recipients"] for r in await of_types(door.hostel, "client.withdrawn")] == [None]
 
 
@@ -180,7 +180,7 @@ async def test_what_rests_on_statute_goes_on_after_a_withdrawal(door: Any) -> No
 
     await eventually_true(arrived, "the change by statute")
     types = [r.event["type"] for r in await door.probation.received()]
-    behind = types[types.index(WITHDRAWN) :]
+    behind = types[types.index(RETRACTED) :]
     assert "throughgate.client.changed.v1" in behind, "what rests on statute goes on"
     assert all(consents(r.event) == [] for r in await of_types(door.probation, "client.changed"))
     assert await of_types(door.hostel, "client.changed", "client.snapshot") == [], "a charity is no listed body"

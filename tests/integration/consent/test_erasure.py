@@ -23,7 +23,7 @@ from support.agency import Agency, event, eventually_true, probation_number, ter
 from support.told import decided, recorded, reference_of, was_told
 
 from consent.repository import ledger
-from throughgate.verify import WITHDRAWN, behind_retraction
+from throughgate.verify import RETRACTED, behind_retraction
 
 WORDS = ("Robin", "Fictional", "Nowhere", "no fixed abode")
 
@@ -63,7 +63,7 @@ def _plain(key: bytes, row: Any) -> bytes:
 
 
 async def _goes(door: Any, *words: str) -> None:
-    """Wait until the words stand nowhere any more: the ledger is cut a moment after the retractions have left."""
+    """Wait until the words stand nowhere any more: the ledger is redacted a moment after the retractions have left."""
 
     async def gone() -> bool:
         return await _readable(door, *words) == []
@@ -111,7 +111,7 @@ async def test_everything_is_erased_and_what_is_left_is_proof(door: Any) -> None
     assert {e["kind"] for e in entries if e["body"] is not None} == {"erasure"}, "and nothing else that could be read"
     assert keys == 0
     records = await door.hostel.received()
-    assert records[-1].event["type"] == WITHDRAWN
+    assert records[-1].event["type"] == RETRACTED
     assert behind_retraction(records) == []
 
 
@@ -161,7 +161,7 @@ _CLIENT = "(SELECT client_id FROM identifier WHERE value = $1)"
 _STOP = f"(SELECT id FROM withdrawal WHERE because = 'erased' AND client_id = {_CLIENT})"
 
 
-async def test_what_is_decided_before_an_erasure_and_entered_after_it_is_cut_as_well(door: Any) -> None:
+async def test_what_is_decided_before_an_erasure_and_entered_after_it_is_redacted_as_well(door: Any) -> None:
     """As when a cycle of the discloser had begun: until the retractions have left the ledger is looked at again."""
     words = f"a room near Lane {door.number}"
     await _told_of(door, words)
@@ -215,16 +215,16 @@ async def test_what_is_told_after_an_erasure_stays_in_the_ledger(door: Any) -> N
             door.prison.name,
         )
 
-        async def cut() -> bool:
+        async def redacted() -> bool:
             return not await connection.fetchval("SELECT EXISTS (SELECT 1 FROM ledger_erasure)")
 
-        await eventually_true(cut, "the ledger to be looked at")
+        await eventually_true(redacted, "the ledger to be looked at")
     finally:
         await connection.close()
     assert await _readable(door, again) == ["fact", "ledger"]
 
 
-async def test_what_was_shown_is_cut_and_cannot_be_guessed_from_its_hash(door: Any) -> None:
+async def test_what_was_shown_is_redacted_and_cannot_be_guessed_from_its_hash(door: Any) -> None:
     words = f"a room near Lane {door.number}"
     await _told_of(door, words)
     asked = {
@@ -253,7 +253,7 @@ async def test_what_was_shown_is_cut_and_cannot_be_guessed_from_its_hash(door: A
 
 
 @pytest.mark.parametrize("undone", [False, True])
-async def test_what_was_told_of_a_linked_client_is_cut_as_well(door: Any, undone: bool) -> None:
+async def test_what_was_told_of_a_linked_client_is_redacted_as_well(door: Any, undone: bool) -> None:
     words, reason = f"a room near Lane {door.number}", f"fingerprints of {door.number}"
     other = [{"type": "CRN", "value": probation_number()}]
     await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
@@ -279,7 +279,7 @@ async def test_what_was_told_of_a_linked_client_is_cut_as_well(door: Any, undone
     await _goes(door, door.number, words, reason)
 
 
-async def test_what_was_told_of_two_is_cut_when_all_of_one_is_erased_and_the_link_was_undone(door: Any) -> None:
+async def test_what_was_told_of_two_is_redacted_when_all_of_one_is_erased_and_the_link_was_undone(door: Any) -> None:
     words = f"a room near Lane {door.number}"
     other = [{"type": "CRN", "value": probation_number()}]
     await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": words}}))
@@ -413,7 +413,7 @@ async def test_a_consent_of_before_the_erasure_opens_nothing_even_on_a_form_that
         return any(r.event["type"].startswith("throughgate.client.snapshot") for r in await door.mentors.received())
 
     await eventually_true(told, "what was agreed since permits")
-    assert {r.event["type"] for r in (await door.hostel.received())[before:]} <= {WITHDRAWN}
+    assert {r.event["type"] for r in (await door.hostel.received())[before:]} <= {RETRACTED}
 
 
 async def _subscribes_later(door: Any, recipient: Agency) -> str:
@@ -470,7 +470,7 @@ async def test_what_is_erased_does_not_leave_behind_its_retraction(door: Any) ->
         return await _waiting(door) == []
 
     await eventually_true(nothing_waits, "the row to be decided")
-    assert [r.event["type"] for r in await door.probation.received()] == [WITHDRAWN]
+    assert [r.event["type"] for r in await door.probation.received()] == [RETRACTED]
     assert "queue" not in in_queue, "nor could it be read while it waited"
 
 
@@ -563,7 +563,7 @@ async def test_a_charity_may_erase_its_own_records_only(door: Any) -> None:
 
     async def goes_on() -> bool:
         last = (await door.mentors.received())[-1].event
-        return last["type"] != WITHDRAWN and {s["source"] for s in last["data"]["sections"]} == {door.prison.name}
+        return last["type"] != RETRACTED and {s["source"] for s in last["data"]["sections"]} == {door.prison.name}
 
     await eventually_true(goes_on, "what the prison recorded goes on behind the retraction")
     assert behind_retraction(await door.mentors.received()) == []
@@ -639,7 +639,7 @@ async def test_of_whom_nothing_is_left_nothing_is_kept_for_ever(door: Any) -> No
     assert {"identifier"} <= set(await _readable(door, door.number)), "the sections go first, and all are told"
 
     async def told() -> bool:
-        return bool((await door.hostel.received())[-1].event["type"] == WITHDRAWN)
+        return bool((await door.hostel.received())[-1].event["type"] == RETRACTED)
 
     await eventually_true(told, "the retraction")
     assert "of 0 clients" in _run(door), "the last that was told is not long ago"

@@ -25,7 +25,7 @@ from support.agency import (
 )
 from support.told import superuser
 
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 Numbers = list[dict[str, str]]
 
@@ -172,11 +172,11 @@ async def test_a_link_keeps_the_strictest_consent_and_retracts_what_becomes_deni
     at_hostel, at_mentors = await two.told(hostel), await two.told(mentors)
     await two.link()
     linked = await two.new(hostel, at_hostel)
-    assert subjects(linked, WITHDRAWN) == {r.event["subject"] for r in at_hostel}, "under every key that it had"
+    assert subjects(linked, RETRACTED) == {r.event["subject"] for r in at_hostel}, "under every key that it had"
     assert disclosures(linked) == [], "B withdrew, so A's consent no longer opens anything for the hostel"
     merged = await two.new(mentors, at_mentors)
     keys = {r.event["data"]["sections"][0]["data"]["familyName"]: r.event["subject"] for r in at_mentors}
-    assert subjects(merged, WITHDRAWN) == {keys["Birch"]}, "A's key goes on and loses nothing, B's ends"
+    assert subjects(merged, RETRACTED) == {keys["Birch"]}, "A's key goes on and loses nothing, B's ends"
     assert subjects(merged, SNAPSHOT) == {keys["Ash"]}
     before = await two.told(hostel)
     await two.record(two.a, "Changed")
@@ -198,7 +198,7 @@ async def test_a_link_takes_back_what_was_told_before_the_agreement_was_suspende
     assert names([r.event for r in before]) == {"Ash"}
     await two.door.operator.call("POST", f"/agreements/{agreement}/suspension", {"reason": "We look into it."})
     await two.link()
-    assert subjects(await two.new(hostel, before), WITHDRAWN) >= {r.event["subject"] for r in before}
+    assert subjects(await two.new(hostel, before), RETRACTED) >= {r.event["subject"] for r in before}
     await two.door.operator.call("POST", f"/agreements/{agreement}/resumption", {"reason": "It is well."})
     assert disclosures(await two.new(hostel, before)) == []
 
@@ -212,7 +212,7 @@ async def test_where_one_was_never_asked_it_takes_a_new_consent(two: Two) -> Non
     linking: dict[str, Any] = {"id": uuid4().hex, "time": datetime.now(UTC).isoformat()}
     first = await two.link(**linking)
     events = await two.new(hostel, before)
-    assert subjects(events, WITHDRAWN) >= {before[0].event["subject"]}, "B was never asked"
+    assert subjects(events, RETRACTED) >= {before[0].event["subject"]}, "B was never asked"
     assert disclosures(events) == []
     before = await two.told(hostel)
     assert await two.link(**linking) == first, "the same event again gets the same answer"
@@ -227,7 +227,7 @@ async def test_where_one_was_never_asked_it_takes_a_new_consent(two: Two) -> Non
     assert not link["needsDecision"]
     await two.withdraw(two.a)
     before = await two.told(hostel)
-    assert before[-1].event["type"] == WITHDRAWN or WITHDRAWN in {r.event["type"] for r in before}
+    assert before[-1].event["type"] == RETRACTED or RETRACTED in {r.event["type"] for r in before}
     await two.record(two.b, "Closed")
     assert await two.new(hostel, before) == [], "a withdrawal under either number stops for the linked client"
     kinds = await two.database.fetch("SELECT kind FROM ledger WHERE kind = 'combination'")
@@ -297,11 +297,11 @@ async def test_undoing_a_link_gives_back_the_earlier_consent_and_nothing_of_what
     assert "Together" in names([r.event for r in at_mentors])
     await two.unlink()
     apart = await two.new(hostel, at_hostel)
-    assert subjects(apart, WITHDRAWN) >= {key}
+    assert subjects(apart, RETRACTED) >= {key}
     assert names(apart) == {"Ash"}, "A's own consent from before, and what was recorded of A before"
     assert subjects(apart, SNAPSHOT) == {key}
     gone = await two.new(mentors, at_mentors)
-    assert subjects(gone, WITHDRAWN) == {r.event["subject"] for r in at_mentors}
+    assert subjects(gone, RETRACTED) == {r.event["subject"] for r in at_mentors}
     assert disclosures(gone) == [], "what was given while they were linked permits for neither"
     at_mentors = await two.told(mentors)
     at_hostel = await two.told(hostel)
@@ -406,7 +406,7 @@ async def test_a_number_learnt_while_linked_stays_with_the_part_it_came_with(two
     taken_back = event("consent.withdrawn", prison.name, withdrawn([both]))
     assert (await prison.answered(taken_back))["code"] == "identifier-conflict"
     before = await two.told(hostel)
-    assert before[-1].event["type"] == WITHDRAWN or WITHDRAWN in [r.event["type"] for r in before]
+    assert before[-1].event["type"] == RETRACTED or RETRACTED in [r.event["type"] for r in before]
     await two.record(two.b, "Denied", clientversion=10)
     assert await two.new(hostel, before) == [], "a stop that may mean either stops both"
 
@@ -427,7 +427,7 @@ async def test_a_number_that_came_with_both_means_them_again_once_a_person_links
     before = await two.told(hostel)
     assert "Again" in names([r.event for r in before])
     await two.withdraw(both)
-    assert WITHDRAWN in {e["type"] for e in await two.new(hostel, before)}
+    assert RETRACTED in {e["type"] for e in await two.new(hostel, before)}
     holds = "SELECT count(*) FROM hold WHERE asserted_by = $1 AND lifted_at IS NULL"
     assert await two.database.fetchval(holds, prison.name) == 0, "it named one client: nobody has to look"
     data = {"identifiers": both, "scope": "everything", "reason": "client-asked"}
@@ -533,7 +533,7 @@ async def test_contradicting_numbers_disclose_nothing_until_a_person_confirms(tw
     before = await two.told(hostel)
     await two.link()
     events = await two.new(hostel, before)
-    assert subjects(events, WITHDRAWN) == {r.event["subject"] for r in before}
+    assert subjects(events, RETRACTED) == {r.event["subject"] for r in before}
     await two.record(two.a, "Denied")
     await two.grant(two.a, hostel)
     assert disclosures(await two.new(hostel, before)) == []
@@ -643,7 +643,7 @@ async def test_numbers_of_two_clients_in_one_event_make_a_candidate(two: Two) ->
     assert (await two.api("POST", path, body, agency=hostel.name)).json()["code"] == "not-yours-to-say"
     assert (await two.api("POST", path, body, agency=two.door.probation.name)).json()["code"] == "no-such-candidate"
     made = (await two.api("POST", path, body, agency=prison.name)).json()["link"]
-    assert subjects(await two.new(hostel, before), WITHDRAWN) >= {before[0].event["subject"]}
+    assert subjects(await two.new(hostel, before), RETRACTED) >= {before[0].event["subject"]}
     assert await two.candidates() == []
     assert (await two.api("DELETE", f"/links/{made}", agency=two.door.probation.name)).json()["code"] == "no-such-link"
     assert (await two.api("DELETE", f"/links/{made}", agency=prison.name)).status_code == 204
@@ -766,7 +766,7 @@ async def test_who_waited_for_the_lock_sees_the_link(two: Two) -> None:
     assert [(await link).status_code, (await withdrawal).status_code] == [202, 202]
     await door.prison.done(taken_back["id"])
     events = await two.new(door.mentors, before)
-    assert subjects(events, WITHDRAWN) == {r.event["subject"] for r in before}, "A's number means the linked client"
+    assert subjects(events, RETRACTED) == {r.event["subject"] for r in before}, "A's number means the linked client"
     before = await two.told(door.mentors)
     await two.record(two.b, "Denied")
     assert await two.new(door.mentors, before) == []

@@ -261,10 +261,10 @@ async def test_what_was_cut_from_an_entry_is_no_fault_and_the_entry_still_says_w
     await prison.done(asked["id"])
     async with superuser(lone_door) as db:
 
-        async def cut() -> bool:
+        async def redacted() -> bool:
             return not await db.fetchval("SELECT EXISTS (SELECT 1 FROM ledger_erasure)")
 
-        await eventually_true(cut, "the ledger to be cut")
+        await eventually_true(redacted, "the ledger to be redacted")
     await quiet(lone_door)
     code, said = await audit(throughgate, lone_door, "--open")
     assert code == 0, said

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -18,7 +19,7 @@ from consent import upkeep
 from consent.service.clock import Waiting
 from contracts import make
 from contracts.topics import read_topics
-from throughgate.verify import WITHDRAWN, Placed, behind_retraction
+from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ async def retractions(door: Any, count: int) -> list[Placed]:
     found: list[Placed] = []
 
     async def there() -> bool:
-        found[:] = [r for r in await door.hostel.received() if r.event["type"] == WITHDRAWN]
+        found[:] = [r for r in await door.hostel.received() if r.event["type"] == RETRACTED]
         return len(found) >= count
 
     await eventually_true(there, f"{count} retractions")
@@ -497,6 +498,34 @@ async def test_an_event_that_fails_again_stays_until_it_is_discarded(door: Any, 
         await door.operator.call("POST", f"/set-aside/arrived/{id}/retry")
     await door.operator.call("POST", f"/set-aside/arrived/{id}/discard", {"reason": "nobody sent it"})
     assert await aside(door, "arrived", id) is None
+
+
+@asynccontextmanager
+async def losing_every_race(admin: Any, agency: str) -> AsyncIterator[None]:
+    """Whoever takes in an event of this agency meanwhile finds that another transaction was first."""
+    name = f"lost_{uuid4().hex}"
+    await admin.execute(f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    only = f"FOR EACH ROW WHEN (NEW.agency = '{agency}')"
+    await admin.execute(f"CREATE TRIGGER {name} BEFORE INSERT ON intake {only} EXECUTE FUNCTION {name}()")
+    try:
+        yield
+    finally:
+        await admin.execute(f"DROP FUNCTION {name} CASCADE")
+
+
+async def test_a_withdrawal_that_loses_every_race_holds_nobody_and_is_taken_when_it_is_sent_again(
+    door: Any, admin: Any
+) -> None:
+    await door.prison.answered(door.recorded())
+    said = door.withdrawal()
+    async with losing_every_race(admin, door.prison.name), door.prison.http() as http:
+        answer = await http.post("/events", json=said)
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    async with door.prison.http() as http:
+        again = await http.post("/events", json=said)
+    assert again.status_code == 202, again.text
+    assert again.json()["withdrawal"]
+    assert [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name] == []
 
 
 ROUTES = [

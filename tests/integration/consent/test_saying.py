@@ -9,7 +9,7 @@ import pytest
 from support.agency import Agency, event, eventually_true, probation_number, terms
 from support.told import superuser
 
-from throughgate.verify import WITHDRAWN, behind_retraction
+from throughgate.verify import RETRACTED, behind_retraction
 
 
 def restriction(door: Any, **more: Any) -> dict[str, Any]:
@@ -54,11 +54,11 @@ async def test_a_restriction_beats_consent_until_it_is_lifted(door: Any) -> None
     assert done["recipients"] == [], "it tells none of them anything, so it does not learn who was told"
     await door.prison.answered(door.recorded())
     await last(door.mentors, lambda e: e["type"] == "throughgate.client.changed.v1", "the change for others")
-    assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN
+    assert (await door.hostel.received())[-1].event["type"] == RETRACTED
     other = {"identifiers": door.identifiers, "restriction": imposed["data"]["restriction"]}
     await door.prison.answered(event("restriction.lifted", door.prison.name, other))
     await door.prison.answered(door.recorded())
-    assert (await door.hostel.received())[-1].event["type"] == WITHDRAWN, "only who imposed it lifts it"
+    assert (await door.hostel.received())[-1].event["type"] == RETRACTED, "only who imposed it lifts it"
     await door.probation.answered(event("restriction.lifted", door.probation.name, other))
     await last(door.hostel, categories, "what is permitted again")
 
@@ -75,9 +75,9 @@ async def test_an_excluded_practitioner_is_an_obligation_and_who_has_not_signed_
     await _told(door, door.hostel)
     people = [{"agency": door.hostel.name, "practitioner": "u-17"}]
     await door.probation.answered(restriction(door, kind="practitioner-exclusion", practitioners=people))
-    await last(door.hostel, lambda e: e["type"] == WITHDRAWN, "the retraction")
+    await last(door.hostel, lambda e: e["type"] == RETRACTED, "the retraction")
     await door.prison.answered(door.recorded())
-    await last(door.hostel, lambda e: e["type"] == WITHDRAWN, "nothing, for it has not signed to enforce it")
+    await last(door.hostel, lambda e: e["type"] == RETRACTED, "nothing, for it has not signed to enforce it")
     signed = {
         "id": f"enforces-{door.hostel.name}",
         "version": 1,
@@ -120,7 +120,7 @@ async def test_withdrawing_consent_leaves_what_a_gateway_lets_out(door: Any) -> 
     await last(door.probation, lambda e: categories(e) == ["identity", "risk"], "it again, behind the retraction")
     ended = {"identifiers": door.identifiers, "gateway": data["gateway"]}
     await door.prison.answered(event("gateway.ended", door.prison.name, ended))
-    await last(door.probation, lambda e: e["type"] == WITHDRAWN, "the retraction when the gateway is ended")
+    await last(door.probation, lambda e: e["type"] == RETRACTED, "the retraction when the gateway is ended")
 
 
 # --- what is recorded while a gateway or an override is in force ------------------------------------------------------
@@ -183,7 +183,7 @@ async def test_what_is_recorded_meanwhile_follows(door: Any, kind: str) -> None:
     assert await changes_decided(door, recipient) == (1 if only_its_own else 2), "nobody is told its own"
     over = event(f"{kind}.ended", door.prison.name, {"identifiers": door.identifiers, kind: said["data"][kind]})
     await accepted(door.prison, over)
-    await last(recipient, lambda e: e["type"] == WITHDRAWN, "the retraction")
+    await last(recipient, lambda e: e["type"] == RETRACTED, "the retraction")
     await accepted(door.prison, door.recorded({"risk": {"harm": "low"}}))
     assert await changes_decided(door, recipient) == (1 if only_its_own else 2), "nothing more when it has ended"
 

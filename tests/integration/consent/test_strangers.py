@@ -12,7 +12,7 @@ from support.told import superuser
 
 from consent.service.holds import MOST_OPEN
 from consent.service.reading import MOST_NAMED
-from throughgate.verify import WITHDRAWN
+from throughgate.verify import RETRACTED
 
 
 def noms(value: str) -> dict[str, str]:
@@ -146,7 +146,7 @@ async def permitted(door: Any) -> None:
 
 async def retracted(door: Any) -> None:
     async def last() -> bool:
-        return bool((await door.hostel.received())[-1].event["type"] == WITHDRAWN)
+        return bool((await door.hostel.received())[-1].event["type"] == RETRACTED)
 
     await eventually_true(last, "the retraction")
 
@@ -407,13 +407,13 @@ async def test_a_stop_repeated_under_its_id_is_one_hold_and_takes_back_what_was_
     (hold,) = [h for h in await holds(door, door.prison) if h["held"] == "client"]
     assert hold["times"] == 4
     records = await door.hostel.received()
-    assert len([r for r in records if r.event["type"] == WITHDRAWN]) == 1, "each repetition only counts"
+    assert len([r for r in records if r.event["type"] == RETRACTED]) == 1, "each repetition only counts"
     await door.operator.call("DELETE", f"/holds/{hold['hold']}")
     await door.prison.answered(door.recorded())
     passed = door.withdrawal(recipients=[door.prison.name])
     await door.prison.answered(passed)
     await door.prison.done(passed["id"])
-    assert {r.event["type"] for r in (await door.hostel.received())[len(records) :]} <= {WITHDRAWN}
+    assert {r.event["type"] for r in (await door.hostel.received())[len(records) :]} <= {RETRACTED}
 
 
 async def test_an_agency_holds_no_more_strangers_than_it_may_and_its_own_clients_always(door: Any) -> None:

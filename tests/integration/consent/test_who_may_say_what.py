@@ -10,7 +10,7 @@ import pytest
 from support.agency import Agency, consents, event, eventually_true, granted, terms, withdrawn
 
 from consent.service.holds import OTHER
-from throughgate.verify import WITHDRAWN
+from throughgate.verify import RETRACTED
 
 
 def override(door: Any, by: Agency, recipient: Agency) -> dict[str, Any]:
@@ -158,7 +158,7 @@ async def stopped(door: Any, code: str) -> None:
     """The client is held for everybody, and somebody is told why."""
 
     async def retracted() -> bool:
-        return (await told(door.mentors))[-1] == WITHDRAWN
+        return (await told(door.mentors))[-1] == RETRACTED
 
     await eventually_true(retracted, "the retraction")
     held = [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name]
@@ -230,7 +230,7 @@ async def test_whom_limited_access_allows_need_not_be_registered(door: Any) -> N
     said = event("restriction.imposed", door.prison.name, data)
     assert (await door.prison.answered(said))["type"] == "throughgate.event.accepted.v1"
     await door.prison.done(said["id"])
-    assert (await told(door.mentors))[-1] == WITHDRAWN, "it denies more, never less"
+    assert (await told(door.mentors))[-1] == RETRACTED, "it denies more, never less"
 
 
 async def test_anyone_may_stop_and_only_who_stopped_lifts(door: Any) -> None:
@@ -250,10 +250,10 @@ async def test_anyone_may_stop_and_only_who_stopped_lifts(door: Any) -> None:
     await door.prison.answered(event("restriction.lifted", door.prison.name, lifted))
     await door.prison.answered(door.recorded())
     await passed(door)
-    assert (await told(door.hostel))[-1] == WITHDRAWN
+    assert (await told(door.hostel))[-1] == RETRACTED
     await door.mentors.answered(event("restriction.lifted", door.mentors.name, lifted))
 
     async def goes_on() -> bool:
-        return (await told(door.hostel))[-1] != WITHDRAWN
+        return (await told(door.hostel))[-1] != RETRACTED
 
     await eventually_true(goes_on, "sharing to go on")

@@ -6,7 +6,7 @@ import pytest
 
 from consent.repository.clients import IdentifierKey
 from consent.service.cases import UNKNOWN_CLIENT
-from consent.service.desk import Desk
+from consent.service.desk import Cause, Desk
 from consent.service.holds import MOST_OPEN, deny
 from consent.service.register import Register
 
@@ -21,7 +21,7 @@ def desk() -> Desk:
 
 
 def denied(desk: Desk, *keys: IdentifierKey) -> str:
-    return deny(desk, keys, False, "prison", UNKNOWN_CLIENT, "e-1", None).code
+    return deny(desk, keys, False, UNKNOWN_CLIENT, Cause("prison", "e-1", None)).code
 
 
 def test_a_number_that_nobody_has_is_held(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,8 +34,8 @@ from consent.domain import (
     Withdrawn,
     acts_for,
     decide,
-    in_force,
-    lifts,
+    why_not_in_force,
+    why_void,
 )
 from contracts.vocabulary import AgencyKind, Basis, Category, Purpose, RestrictionKind
 
@@ -773,9 +773,9 @@ def test_each_of_our_services_acts_for_one_purpose_and_an_agency_for_all() -> No
 
 
 def test_in_force_says_why_not() -> None:
-    assert in_force(AGREEMENT, AT) is None
-    assert in_force(AGREEMENT, AGREEMENT.ends) == "agreement-not-in-force"
-    assert in_force(replace(AGREEMENT, suspended_from=AT), AT) == "agreement-suspended"
+    assert why_not_in_force(AGREEMENT, AT) is None
+    assert why_not_in_force(AGREEMENT, AGREEMENT.ends) == "agreement-not-in-force"
+    assert why_not_in_force(replace(AGREEMENT, suspended_from=AT), AT) == "agreement-suspended"
 
 
 # --- replayed and late grants -----------------------------------------------------------------------------------------
@@ -792,7 +792,7 @@ def test_in_force_says_why_not() -> None:
     ],
 )
 def test_what_lifts_a_withdrawal(given_at: datetime, seen: bool, void: str | None) -> None:
-    assert lifts(given_at, [GRANT, replace(NO, version=2)], seen) == void
+    assert why_void(given_at, [GRANT, replace(NO, version=2)], seen) == void
 
 
 FOR_MENTORS = Scope(frozenset({"mentors"}))
@@ -802,22 +802,22 @@ OF_OFFENCES = Scope(categories=frozenset({Category.OFFENCE}))
 @pytest.mark.parametrize("scope", [FOR_MENTORS, OF_OFFENCES, Scope(purposes=frozenset({Purpose.MENTOR_MATCHING}))])
 def test_a_no_to_something_does_not_void_whole_what_arrives_after_it(scope: Scope) -> None:
     no = replace(NO, version=1, scope=scope)
-    assert lifts(NO.at, [no], False) is None
-    assert lifts(NO.at, [no], True) == "form-used-before"
-    assert lifts(NO.at, [no, replace(NO, version=2)], False) == "consent-withdrawn"
+    assert why_void(NO.at, [no], False) is None
+    assert why_void(NO.at, [no], True) == "form-used-before"
+    assert why_void(NO.at, [no, replace(NO, version=2)], False) == "consent-withdrawn"
 
 
 def test_a_late_consent_does_not_lift_a_no_to_something_for_what_that_names() -> None:
     for given_at, refused in ((TIMES[1], "consent-withdrawn"), (NO.at, "consent-withdrawn"), (TIMES[3], None)):
-        late = replace(GRANT, given_at=given_at, void=lifts(given_at, [replace(NO, scope=OF_OFFENCES)], False))
+        late = replace(GRANT, given_at=given_at, void=why_void(given_at, [replace(NO, scope=OF_OFFENCES)], False))
         decision = decided(asked(history(replace(NO, scope=OF_OFFENCES), late), items=(ITEM, OFFENCE)))
         assert {r.item: r.rule for r in decision.refusals} == ({OFFENCE: refused} if refused else {})
         assert ITEM in decision.permitted
 
 
 def test_without_a_withdrawal_a_new_form_lifts_and_a_seen_one_does_not() -> None:
-    assert lifts(TIMES[0], [GRANT, STOP], False) is None
-    assert lifts(TIMES[0], [], True) == "form-used-before"
+    assert why_void(TIMES[0], [GRANT, STOP], False) is None
+    assert why_void(TIMES[0], [], True) == "form-used-before"
 
 
 arrivals = st.lists(
@@ -842,13 +842,13 @@ def names(no: str | Scope, recipient: str, item: Item) -> bool:
 def test_in_whatever_order_they_arrive_only_a_fresh_consent_after_every_withdrawal_permits(
     arrived: list[tuple[str | Scope, datetime, int]],
 ) -> None:
-    """The door's intake in small: each grant is entered with what `lifts` says, forms are remembered."""
+    """The door's intake in small: each grant is entered with what `why_void` says, forms are remembered."""
     said: list[SharingFact] = []
     forms: set[int] = set()
     alive: dict[tuple[str, Item], set[int]] = {(to, item): set() for to in ("hostel", "mentors") for item in ITEMS_HERE}
     for version, (kind, at, form) in enumerate(arrived, 1):
         if isinstance(kind, str):
-            void = lifts(at, said, form in forms)
+            void = why_void(at, said, form in forms)
             assert void == kept_as_history(at, said, form in forms)
             said.append(replace(GRANT, version=version, agencies=EITHER, given_at=at, void=void))
             for (to, item), permits in alive.items():

@@ -1,4 +1,4 @@
-"""A poll of the worker is cut into transactions, so that each takes its locks once and in order."""
+"""A poll of the worker is split into transactions, so that each takes its locks once and in order."""
 
 import json
 from types import SimpleNamespace
@@ -18,12 +18,12 @@ RECORDED = record("client.recorded")
 ASKED = record("referral.requested", "requests.referral")
 
 
-def cut(*records: Any) -> list[list[Any]]:
-    return [list(part) for part in Intake("here.").cut(records) if part]
+def split(*records: Any) -> list[list[Any]]:
+    return [list(part) for part in Intake("here.").split(records) if part]
 
 
 def test_what_services_ask_is_a_transaction_and_what_agencies_say_another() -> None:
-    assert cut(ASKED, RECORDED, ASKED, RECORDED) == [[RECORDED, RECORDED], [ASKED, ASKED]]
+    assert split(ASKED, RECORDED, ASKED, RECORDED) == [[RECORDED, RECORDED], [ASKED, ASKED]]
 
 
 @pytest.mark.parametrize("type", ["identity.linked", "identity.unlinked", "erasure.requested"])
@@ -32,17 +32,17 @@ def test_what_links_unlinks_or_erases_stands_alone(type: str, escaped: bool) -> 
     alone = record(type)
     if escaped:
         alone.value = alone.value.replace(b"e", b"\\u0065")
-    assert cut(RECORDED, RECORDED, alone, alone, RECORDED) == [[RECORDED, RECORDED], [alone], [alone], [RECORDED]]
+    assert split(RECORDED, RECORDED, alone, alone, RECORDED) == [[RECORDED, RECORDED], [alone], [alone], [RECORDED]]
 
 
 @pytest.mark.parametrize("separators", [(",", ":"), (" ,\n", "\t: ")], ids=["no blanks", "blanks"])
 @pytest.mark.parametrize("event", get_args(ALONE))
 def test_what_is_to_come_alone_is_cut_off_however_it_is_set_out(event: Any, separators: tuple[str, str]) -> None:
-    """What `take_in` refuses to take in with others, by its model, is what the poll is cut at, by its bytes."""
+    """What `take_in` refuses to take in with others, by its model, is what the poll is split at, by its bytes."""
     (type,) = get_args(event.model_fields["type"].annotation)
     alone = record("x")
     alone.value = json.dumps({"id": "1", "type": type}, separators=separators).encode()
-    assert cut(RECORDED, alone, RECORDED) == [[RECORDED], [alone], [RECORDED]]
+    assert split(RECORDED, alone, RECORDED) == [[RECORDED], [alone], [RECORDED]]
 
 
 @pytest.mark.parametrize("words", ["throughgate.identity.linked.v1", '"type":"throughgate.erasure.requested.v1"'])
@@ -50,10 +50,10 @@ def test_free_text_cuts_nothing(words: str) -> None:
     """An agency whose notes quote our types must not have each of its events in a transaction of its own."""
     told = record("client.recorded")
     told.value = json.dumps({**json.loads(told.value), "data": {"facts": {"risk": {"notes": words}}}}).encode()
-    assert cut(RECORDED, told, told, RECORDED) == [[RECORDED, told, told, RECORDED]]
+    assert split(RECORDED, told, told, RECORDED) == [[RECORDED, told, told, RECORDED]]
 
 
 def test_what_cannot_be_read_is_taken_in_with_the_others() -> None:
     unreadable, empty = record("x"), record("x")
     unreadable.value, empty.value = b"\xff{", None
-    assert cut(RECORDED, unreadable, empty) == [[RECORDED, unreadable, empty]]
+    assert split(RECORDED, unreadable, empty) == [[RECORDED, unreadable, empty]]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throughgate.verify import WITHDRAWN, Placed, Violation, behind_retraction
+from throughgate.verify import RETRACTED, Placed, Violation, behind_retraction
 
 
 def record(
@@ -48,7 +48,7 @@ def retraction(
         "version": version,
         "consentVersion": consent,
     }
-    return Placed(partition, offset, {"id": f"{partition}/{offset}", "type": WITHDRAWN, "subject": of, "data": data})
+    return Placed(partition, offset, {"id": f"{partition}/{offset}", "type": RETRACTED, "subject": of, "data": data})
 
 
 WITHDREW = retraction(10, 5, 5)
@@ -134,7 +134,7 @@ retractions = st.builds(
 def forbids(earlier: Placed, later: Placed) -> bool:
     """One pair, as the promise is worded."""
     stop, data = earlier.event["data"], later.event["data"]
-    if earlier.event["type"] != WITHDRAWN or later.event["type"] == WITHDRAWN or earlier.offset >= later.offset:
+    if earlier.event["type"] != RETRACTED or later.event["type"] == RETRACTED or earlier.offset >= later.offset:
         return False
     if (earlier.partition, earlier.event["subject"]) != (later.partition, later.event["subject"]):
         return False

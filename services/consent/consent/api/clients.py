@@ -61,12 +61,13 @@ class Verdicts(Wire):
 async def decisions(
     body: MayIShare, db: AgencyDb, caller: Annotated[Caller, Depends(require("decisions:ask"))]
 ) -> Verdicts:
-    """Nothing leaves by it and nothing changes: it is entered in the ledger as a consultation, with who asked.
+    """Nothing leaves by it and nothing changes. The ledger keeps the question as a consultation, and who asked it.
 
-    Why something is withheld is told as far as it rests on what your agency said, or, once it was sent a record of the
-    client, on what anybody said; that it is a restriction or an exclusion, only to the agency that imposed it.
+    The answer says why something is withheld as far as that rests on what your agency said. Once your agency was sent a
+    record of the client, it also says what rests on the word of others. Only the agency that imposed a restriction or
+    an exclusion is told that it is one.
 
-    Ask of others only: what your own agency may have, it sees by `POST /views`.
+    Ask about other recipients only: what your own agency may have, `POST /views` shows.
     """
     answers, now = await db.run(
         lambda session: asking.may_share(
@@ -86,11 +87,11 @@ def _verdict(answer: asking.Answer) -> Verdict:
 async def view(body: ViewRequest, db: AgencyDb, caller: Annotated[Caller, Depends(require("views:read"))]) -> Views:
     """One decision a client, in the ledger before it is answered. Keep nothing of it: ask again to show again.
 
-    Clients whom one of our services lists are named by its references, with `referencesOf` its name.
+    For clients whom one of our services lists, give that service's references, and its name in `referencesOf`.
 
-    Who looks is told by the claim `practitioner` of the token, your agency's own id of that person; without it, a
-    program looks. Of a client who excludes one of your practitioners, who looks sees something only if your agency
-    undertook to enforce exclusions by an agreement, and that practitioner never (`exclusion-not-enforced`, told as
+    The claim `practitioner` of the token says which person looks, by your agency's own id; without it, a program looks.
+    Where a client excludes one of your practitioners, that person sees nothing of the client, and the others something
+    only if your agency undertook in an agreement to enforce exclusions (`exclusion-not-enforced`, told as
     `not-permitted`).
 
     Until your agency was sent a record of the client, the receipt of a view that shows nothing says nothing either.
@@ -195,12 +196,12 @@ def _entry(line: asking.Line) -> LedgerEntry:
         recipient=row.recipient,
         purpose=row.purpose,
         type=row.type,
-        permitted=[Permitted.model_validate(p) for p in line.told.get("permitted", ())],
-        withheld=[Withheld.model_validate(w) for w in line.told.get("withheld", ())],
+        permitted=[Permitted.model_validate(p) for p in line.explanation.get("permitted", ())],
+        withheld=[Withheld.model_validate(w) for w in line.explanation.get("withheld", ())],
         linked=row.linked,
         details=line.details,
-        erased=row.key is None and not line.told,
-        unreadable=row.key is not None and not line.told,
+        erased=row.key is None and not line.explanation,
+        unreadable=row.key is not None and not line.explanation,
     )
 
 

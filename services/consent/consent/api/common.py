@@ -19,7 +19,7 @@ from servicekit.db import Database
 T = TypeVar("T")
 
 SUBJECT_ACCESS = "subject-access"
-"""The scope with which an agency answers for everybody to a client who asks who was told what."""
+"""The scope of an agency that answers a client's question "who was told what?" for everybody."""
 
 
 def _database(request: Request) -> Database:

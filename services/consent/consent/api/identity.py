@@ -68,7 +68,7 @@ def _told(side: Side, caller: Caller) -> ClientSide:
 
 
 def _sees(caller: Caller, *pair: Side) -> bool:
-    """An agency sees a pair when it knows both clients; who knows one only would learn that there is the other."""
+    """An agency sees a pair when it knows both clients. One that knows only one would learn that there is another."""
     return _is_operator(caller) or all(caller.agency in {a for a, _ in side.known_by} for side in pair)
 
 

@@ -54,8 +54,8 @@ def render(entries: Sequence[Any], names: Mapping[str, str], agency: str, now: d
 
 
 def _kind(entry: Any) -> str:
-    """The kind under which it is listed. Who looked and was shown nothing was told nothing; where nobody can read what
-    was shown, it counts as told.
+    """The kind under which it is listed. A person who looked and was shown nothing was told nothing. Where nobody can
+    read what was shown, it counts as told.
     """
     can_be_read = not (entry.erased or entry.unreadable)
     return "refusal" if entry.kind == "view" and can_be_read and not entry.permitted else str(entry.kind)

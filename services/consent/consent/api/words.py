@@ -74,8 +74,8 @@ _DETAILS = {
     "link": "Our reference of the link",
 }
 LEFT_OFF = frozenset({"reason", "note", "authorisedBy", "approvedBy", "reviewedBy", "practitioner"})
-"""Not on the page: an agency's own words, which may name a victim or say what a threat is, and who of its staff it was.
-They stand in the JSON, for the person who answers the client to tell what may be told."""
+"""Not on the page: an agency's own words, which may name a victim or describe a threat, and names of its staff. They
+stand in the JSON: the person who answers the client decides what may be told of them."""
 _AGENCIES = frozenset({"by", "askedBy", "recipients", "source"})
 """What holds the id of an agency. An agency's own id of something may be spelt like one, or like a code."""
 _TIMES = frozenset({"starts", "ends", "reviewBy"})
@@ -93,14 +93,14 @@ _CODES: dict[str, str] = {
 
 def basis(permitted: Permitted) -> str:
     """On what authority an item was told."""
-    told = BASES[permitted.basis]
+    text = BASES[permitted.basis]
     if permitted.consent is not None:
-        told += f" (entry {permitted.consent} of what you and others said about sharing)"
+        text += f" (entry {permitted.consent} of what you and others said about sharing)"
     if permitted.invoked is not None:
-        told += f" (relied on for you in entry {permitted.invoked})"
+        text += f" (relied on for you in entry {permitted.invoked})"
     if permitted.agreement is not None:
-        told += f", under the agreement {permitted.agreement}, version {permitted.agreement_version}"
-    return told
+        text += f", under the agreement {permitted.agreement}, version {permitted.agreement_version}"
+    return text
 
 
 def when(at: datetime) -> str:
@@ -109,9 +109,9 @@ def when(at: datetime) -> str:
     return f"{local.day} {local:%B %Y, %H:%M}"
 
 
-def details(kind: str, told: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def details(kind: str, values: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What else an entry of that kind says, as pairs of a label and a text."""
-    for key, value in told.items():
+    for key, value in values.items():
         by_staff = key == "by" and (kind == "view" or value not in names)
         if value not in (None, [], "") and key not in LEFT_OFF and not by_staff:
             yield _DETAILS.get(key, key), "; ".join(_text(key, one, names) for one in _list(value))

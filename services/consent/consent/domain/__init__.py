@@ -18,7 +18,7 @@ from consent.domain.facts import (
     Withdrawn,
 )
 from consent.domain.question import Decision, Item, Obligation, Permit, Question, Refusal
-from consent.domain.rules import LONDON, acts_for, decide, in_force, lifts, standing_restrictions
+from consent.domain.rules import LONDON, acts_for, decide, standing_restrictions, why_not_in_force, why_void
 from consent.domain.standing import ANYONE, ASSERTS, GATEWAYS, RESPONSIBLE, Gateway, may_assert
 from consent.domain.table import DENIES, REMEDIES, RULES, Rule
 
@@ -56,8 +56,8 @@ __all__ = [
     "Withdrawn",
     "acts_for",
     "decide",
-    "in_force",
-    "lifts",
+    "why_not_in_force",
+    "why_void",
     "may_assert",
     "standing_restrictions",
 ]

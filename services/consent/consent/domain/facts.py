@@ -145,7 +145,7 @@ class Granted:
     services: frozenset[tuple[str, str]] = frozenset()
     """Named services of an agency: (agency, service)."""
     void: Literal["consent-withdrawn", "form-used-before"] | None = None
-    """Why it opens nothing and is kept as history only (see `lifts`)."""
+    """Why it opens nothing and is kept as history only (`why_void`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,7 @@ class ClientFacts:
     """What rules the disclosures of one client."""
 
     history: tuple[SharingFact, ...] = ()
-    """All that was said about sharing, oldest first."""
+    """What was said about sharing, oldest first. Empty for linked clients: there it stands in `parts`."""
     held: bool = False
     """A stopping event that could not be applied denies everything until a person has looked at it."""
     version: int = 0
@@ -267,5 +267,7 @@ class ClientFacts:
 
     @property
     def said(self) -> tuple[SharingFact, ...]:
-        """All that was said of the client, parts included."""
+        """All that was said of the client; of linked clients, part by part. What was said since the link stands in the
+        history of every part, so it comes once for each.
+        """
         return tuple(fact for part in self.parts for fact in part.said) or self.history

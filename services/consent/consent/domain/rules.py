@@ -96,7 +96,7 @@ def acts_for(recipient: Agency, purpose: Purpose) -> bool:
     return recipient.kind is not _SERVICE or SERVICE_PURPOSES.get(recipient.id) is purpose
 
 
-def in_force(agreement: Agreement, at: datetime) -> str | None:
+def why_not_in_force(agreement: Agreement, at: datetime) -> str | None:
     """None when the agreement is in force, else the rule that says why not."""
     if not agreement.starts <= at < agreement.ends:
         return "agreement-not-in-force"
@@ -200,7 +200,7 @@ class _Case:
         if practitioner is not None and _as_compared(practitioner) in map(_as_compared, self._excluded):
             return False
         current = (_counting([(a, None) for a in versions], at)[0] for versions in self._policy.versions)
-        return any(recipient in agreement.enforces and in_force(agreement, at) is None for agreement in current)
+        return any(recipient in agreement.enforces and why_not_in_force(agreement, at) is None for agreement in current)
 
     def _spent(self, source: str) -> str | None:
         """The rule that withholds the conviction that this source recorded, if one does."""
@@ -271,7 +271,7 @@ class _Case:
             agreement, terms = _counting(versions, at)
             if terms is None:
                 continue  # it took the source, the recipient or the purpose out
-            lack = in_force(agreement, at)
+            lack = why_not_in_force(agreement, at)
             if lack is not None:
                 why = _further(why, lack)
             elif terms.basis is _CONSENT:
@@ -387,7 +387,7 @@ def _restricts(restriction: Restricted, recipient: str, purpose: Purpose) -> boo
 
 
 def _as_compared(practitioner: str) -> str:
-    """An agency's own id of one of its people: who signs in and who excludes somebody may write it differently."""
+    """The id of a practitioner without case and outer spaces: a token and an exclusion may write it differently."""
     return practitioner.strip().casefold()
 
 
@@ -415,7 +415,7 @@ def standing_restrictions(facts: ClientFacts, at: datetime) -> list[Restricted]:
     ]
 
 
-def lifts(
+def why_void(
     given_at: datetime, history: Iterable[SharingFact], form_seen: bool
 ) -> Literal["consent-withdrawn", "form-used-before"] | None:
     """None when a new grant takes effect: on a form not seen before, and given after every no to everything so far.

@@ -23,9 +23,9 @@ class Gateway:
     recipients: frozenset[AgencyKind]
     purposes: frozenset[Purpose]
     invoked_by: frozenset[AgencyKind] = frozenset()
-    """Who may rely on it for one client. Nobody: it stands in an agreement's terms, or not at all."""
+    """Who may rely on it for one client. Empty: it counts in an agreement's terms, or not at all."""
     own_only: bool = True
-    """Whether who invokes it can only let out what it recorded itself."""
+    """Whether the agency that invokes it can only let out what it recorded itself."""
     categories: frozenset[Category] = frozenset(Category)
 
 

@@ -68,7 +68,7 @@ async def lock(db: Executor) -> None:
 
 
 async def hold_still(db: Executor) -> None:
-    """Let nobody change the register until the commit, for who only reads it. It is read in later statements."""
+    """Let nobody change the register until the commit, for a caller that only reads it, in later statements."""
     await db.execute(text("SELECT pg_advisory_xact_lock_shared(:lock)"), {"lock": LOCK})
 
 

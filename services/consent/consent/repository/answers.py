@@ -1,4 +1,4 @@
-"""What was taken in already and what it was answered."""
+"""The door's inbox, table `intake`: the id and digest of each event that was taken in, and what it was answered."""
 
 from collections.abc import Collection
 

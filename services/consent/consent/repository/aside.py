@@ -92,8 +92,8 @@ async def client_of_leaving(db: Executor, id: int) -> int | None:
 
 
 async def discard_leaving(db: Executor, id: int) -> Any | None:
-    """Take a row off the queue, so that those behind it leave: what is to be said of it to who asked for it. None: no
-    row with this id is set aside. The caller holds the client's lock.
+    """Take a row off the queue, so that those behind it leave; gives what is to be said of it to the service that
+    asked for it. None: no row with this id is set aside. The caller holds the client's lock.
     """
     result = await db.execute(
         text(

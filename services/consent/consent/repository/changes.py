@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -65,25 +66,57 @@ _HELD = insert_of(
 )
 
 
+class StopRow(NamedTuple):
+    """A row of `withdrawal`: something that turned permits into denials, whatever it was; what it owes refers to it.
+
+    The fields of this and of `RetractionRow` are columns, in their order.
+    """
+
+    id: UUID
+    client_id: int
+    version: int
+    """Of the client, from which it holds."""
+    agency: str | None
+    """Who is told when it is done; None: nobody."""
+    event_id: str | None
+    """That agency's event."""
+    because: str
+    traceparent: str | None
+    recorded_at: datetime
+
+
+class RetractionRow(NamedTuple):
+    """A row of `retraction`: what one recipient is told under one of its references."""
+
+    id: UUID
+    withdrawal_id: UUID
+    recipient: str
+    reference: UUID
+    body: str
+    named: bool = False
+    """Whether the publisher of the stop may know of the recipient."""
+
+
 @dataclass(slots=True)
 class Changes:
     """What a batch is going to write."""
 
     identifiers: list[tuple[IdentifierKey, int, str]] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
+    """New ones."""
     first_queued: list[UUID] = field(default_factory=list)
+    """Those under which something is queued for the first time, unless they were made so."""
     first_recorded: list[UUID] = field(default_factory=list)
+    """Those whose recipient records something of the client for the first time, unless they were made so."""
     facts: dict[tuple[int, str, str], tuple[datetime, str]] = field(default_factory=dict)
     source_versions: dict[tuple[int, str], int] = field(default_factory=dict)
     said: list[Said] = field(default_factory=list)
+    """New rows of the clients' histories."""
     versions: dict[int, int] = field(default_factory=dict)
+    """Clients to their new version: that of what was said last, or one that began without anything said."""
     due: list[Due] = field(default_factory=list)
-    withdrawals: list[tuple[UUID, int, int, str | None, str | None, str, str | None, datetime]] = field(
-        default_factory=list
-    )
-    retractions: list[tuple[UUID, UUID, str, UUID, str]] = field(default_factory=list)
-    named: set[UUID] = field(default_factory=set)
-    """Of the retractions, those whose recipient the publisher of the stop may know of."""
+    stops: list[StopRow] = field(default_factory=list)
+    retractions: list[RetractionRow] = field(default_factory=list)
     holds: Counter[tuple[int | None, str, str]] = field(default_factory=Counter)
     """(client, agency, reason) to how often it came. Without a client: what operations are to see to besides."""
     held_identifiers: Counter[tuple[IdentifierKey, str, str]] = field(default_factory=Counter)
@@ -93,7 +126,7 @@ class Changes:
     candidates: list[tuple[int, int, str | None]] = field(default_factory=list)
     """Two clients whose numbers stood in one event, and its publisher."""
     entries: list[Entry] = field(default_factory=list)
-    """For the ledger, yet without the clients' keys; `service.ledger` enters them once all else is written."""
+    """For the ledger, yet without the clients' keys; `service.closing` enters them once all else is written."""
     queue: list[QueueRow] = field(default_factory=list)
     taken_in: list[tuple[str, str, bytes, bytes | None]] = field(default_factory=list)
     """Publisher, event id, digest and answer of each event that is new (`answers.keep`)."""
@@ -106,7 +139,7 @@ class Changes:
         identifiers = [(*key, client, by) for key, client, by in self.identifiers]
         references = [(r.id, r.client, r.recipient, r.queued, r.recorded) for r in self.references]
         queued, recorded = set(self.first_queued), set(self.first_recorded)
-        owed = {withdrawal for _, withdrawal, *_ in self.retractions}
+        owed = {retraction.withdrawal_id for retraction in self.retractions}
         linked, *_, taken_in = await at_once(
             db,
             [
@@ -118,9 +151,9 @@ class Changes:
                 sharing.appending(self.said),
                 due.adding(self.due),
                 Write(_VERSIONS, list(self.versions.items())),
-                # one that reaches nobody is done when it is recorded, the last of its fields
-                Write(_WITHDRAWALS, [(*one, None if one[0] in owed else one[-1]) for one in self.withdrawals]),
-                Write(_RETRACTIONS, [(*one, one[0] in self.named) for one in self.retractions]),
+                # one that reaches nobody is done when it is recorded
+                Write(_WITHDRAWALS, [(*stop, None if stop.id in owed else stop.recorded_at) for stop in self.stops]),
+                Write(_RETRACTIONS, self.retractions),
                 Write(_HOLDS, [(*hold, times) for hold, times in self.holds.items()]),
                 Write(_HELD, [(*key, *why, times) for (key, *why), times in self.held_identifiers.items()]),
                 candidates.resembling([(*key, digest) for key, digest in self.likenesses.items()]),

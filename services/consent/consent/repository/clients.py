@@ -14,11 +14,12 @@ from sqlalchemy import text
 from consent.domain import ClientFacts, SharingFact
 from consent.repository import links, sharing
 from consent.repository.links import Found, Node
-from consent.repository.sharing import Known
+from consent.repository.sharing import SharingState
 from consent.repository.sql import Executor, arrays
 from contracts.facts import FIELDS, spent_on
 from contracts.vocabulary import Category
 from servicekit.db import TryAgain
+from servicekit.sql import time_now as time_now
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,9 @@ async def find(db: Executor, keys: Collection[IdentifierKey]) -> dict[Identifier
 
 
 async def of_references(db: Executor, references: Collection[UUID], recipient: str | None) -> dict[UUID, int]:
-    """The rows that references were given to: those of this recipient, or of any for who may use every one."""
+    """The rows that references were given to: those of this recipient; None: of any, for a caller
+    that may use all of them.
+    """
     rows = await db.execute(
         text(
             "SELECT id, client_id FROM reference WHERE id = ANY(:ids)"
@@ -132,7 +135,7 @@ _BY_REFERENCE = (
     " JOIN client c ON c.id = client_id"
 )
 _FIND = {
-    frozenset({False}): text(_BY_NUMBER),  # who asks for references alone may have no right to see numbers
+    frozenset({False}): text(_BY_NUMBER),  # a caller that asks for references only may have no right to see numbers
     frozenset({True}): text(_BY_REFERENCE),
     frozenset({False, True}): text(f"{_BY_NUMBER} UNION ALL {_BY_REFERENCE}"),
 }
@@ -146,17 +149,32 @@ async def lock(db: Executor, ids: Collection[int]) -> None:
 
 
 async def hold_still(db: Executor, ids: Collection[int]) -> None:
-    """As `lock`, for who may only look and has no right to lock rows itself.
+    """As `lock`, for a role that may only read and has no right to lock rows itself.
 
-    Who looks waits for others who look: were they let in together, a withdrawal could wait for as long as more come.
+    Readers wait for one another, too: if they were let in together, a withdrawal would wait for as long as more come.
     """
     if ids:
         await db.execute(text("SELECT hold_still(:ids)"), {"ids": sorted(ids)})
 
 
+async def lock_unheld(db: Executor, ids: Collection[int], by: str, reason: str) -> set[int]:
+    """Those of these rows that are not held for this reason yet, kept from being locked by others; those that are
+    locked are left out.
+    """
+    found = await db.scalars(
+        text(
+            "SELECT id FROM client c WHERE id = ANY(:ids) AND NOT EXISTS (SELECT 1 FROM hold h WHERE h.client_id = c.id"
+            " AND h.asserted_by = :by AND h.reason = :reason AND h.lifted_at IS NULL) ORDER BY id"
+            " FOR KEY SHARE OF c SKIP LOCKED"
+        ),
+        {"ids": list(ids), "by": by, "reason": reason},
+    )
+    return set(found)
+
+
 async def lock_whole(db: Executor, ids: Collection[int]) -> dict[int, Found]:
     """Lock the clients that these rows mean now, with all rows that are, or were, linked in them; gives whom each row
-    means. All in one statement: who needs several of them and took one after the other could meet another on the way.
+    means. All in one statement: a transaction that took one after the other could deadlock with another.
 
     Raises:
         TryAgain: a link was made or undone while we waited.
@@ -178,12 +196,6 @@ async def lock_numbers(db: Executor, *, exclusive: bool) -> None:
     """Keep apart who gives a number to a client and who stops a number that nobody has; until the commit."""
     function = "pg_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
     await db.execute(text(f"SELECT {function}(:lock)"), {"lock": NUMBERS})  # one of two constants
-
-
-async def time_now(db: Executor) -> datetime:
-    """The database's time after the locks were taken; `now()` would be when the transaction began."""
-    now: datetime = (await db.execute(text("SELECT clock_timestamp()"))).scalar_one()
-    return now
 
 
 async def make(db: Executor, count: int) -> list[int]:
@@ -235,17 +247,22 @@ async def know_who_was_told(db: Executor, clients: Collection[Client], agencies:
     Only what was sent counts: a recipient for whom something was queued and refused does not know whom it was about.
     """
     whose = {member: client for client in clients for member in client.members}
-    if not whose or not agencies:
-        return
+    for member, agency in await sent_to(db, whose, agencies):
+        whose[member].known_to.add(agency)
+
+
+async def sent_to(db: Executor, clients: Collection[int], agencies: Collection[str]) -> set[tuple[int, str]]:
+    """Of which of these rows of clients a record was sent to which of these agencies: (row, agency)."""
+    if not clients or not agencies:
+        return set()
     rows = await db.execute(
         text(
-            "SELECT DISTINCT client_id, recipient FROM ledger WHERE client_id = ANY(:ids)"
+            "SELECT DISTINCT client_id, recipient FROM ledger WHERE client_id = ANY(:clients)"
             " AND recipient = ANY(:agencies) AND kind = 'disclosure'"
         ),
-        {"ids": sorted(whose), "agencies": sorted(agencies)},
+        {"clients": sorted(clients), "agencies": sorted(agencies)},
     )
-    for row in rows:
-        whose[row.client_id].known_to.add(row.recipient)
+    return {(row.client_id, row.recipient) for row in rows}
 
 
 async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) -> dict[int, Client]:
@@ -307,7 +324,7 @@ _OPEN_HOLDS = text("SELECT client_id, asserted_by, reason FROM hold WHERE client
 
 async def facts_of(
     db: Executor, ids: Collection[int], with_sections: Collection[int], damaged: set[int]
-) -> tuple[dict[int, Known], dict[int, list[dict[str, Any]]]]:
+) -> tuple[dict[int, SharingState], dict[int, list[dict[str, Any]]]]:
     """What rules the sharing of clients, and the sections of some of them.
 
     A client of whom something that was read here cannot be read is held, for that may have been a no; the rows that it
@@ -328,7 +345,7 @@ async def facts_of(
 
 
 async def sections(
-    db: Executor, known: Mapping[int, Known], damaged: set[int] | None = None
+    db: Executor, known: Mapping[int, SharingState], damaged: set[int] | None = None
 ) -> dict[int, list[dict[str, Any]]]:
     """All that was recorded of each client, as sections in a fixed order; of linked clients the newest of each kind,
     which is what was recorded since the last of their links, whatever time it bears.
@@ -404,8 +421,8 @@ async def acknowledge_retractions(db: Executor, acknowledged: Collection[tuple[U
     return {(row.id, row.reference) for row in rows}
 
 
-async def owe_retractions(db: Executor, told: Collection[Known], recipient: str) -> None:
-    """Enter that a recipient, who knows them, was told something of these clients: a retraction is owed to it.
+async def owe_retractions(db: Executor, told: Collection[SharingState], recipient: str) -> None:
+    """Enter that a recipient which has references of these clients was told of them: it is owed retractions.
 
     The caller holds the clients' locks.
     """

@@ -211,7 +211,7 @@ async def unreviewed(db: Executor) -> Sequence[Any]:
     """Overrides whose time for a review has passed and that nobody has reviewed since, oldest first; before them those
     of which that time cannot be read (`review_by` is None).
 
-    A review counts that was said of the client, of one that it is linked in now, or of a part of it: once a link is
-    undone, only the parts can still be named. A client takes on the versions of its parts, and they its own.
+    A review counts whether it was said of the client, of the client that it is linked in now, or of a part of it: once
+    a link is undone, only the parts can still be named. A client takes on the versions of its parts, and they its own.
     """
     return (await db.execute(_UNREVIEWED)).all()

@@ -176,22 +176,22 @@ class OfLedger(NamedTuple):
     until: datetime | None = None
 
 
-_CUT_LEDGER = insert_of(
+_OWE_REDACTIONS = insert_of(
     "ledger_erasure",
     "client_id, withdrawal_id, source, category, until",
     "bigint, uuid, text, text, timestamptz",
 )
 
 
-async def cut_ledger(db: Executor, what: Sequence[OfLedger]) -> None:
-    """Remember that this is to be cut from the ledger."""
+async def owe_redactions(db: Executor, what: Sequence[OfLedger]) -> None:
+    """Remember that this is to be redacted in the ledger."""
     if what:
-        await arrays(db, _CUT_LEDGER, what)
+        await arrays(db, _OWE_REDACTIONS, what)
 
 
-async def claim_cut(db: Executor) -> Any | None:
-    """What is to be cut from the ledger next, locked for this transaction: `id`, `source`, `category` and `until` as in
-    `OfLedger`, `client_id`, the `version` from which the erasure holds, and `last`: whether nothing that was decided
+async def claim_redaction(db: Executor) -> Any | None:
+    """What is to be redacted in the ledger next, locked for this transaction: `id`, `source`, `category` and `until` as
+    in `OfLedger`, `client_id`, the `version` from which the erasure holds, and `last`: whether nothing that was decided
     before it can come into the ledger any more. Others claim others.
 
     A decision of before the erasure may be entered after it, by a cycle of the discloser that had begun. It leaves
@@ -208,12 +208,12 @@ async def claim_cut(db: Executor) -> Any | None:
     return rows.one_or_none()
 
 
-async def is_cut(db: Executor, id: int) -> None:
+async def redaction_done(db: Executor, id: int) -> None:
     """Nothing of this stands in the ledger any more."""
     await db.execute(text("DELETE FROM ledger_erasure WHERE id = :id"), {"id": id})
 
 
-async def cut_again(db: Executor, id: int, seconds: float) -> None:
+async def redact_again(db: Executor, id: int, seconds: float) -> None:
     """Look for this once more, then at the latest."""
     await db.execute(
         text("UPDATE ledger_erasure SET due_at = clock_timestamp() + make_interval(secs => :s) WHERE id = :id"),
@@ -267,7 +267,7 @@ EVERYTHING = (
 )
 """What erases a client. References stay: they are random, recipients confirm by them. So do digests of the forms that
 the client signed, without the client: each opens a permit once. And for a time keyed digests of the numbers: a consent
-of before the erasure opens nothing for who comes after."""
+given before the erasure opens nothing for the client who gets the number next."""
 
 
 async def everything(db: Executor, clients: Collection[int], undone: Collection[int]) -> None:

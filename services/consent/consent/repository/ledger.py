@@ -75,7 +75,7 @@ class Opened:
     """What left without its proof, byte for byte; `NOTHING_TOLD`. None: it was erased."""
     hashes: tuple[bytes, bytes]
     """Of what was told, and of the explanation, as `contracts.proof.hashes_of`."""
-    is_cut: bool = False
+    is_redacted: bool = False
     """Whether something of the explanation was erased: nobody can tell any more whether the rest is what was sealed."""
 
     @property
@@ -152,7 +152,7 @@ def decrypt(key: bytes, decision: UUID, body: bytes) -> Opened:
     if not told.startswith(_ERASED):
         return Opened(salt, written, told, hashes_of(salt, told, written))
     hash, untold = told[1 : 1 + _HASH_BYTES], told[1 + _HASH_BYTES :]
-    return Opened(salt, written, None, (hash, untold or hashes_of(salt, b"", written)[1]), is_cut=bool(untold))
+    return Opened(salt, written, None, (hash, untold or hashes_of(salt, b"", written)[1]), is_redacted=bool(untold))
 
 
 _ENTER = text(
@@ -208,7 +208,7 @@ _READABLE = text(
 
 async def readable(db: Executor, client: int, after: int, limit: int) -> Sequence[Any]:
     """The entries of one client row that can be opened, by their order, behind the one with id `after`. Not those of
-    erasures: they say nothing that was ever recorded. Locked, for two workers may each cut something of one body.
+    erasures: they say nothing that was ever recorded. Locked, for two workers may each redact one body.
     """
     return (await db.execute(_READABLE, {"client": client, "after": after, "limit": limit})).all()
 

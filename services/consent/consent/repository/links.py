@@ -22,7 +22,8 @@ class Found(NamedTuple):
     client: int
     """The client as it is now: that of the link, where clients are linked."""
     own: int
-    """The row that the identifier was given to, which it stays with."""
+    """The row that the identifier belongs to: of linked clients that of a part. Where the link was undone and its parts
+    are linked again, the client of now."""
     instead: frozenset[int] = frozenset()
     """Where the link that made this client was undone: the clients whom the identifier may mean."""
 
@@ -163,8 +164,12 @@ async def numbers(db: Executor, ids: Collection[int]) -> dict[int, set[tuple[str
 
 
 async def contradict(db: Executor, rows: Mapping[int, Collection[int]]) -> bool:
-    """Whether clients, whose rows these are by client, have a number of the same kind, of which one person has one.
-    Numbers are unique: they differ. Were they linked, those of undone links that would mean them alone are theirs.
+    """Whether two of these clients each have a number of a kind of which one person has one. Two clients never have the
+    same number, so such numbers contradict each other. A number on an undone link counts as theirs if it would mean
+    them alone once they are linked.
+
+    Args:
+        rows: the rows of each client, by client.
     """
     whose = {row: client for client, some in rows.items() for row in some}
     for row, meant in (await meaning_of_undone(db, whose)).items():

@@ -104,7 +104,8 @@ SUSPENDED_FROM = (
     " WHERE c.agreement = a.id AND c.kind <> 'version' ORDER BY c.by, c.number DESC) s"
     " WHERE s.kind = 'suspended' AND (s.by = 'operator' OR s.by = ANY(a.sources || a.recipients))) AS suspended_from"
 )
-"""Since when a version `a` is suspended: by one of its parties or the operator, who has not resumed it since."""
+"""Since when a version `a` is suspended: the first suspension, by a party of it or the operator, that the same has not
+resumed since."""
 
 
 async def agreements(db: Executor) -> list[Agreement]:

@@ -120,7 +120,9 @@ WAS_TO_LEAVE = (
 
 
 async def in_doubt(db: Executor, shard: int, shards: int) -> Sequence[Any]:
-    """Rows whose cycle was cut between deciding and knowing that they were sent, with their entries of the ledger."""
+    """Rows of cycles that were interrupted after they were decided and before they were known to be sent, with their
+    entries of the ledger.
+    """
     result = await db.execute(
         text(
             "SELECT q.id, q.topic, l.decision, l.body, l.shard, l.sequence, l.position, k.key FROM queue q"  # noqa: S608

@@ -13,13 +13,13 @@ from contracts.heads import Head
 
 async def is_open(db: Executor) -> bool:
     """Whether something may be taken in: this very database was compared with the topics since its server was started,
-    and what was missing was read back. Until then it could be given versions that were used before.
+    and what was missing was read back. Before that, a fact that came in could get a version that was used already.
     """
     return bool(await db.scalar(text(_COMPARED.format("read_at"))))
 
 
 async def may_leave(db: Executor) -> bool:
-    """Whether something may leave: it is open, and after a restore people have done what only they can."""
+    """Whether something may leave: the door is open, and after a restore the operator said that it may."""
     return bool(await db.scalar(text(_COMPARED.format("done_at"))))
 
 
@@ -42,7 +42,7 @@ class Restore:
     since: datetime
     """From when on what stands in the topics may be unknown."""
     is_read: bool
-    """Whether all of it was read back. What is left is to be said by a person: that it may open."""
+    """Whether all of it was read back. Then only the operator's word is missing that the door may open."""
 
 
 async def unfinished(db: Executor) -> Restore | None:

@@ -33,7 +33,7 @@ async def keep_session(db: Executor) -> None:
     await db.execute(text("SELECT 1"))
 
 
-async def counts(db: Executor, shard: int, shards: int) -> None:
+async def enter_number(db: Executor, shard: int, shards: int) -> None:
     """Enter that this shard runs as one of so many. What it has seen of the register stays."""
     await db.execute(
         text(

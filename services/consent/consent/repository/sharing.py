@@ -52,7 +52,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class SharingState:
     """What is known for deciding about one client."""
 
     id: int
@@ -118,7 +118,7 @@ _HISTORIES = text(
 )
 
 
-async def known(db: Executor, ids: Collection[int], damaged: set[int] | None = None) -> dict[int, Known]:
+async def known(db: Executor, ids: Collection[int], damaged: set[int] | None = None) -> dict[int, SharingState]:
     """The facts of each client by id. One that was linked has the facts of the client that it is linked in; one that is
     not there is left out.
 
@@ -136,7 +136,7 @@ async def known(db: Executor, ids: Collection[int], damaged: set[int] | None = N
     if hidden:
         complete = {id for id in complete if not links.reaches(rows, id, hidden, _near)}
     histories = await own_histories(db, rows, damaged)
-    found: dict[int, Known] = {}
+    found: dict[int, SharingState] = {}
     for id in complete:
         root = id
         while into := rows[root].merged_into:
@@ -151,7 +151,7 @@ def _near(row: _Client) -> Iterable[int]:
     return (row.merged_into, *row.parts) if row.merged_into else row.parts
 
 
-def _known(root: int, rows: dict[int, _Client], histories: dict[int, tuple[SharingFact, ...]]) -> Known:
+def _known(root: int, rows: dict[int, _Client], histories: dict[int, tuple[SharingFact, ...]]) -> SharingState:
     members: list[int] = []
     said: list[tuple[SharingFact, ...]] = []
 
@@ -170,7 +170,7 @@ def _known(root: int, rows: dict[int, _Client], histories: dict[int, tuple[Shari
     conflicting = any(rows[id].conflicting for id in members)
     parts = tuple(ClientFacts(history, held, version, conflicting) for history in said)
     facts = parts[0] if len(parts) == 1 else ClientFacts((), held, version, conflicting, parts)
-    return Known(root, rows[root].key, facts, tuple(members))
+    return SharingState(root, rows[root].key, facts, tuple(members))
 
 
 async def own_histories(

@@ -1,4 +1,6 @@
-"""What the API reads."""
+"""What is read and not locked: the ledger of a client, names, withdrawals. The API shows them; the worker reads in the
+ledger who was told of a conviction that is spent by now.
+"""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -38,18 +40,6 @@ async def disclosures(
         {"clients": list(clients), "linked": list(linked), "agency": agency, "limit": limit, "before": before},
     )
     return result.all()
-
-
-async def sent_to(db: Executor, agency: str, clients: Collection[int]) -> set[int]:
-    """Of which of these rows of clients a record was sent to an agency."""
-    rows = await db.execute(
-        text(
-            "SELECT DISTINCT client_id FROM ledger WHERE client_id = ANY(:clients) AND recipient = :agency"
-            " AND kind = 'disclosure'"
-        ),
-        {"clients": sorted(clients), "agency": agency},
-    )
-    return {row.client_id for row in rows}
 
 
 async def names(db: Executor) -> dict[str, str]:

@@ -73,7 +73,7 @@ def agreement_of(id: str, version: int, text: AgreementText) -> Agreement:
 
 
 def sees(caller: Caller, version: Version) -> bool:
-    """Whether the caller may know of it: a party, who proposed it, or the operator."""
+    """Whether the caller may know of it: a party, the agency that proposed it, or the operator."""
     return OPERATOR in caller.scopes or caller.agency in version.parties or caller.agency == version.proposed_by
 
 
@@ -265,7 +265,7 @@ async def sign(session: AsyncSession, caller: Caller, id: UUID, name: str, role:
 
 
 def _refuse_another(signed: Signature | None, name: str, role: str) -> None:
-    """An agency's first signature stands; the same once more is the same request, sent again."""
+    """Refuse a second signature for an agency: its first stands. The same one is the same request, sent again."""
     if signed is not None and (signed.name, signed.role) != (name, role):
         raise Problem(
             "already-signed",
@@ -278,8 +278,8 @@ def _refuse_another(signed: Signature | None, name: str, role: str) -> None:
 async def accede(session: AsyncSession, caller: Caller, name: str, role: str) -> Change:
     """Sign the minimum standard: the next version of that agreement has the caller's agency among its parties.
 
-    Who signed before agreed by it to whoever signs later. The agreement runs from its first signature; who joins it
-    later joins until its end. The same signature again changes nothing.
+    An agency that signs agrees to share with every agency that signs later. The agreement runs from its first
+    signature; an agency that joins later joins until its end. The same signature again changes nothing.
 
     Raises:
         Problem: 422, the agency is not registered; 409, what the others signed is not this text, or has not begun, or

@@ -12,7 +12,7 @@ from consent.repository.ledger import Entry
 from consent.repository.queue import NOTICE, QueueRow
 from consent.service.disclosing import NOTHING
 from consent.service.intake import take_in
-from consent.service.ledger import enter
+from consent.service.ledger import enter, new_entry
 from consent.service.notices import row_settled
 from consent.service.reading import Arrival
 from consent.service.requests import Asked, take_requests
@@ -71,8 +71,8 @@ async def _answer(session: AsyncSession, arrival: Arrival) -> str:
 
 
 async def discard(session: AsyncSession, way: Way, id: int, by: str, reason: str) -> None:
-    """Give up what was set aside, for a reason that is kept. What waited behind a row may leave; the service that asked
-    for the row is told no, and in the ledger what was decided of it counts as sent no more.
+    """Give up what was set aside, for a reason that is kept. What waited behind a row may then leave. The service that
+    asked for the row is told no. In the ledger, what was decided of the row no longer counts as sent.
 
     Raises:
         Problem: 404, nothing with this id is set aside.
@@ -88,28 +88,29 @@ async def _give_up(session: AsyncSession, id: int) -> bool:
     client = await aside.client_of_leaving(session, id)
     if client is None:
         return False
-    await clients.lock(session, {client})  # whoever queues for a client does
+    await clients.lock(session, {client})  # as whoever queues for a client does
     row = await aside.discard_leaving(session, id)
     if row is None:
         return False
     now = await clients.time_now(session)
-    if decided := await aside.decided_of(session, id):  # it was to leave; an earlier try may have arrived
+    if decided := await aside.decided_of(session, id):  # an earlier try may have arrived: the ledger says so
         await enter(session, [_cancelled(decided, row, now)])
-    if row.requester:  # "cancelled" would have it asked for again, to fail again
+    if row.requester:  # told "cancelled", the service would ask for it again, and it would fail again
         await queue.add(session, [row_settled(row, "denied", now)])
     return True
 
 
 def _cancelled(decided: Any, row: Any, now: datetime) -> Entry:
-    explanation = {
-        "kind": "cancelled",
-        "decision": str(decided.decision),
-        "decidedAt": now.isoformat(),
-        "recipient": decided.recipient,
-        "purpose": decided.purpose,
-        "type": decided.type,
-        "client": str(row.reference),
-        **NOTHING,
-    }
-    of, named = (decided.decision, decided.client_id, decided.key), (decided.recipient, decided.purpose, decided.type)
-    return Entry("cancelled", *of, *named, now, (), explanation, queue_id=row.id)
+    return new_entry(
+        kind="cancelled",
+        decision=decided.decision,
+        client=decided.client_id,
+        key=decided.key,
+        recipient=decided.recipient,
+        purpose=decided.purpose,
+        type=decided.type,
+        at=now,
+        sources=(),
+        more={"client": str(row.reference), **NOTHING},
+        queue_id=row.id,
+    )

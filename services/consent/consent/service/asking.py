@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from consent.domain import Agency, ClientFacts, Decision, Item, Question, decide
 from consent.repository import agreements, clients, ledger, links, queue, sharing, views
 from consent.repository.ledger import Entry
-from consent.repository.sharing import Known
+from consent.repository.sharing import SharingState
 from consent.service import register
-from consent.service.ledger import enter
+from consent.service.ledger import enter, new_entry
 from consent.service.register import Register
 from consent.service.sections import cut, spent_convictions
 from consent.service.telling import (
@@ -75,9 +75,9 @@ async def may_share(
 ) -> tuple[list[Answer], datetime]:
     """Whether the asker may tell a recipient what it recorded itself of these clients. Nothing leaves by it.
 
-    Each answer's `told` holds what is permitted and withheld, and why as far as the asker may know; and only where
-    something is permitted, by how much was said of the client: to who recorded a number at a guess, that would say that
-    others know the person.
+    Each answer's `told` holds what is permitted and withheld, and why, as far as the asker may know. It holds the
+    client's version only where something is permitted: an agency that recorded a number at a guess would learn from the
+    version that others know the person.
 
     Raises:
         Problem: 422, there is no such recipient, or it is the asker.
@@ -134,8 +134,8 @@ async def view(
 
     Args:
         practitioner: who looks, by the viewer's own id; None when a program asks, for nobody knows whom.
-        of_service: whose references these are, where one of our services named the clients to the viewer. Whoever the
-            viewer does not know itself is nobody, as anybody else's.
+        of_service: whose references these are, where one of our services named the clients to the viewer. A client of
+            whom the viewer has no reference of its own counts as unknown.
 
     Raises:
         Problem: 422, the viewer is no agency.
@@ -153,7 +153,7 @@ async def view(
     now = await clients.time_now(session)
     answers: list[Answer] = []
     entries: list[Entry] = []
-    told_of: list[Known] = []
+    told_of: list[SharingState] = []
     for reference in references:
         client = known.get(found[reference]) if reference in found else None
         if client is None:
@@ -189,10 +189,11 @@ class Line:
 
     row: Any
     """Of `repository.views.disclosures`."""
-    told: dict[str, Any]
-    """Its explanation; empty where nobody can read it."""
+    explanation: dict[str, Any]
+    """Empty where nobody can read it."""
     details: dict[str, Any]
-    """What else it says, for the client's own answer and for who caused it: of an override, say, whom it reaches."""
+    """What else it says, for the client's own answer and for the agency that caused it, such as whom an override
+    reaches."""
 
 
 PAGE = 500
@@ -220,12 +221,12 @@ async def who_was_told(
     names = await views.names(session)
     if whole:
         rows = await views.disclosures(session, client.members, linked, None, limit, before)
-        return [Line(row, told := _opened(row), _details(told)) for row in rows], names
+        return [Line(row, explanation := _opened(row), _details(explanation)) for row in rows], names
     asks = _Asker(
         asker,
         client.facts.as_said_by(asker),
         await register.load_bound(session),
-        bool(await views.sent_to(session, asker, [*client.members, *linked])),
+        bool(await clients.sent_to(session, [*client.members, *linked], [asker])),
     )
     lines: list[Line] = []
     some = None if limit is None else max(limit, PAGE)  # of which the asker may see few
@@ -255,8 +256,8 @@ def _opened(row: Any) -> dict[str, Any]:
     return {}
 
 
-def _details(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if name not in _SHOWN_ELSEWHERE}
+def _details(explanation: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in explanation.items() if name not in _SHOWN_ELSEWHERE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,36 +272,39 @@ class _Asker:
     """Whether it was sent a record of the client."""
 
     def line(self, row: Any) -> Line | None:
-        """The entry as the agency may know it: of what it was told or refused what it was told, else what became of its
-        own. None where it may know nothing of it: until it was sent a record, all that says only what others know.
+        """The entry as the agency may know it. Where it was the recipient: what it was told and refused; else what
+        became of its own items. None where it may know nothing of it: until it was sent a record, that is every entry
+        that says only what others know.
         """
-        told = _opened(row)
-        is_own = self.agency in (row.recipient, told.get("by"))
-        line = Line(row, told | self._items(told, row) if told else told, _details(told) if is_own else {})
-        if self.knows or line.told.get("permitted"):
+        explanation = _opened(row)
+        is_own = self.agency in (row.recipient, explanation.get("by"))
+        shown = explanation | self._items(explanation, row) if explanation else {}
+        line = Line(row, shown, _details(explanation) if is_own else {})
+        if self.knows or line.explanation.get("permitted"):
             return line
         if row.kind in ("view", "disclosure", "combination"):
             return line if is_own else None
-        return line if row.recipient != self.agency or line.told.get("withheld") else None
+        return line if row.recipient != self.agency or line.explanation.get("withheld") else None
 
-    def _items(self, told: dict[str, Any], row: Any) -> dict[str, Any]:
+    def _items(self, explanation: dict[str, Any], row: Any) -> dict[str, Any]:
         """What was permitted and withheld."""
-        if "withheld" not in told:
+        if "withheld" not in explanation:
             return {}
-        own = [one for one in told["withheld"] if one["source"] == self.agency]
+        own = [one for one in explanation["withheld"] if one["source"] == self.agency]
         if row.recipient == self.agency:
-            knows = self.knows or told["permitted"]
-            return {"withheld": to_recipient(told["withheld"] if knows else own)}
-        by_then = ClientFacts(tuple(fact for fact in self.said.history if fact.version <= told["decidedOn"]))
-        question = question_of(told, self.registered.agencies[row.recipient], row.decided_at)
+            knows = self.knows or explanation["permitted"]
+            return {"withheld": to_recipient(explanation["withheld"] if knows else own)}
+        by_then = ClientFacts(tuple(fact for fact in self.said.history if fact.version <= explanation["decidedOn"]))
+        question = question_of(explanation, self.registered.agencies[row.recipient], row.decided_at)
         alone = decide(question, by_then, self.registered.policy)
-        permits = [one for one in told["permitted"] if one["source"] == self.agency]
+        permits = [one for one in explanation["permitted"] if one["source"] == self.agency]
         return {"permitted": permits, "withheld": to_source(own, alone, knows=self.knows or bool(permits))}
 
 
-async def _sent(session: AsyncSession, agency: str, known: Collection[Known]) -> set[int]:
+async def _sent(session: AsyncSession, agency: str, known: Collection[SharingState]) -> set[int]:
     """The clients of whom, or of a part of whom, a record was sent to an agency."""
-    rows = await views.sent_to(session, agency, {row for client in known for row in client.members})
+    members = {row for client in known for row in client.members}
+    rows = {row for row, _ in await clients.sent_to(session, members, [agency])}
     return {client.id for client in known if not rows.isdisjoint(client.members)}
 
 
@@ -317,8 +321,8 @@ async def _find(
 
 async def _facts(
     session: AsyncSession, found: Collection[int], *, with_sections: bool
-) -> tuple[dict[int, Known], dict[int, list[dict[str, Any]]]]:
-    """What is known of the clients that were found, without those who were erased: they are nobody any more."""
+) -> tuple[dict[int, SharingState], dict[int, list[dict[str, Any]]]]:
+    """What is known of the clients that were found, but for those who were erased: they count as unknown."""
     damaged: set[int] = set()
     ids = set(found)
     known, sections = await clients.facts_of(session, ids, ids if with_sections else (), damaged)
@@ -338,26 +342,25 @@ def _sources(decision: Decision) -> list[str]:
 
 
 def _entry(
-    kind: str, answer: Answer, client: Known, question: Question, sources: Sequence[str], by: str | None
+    kind: str, answer: Answer, client: SharingState, question: Question, sources: Sequence[str], by: str | None
 ) -> Entry:
     if answer.decision is None or answer.grounds is None:
         raise AssertionError("only what was decided is entered")
-    recipient, purpose = question.recipient.id, question.purpose.value
-    explanation: dict[str, Any] = {
-        "kind": kind,
-        "decision": str(answer.decision),
-        "decidedAt": question.at.isoformat(),
-        "recipient": recipient,
-        "purpose": purpose,
-        "client": str(answer.client),
-        "by": by,
-        **answer.grounds,
-        **asked(question),
-    }
-    # With an id, as an event has one: the hash that an erasure leaves of what was told is not to be guessed from.
+    # The random id keeps the hash that an erasure leaves of what was told from being guessed, as that of an event does.
     told = write({"id": str(uuid4()), **(answer.told or {})})
-    named = recipient, purpose, kind, question.at, list(sources), explanation, told
-    return Entry(kind, answer.decision, client.id, client.key, *named)
+    return new_entry(
+        kind=kind,
+        decision=answer.decision,
+        client=client.id,
+        key=client.key,
+        recipient=question.recipient.id,
+        purpose=question.purpose.value,
+        type=kind,
+        at=question.at,
+        sources=sources,
+        more={"client": str(answer.client), "by": by, **answer.grounds, **asked(question)},
+        told=told,
+    )
 
 
 async def _enter(session: AsyncSession, entries: Sequence[Entry]) -> None:

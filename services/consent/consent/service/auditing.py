@@ -17,13 +17,13 @@ class Content:
     """What became of an entry's body since it was written."""
 
     erased: bool
-    """The client's key was destroyed, or something that its leaf binds: its leaf still stands, and nobody can tell any
-    more whether what is left is what was sealed.
+    """The client's key was destroyed, or something that its leaf binds was erased. The leaf still stands, but nobody
+    can tell any more whether what is left is what was sealed.
     """
     leaf: bytes | None
     """The leaf that the body leads to; None where it cannot be read."""
     agrees: bool
-    """Whether the row says of the entry what its body says. Its place it cannot: the head's root tells that."""
+    """Whether the row says of the entry what its body says. Not its place, which the head's root binds."""
 
 
 def look_into(row: Any) -> Content:
@@ -33,15 +33,15 @@ def look_into(row: Any) -> Content:
         return Content(erased=True, leaf=None, agrees=True)
     try:
         opened = ledger.decrypt(key, row.decision, row.body)
-        leaf = None if opened.is_cut else opened.leaf.hash
-        return Content(opened.is_cut, leaf, _agrees(row, opened.explanation))
+        leaf = None if opened.is_redacted else opened.leaf.hash
+        return Content(opened.is_redacted, leaf, _agrees(row, opened.explanation))
     except (InvalidTag, LookupError, ValueError, TypeError, AttributeError):  # whatever bytes somebody put there
         return Content(erased=False, leaf=None, agrees=False)
 
 
 def _agrees(row: Any, explanation: Mapping[str, Any]) -> bool:
-    told = {name: str(value) for name in _COLUMNS if (value := explanation.get(name)) is not None}
-    if told != {name: str(getattr(row, name)) for name in told}:
+    named = {name: str(value) for name in _COLUMNS if (value := explanation.get(name)) is not None}
+    if named != {name: str(getattr(row, name)) for name in named}:
         return False
     if row.decided_at.isoformat() != explanation.get("decidedAt"):
         return False

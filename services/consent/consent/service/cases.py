@@ -7,6 +7,7 @@ from consent.domain import RESPONSIBLE, Agency, may_assert
 from consent.events import IntakeEvent
 from consent.repository.clients import IdentifierKey
 from consent.service import reading, saying
+from consent.service.desk import Cause
 from consent.service.reading import Arrival
 from contracts.intake import ErasureRequested, GatewayInvoked
 from servicekit.problems import Problem
@@ -63,7 +64,7 @@ UNKNOWN_RECIPIENT = Problem(
 
 
 class Damaged(Problem):
-    """Something of a client cannot be read on which an act or an event rests: it waits until that is mended."""
+    """An act or an event rests on something of a client that cannot be read: it waits until that is mended."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -101,24 +102,29 @@ class Case:
         return self.arrival.agency, self.event_id or ""
 
     @property
-    def stops(self) -> bool:
+    def denies_unapplied(self) -> bool:
         """Whether it was to stop sharing but cannot be applied, so that it must deny all the same."""
         return self.problem is not None and reading.is_stopping(self.arrival.value)
 
     @property
     def changes_sharing(self) -> bool:
-        """Whether what was said about sharing, and what is recorded, of the client is needed."""
-        return self.stops or isinstance(self.event, saying.Saying | ErasureRequested)
+        """Whether it needs what was said about sharing the client, and what is recorded of it."""
+        return self.denies_unapplied or isinstance(self.event, saying.Saying | ErasureRequested)
 
     @property
     def traceparent(self) -> str | None:
         """What the next steps of this event's way follow."""
         return self.step.traceparent if self.step else None
 
+    @property
+    def cause(self) -> Cause:
+        """Of what comes of this event."""
+        return Cause(self.arrival.agency, self.event_id, self.traceparent)
+
     def reject(self, problem: Problem) -> None:
         """It has no effect; if it was to stop sharing, it denies for everyone whom it may mean."""
         self.problem = problem
-        if self.stops:
+        if self.denies_unapplied:
             self.keys, self.names_more = reading.meant_by(self.arrival.value, self.arrival.agency, self.keys)
 
 

@@ -34,7 +34,8 @@ from consent.repository.clients import Client
 from consent.repository.due import Patience
 from consent.repository.queue import NOTICE, QueueRow
 from consent.service import convictions, register
-from consent.service.desk import Desk, Owed
+from consent.service.closing import close
+from consent.service.desk import Cause, Desk, Owed
 from consent.service.notices import retraction_row
 from consent.service.register import Register
 from consent.service.sections import spent_convictions
@@ -58,8 +59,8 @@ async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
     """Give up to `limit` ends that have come their effect, each once. False: none is due.
 
     The row that makes an end due goes in the transaction of its effect, so a worker that dies repeats nothing and
-    leaves nothing out. Several workers may do this at once. That of a conviction stays, for a while, where a record of
-    the client is on its way: who is told by it does not stand in the ledger yet. So does every one of a client of whom
+    leaves nothing out. Several workers may do this at once. The row of a conviction stays a while where a record of
+    the client is on its way: the ledger does not say yet who is told by it. So does each row of a client of whom
     something cannot be read.
 
     Raises:
@@ -86,13 +87,12 @@ async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
     for id, source in sorted(set(spent.values())):
         if id in readable:
             await convictions.take_back(session, readable[id], source, desk)
-    await desk.changes.write(session)
+    await close(session, desk)
     again = {row for row, (id, _) in spent.items() if id in readable and not leaving.isdisjoint(readable[id].members)}
     again |= {row.id for row in rows if found[row.client_id].client in loaded.keys() - readable.keys()}
     await due.wait(session, again, LATER_SECONDS)
     await due.remove(session, {row.id for row in rows} - again)
     faults.point("clock.ended")
-    wake_after_commit(session, queue.CHANNEL)
     return True
 
 
@@ -112,7 +112,7 @@ def _end(said: Timed, row: Any, client: Client, desk: Desk) -> None:
         lost = _more(as_if, desk.register.lenient, client.facts, said, client, desk)
         owed = _owed(lost, client, desk.register)
         if owed:
-            withdrawal = desk.retract(client, owed, said.asserted_by, row.event_id, None, because="expired")
+            withdrawal = desk.retract(client, owed, Cause(said.asserted_by, row.event_id, None), because="expired")
         again = lost.keys()  # what rests on something else comes again
     desk.offer_snapshots(client, desk.now, None, to={recipient for recipient, _ in again})
     desk.changes.queue.append(_expired(row, _end_of(said), client, desk, withdrawal))
@@ -151,7 +151,7 @@ def _more(one: ClientFacts, policy: Policy, other: ClientFacts, said: Timed, cli
         categories = said.scope.categories or frozenset(Category)
     else:
         purposes, categories = said.purposes, said.categories
-    # Also of what was only asked about, such as a provider's answer: who knows the client may have said something.
+    # Agencies that know the client count too: one may have said something that was passed on, as a provider's answer.
     sources = sorted({source for source, _ in client.sections} | client.references.keys())
     spent = dict.fromkeys(sources) | spent_convictions(
         client.sections.values()

@@ -1,7 +1,7 @@
 """Taking back a conviction that is spent by now, or of which it cannot be told any more whether it is.
 
-Unlike the end of a consent it takes back nothing that was never told, for that there is such a conviction is told to
-nobody. Who was told stands in the ledger.
+The end of a consent is told to everyone whom it reaches. This is told only to recipients that were told of the
+conviction: nobody else may learn that there is one. The ledger says who was told.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,19 +15,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from consent.domain import ClientFacts, Item, Question, Refusal, decide
 from consent.repository import due, ledger, views
 from consent.repository.clients import Client
-from consent.service.desk import Desk, Owed
+from consent.service.desk import BY_THE_DOOR, Desk, Owed
 from consent.service.sections import OFFENCE, spent_convictions
 from contracts.vocabulary import Category, Purpose
 
-Told = dict[tuple[str, Purpose], int]
+ToldVersions = dict[tuple[str, Purpose], int]
 """By recipient and purpose, the newest version on which it was decided to tell."""
 
 
 async def take_back(session: AsyncSession, client: Client, source: str, desk: Desk) -> None:
     """Queue retractions for everyone who was told the conviction that this source recorded and may not have it now.
 
-    It goes by what is recorded now, and does nothing where nothing is to be done: it may be asked at any time, and
-    again. The caller holds the client's lock.
+    It goes by what is recorded now, so it may be called at any time and again. The caller holds the client's lock.
     """
     if (source, OFFENCE) not in client.sections:
         return
@@ -36,7 +35,7 @@ async def take_back(session: AsyncSession, client: Client, source: str, desk: De
     item = Item(source, Category.OFFENCE)
 
     def withheld(recipient: str, purpose: Purpose) -> bool:
-        """Whether it is for that reason. Nothing that was said bears on it, and none of it is to hide it."""
+        """Whether it is withheld for that reason. It is asked without facts: no other reason may hide this one."""
         question = Question(desk.register.agencies[recipient], purpose, (item,), desk.now, spent=spent)
         return Refusal(item, because) in decide(question, ClientFacts(), desk.register.policy).refusals
 
@@ -53,14 +52,14 @@ async def take_back(session: AsyncSession, client: Client, source: str, desk: De
     ]
     if owed:
         desk.next_version(client)  # so that the retraction reaches what was decided just before
-        desk.retract(client, owed, None, None, None, because=because)
+        desk.retract(client, owed, BY_THE_DOOR, because=because)
         # what another source recorded of the category comes again
         desk.offer_snapshots(client, desk.now, None, to={one.reference.recipient for one in owed})
 
 
-async def _told(session: AsyncSession, client: Client, source: str) -> Told:
+async def _told(session: AsyncSession, client: Client, source: str) -> ToldVersions:
     """Who was sent, or shown, the conviction that this source recorded."""
-    found: Told = {}
+    found: ToldVersions = {}
     for row in await views.disclosures(session, client.members, (), source, None, None):
         key = ledger.key_of(row)
         if row.kind not in ("disclosure", "view") or row.recipient == source or key is None or row.body is None:

@@ -1,4 +1,4 @@
-"""What a change of facts makes of one client: queue rows, consent versions, retractions. In memory, written at the end.
+"""What a change of facts makes of one client: its next version, queue rows, retractions. In memory, written at the end.
 
 The caller holds the lock of every client on the desk. Events are applied one after the other, so an event sees what the
 events before it in the same batch did.
@@ -26,9 +26,9 @@ from consent.domain import (
     Withdrawn,
     acts_for,
     decide,
-    lifts,
+    why_void,
 )
-from consent.repository.changes import Changes
+from consent.repository.changes import Changes, RetractionRow, StopRow
 from consent.repository.clients import Client, IdentifierKey, Reference, section
 from consent.repository.due import CONVICTION, Due
 from consent.repository.erasure import REMEMBERED
@@ -46,8 +46,31 @@ THE_DOOR = "throughgate"
 CANNOT_BE_READ = (THE_DOOR, "cannot-be-read")
 """Who holds a client of whom something cannot be read, and why (`service.holds`). Once that is mended, lifting the hold
 offers what was withheld meanwhile."""
+RESTORED = ("operator", "lost-in-a-restore")
+"""Who holds what was retracted of which nobody can tell any more what it rested on, and why (`service.restoring`)."""
 
 F = TypeVar("F", bound=SharingFact)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """By whose word something stops, is held or is erased."""
+
+    agency: str | None
+    """The agency that published it: it is told when every retraction is done. None: nobody is."""
+    event_id: str | None
+    """Of its event; None: it is not at hand any more."""
+    traceparent: str | None
+    """The trace that what comes of it is part of."""
+
+    @property
+    def said_by(self) -> str:
+        """Whose word it is in the client's history."""
+        return self.agency or THE_DOOR
+
+
+BY_THE_DOOR = Cause(None, None, None)
+"""What no agency published, and of which none is told when it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +212,12 @@ class Desk:
     def grant(
         self, client: Client, granted: Granted, form: str, form_seen: bool, event_id: str, details: dict[str, Any]
     ) -> Granted:
-        """Add a grant to the history; it takes effect only when it `lifts` what the client said no to before.
+        """Add a grant to the history. `why_void` says whether it takes effect after what the client said no to before.
 
-        Nor does one that comes more than `REMEMBERED` after it was given for a client whom the door did not know then:
+        Void is also one that comes more than `REMEMBERED` after it was given, of a client whom the door did not know:
         all that was said of this person may have been erased since, and nothing is left by which to know.
         """
-        void = lifts(granted.given_at, client.facts.said, form_seen)
+        void = why_void(granted.given_at, client.facts.said, form_seen)
         was_unknown = client.since is None or granted.given_at < client.since
         if void is None and was_unknown and granted.given_at < self.now - REMEMBERED:
             void = "consent-withdrawn"
@@ -222,25 +245,21 @@ class Desk:
     def withdraw(
         self,
         client: Client,
-        agency: str,
-        event_id: str,
         at: datetime,
         scope: Scope,
-        traceparent: str | None,
+        cause: Cause,
         *,
         refused: bool = False,
     ) -> UUID:
         """Add a no to the history and retract what rested on consent. Gives the id under which it can be followed."""
-        no = self.say(client, Withdrawn(0, agency, at, scope, refused), event_id)
-        return self.stop(client, scope, agency, event_id, traceparent, because="withdrawn", consent_version=no.version)
+        no = self.say(client, Withdrawn(0, cause.said_by, at, scope, refused), cause.event_id or "")
+        return self.stop(client, scope, cause, because="withdrawn", consent_version=no.version)
 
     def stop(
         self,
         client: Client,
         scope: Scope,
-        agency: str | None,
-        event_id: str | None,
-        traceparent: str | None,
+        cause: Cause,
         *,
         because: str,
         consent_version: int | None = None,
@@ -248,7 +267,7 @@ class Desk:
     ) -> UUID:
         """Queue a retraction for everyone whom a stop reaches who was ever sent or queued anything of the client.
 
-        That includes who only has rows that did not leave yet: one of them may have been decided a moment ago and be on
+        That includes a recipient of whose rows none has left yet: one may have been decided a moment ago and be on
         its way. The stop itself is already in the history, so the client's version is the one from which it holds.
         `allowed` are the recipients that it does not reach.
         """
@@ -267,28 +286,25 @@ class Desk:
             if others is not None and not others:
                 continue
             owed.append(Owed(reference, purposes, scope.categories, others))
-        return self.retract(
-            client, owed, agency, event_id, traceparent, because=because, consent_version=consent_version
-        )
+        return self.retract(client, owed, cause, because=because, consent_version=consent_version)
 
     def retract(
         self,
         client: Client,
         owed: Sequence["Owed"],
-        agency: str | None,
-        event_id: str | None,
-        traceparent: str | None,
+        cause: Cause,
         *,
         because: str,
         consent_version: int | None = None,
     ) -> UUID:
         """Queue these retractions as one stop, which holds from the client's version on; gives its id.
 
-        With an `agency` and its event, that agency is told when it is done, and by name of those whom it may know of.
+        The agency that caused it is told when it is done, and by name of those whom it may know of.
         """
+        agency, event_id, traceparent = cause.agency, cause.event_id, cause.traceparent
         id, named = uuid4(), self._may_know_of(agency, client)
-        self.changes.withdrawals.append(
-            (id, client.id, client.version, agency, event_id, because, traceparent, self.now)
+        self.changes.stops.append(
+            StopRow(id, client.id, client.version, agency, event_id, because, traceparent, self.now)
         )
         for one in owed:
             reference, recipient = one.reference, self.register.agencies[one.reference.recipient]
@@ -296,9 +312,9 @@ class Desk:
                 uuid4(), reference.id, one.purposes, one.categories, one.recipients, client.version, consent_version
             )
             body = retraction.encode(self.now).decode()
-            self.changes.retractions.append((retraction.id, id, recipient.id, reference.id, body))
-            if recipient.id in named:
-                self.changes.named.add(retraction.id)
+            self.changes.retractions.append(
+                RetractionRow(retraction.id, id, recipient.id, reference.id, body, recipient.id in named)
+            )
             to = recipient.id, recipient.topic, reference.id
             self.changes.queue.append(
                 retraction_row(client.id, *to, retraction.id, body, self.now, traceparent, reference.client)
@@ -328,35 +344,28 @@ class Desk:
                         found |= said.recipients
         return frozenset(found)
 
-    def hold(self, client: Client, agency: str, reason: str, event_id: str, traceparent: str | None) -> None:
+    def hold(self, client: Client, reason: str, cause: Cause) -> None:
         """Deny everything for this client until a person has looked: a stopping event could not be applied.
 
         Coalesced: while one is open for the same reason by the same agency's word, another only counts. What the client
         may have taken back by it was denied already, and is said once more when it is lifted (`service.holds`).
         """
-        is_open = (agency, reason) in client.holds
-        self.changes.holds[client.holds.setdefault((agency, reason), client.id), agency, reason] += 1
+        why = cause.said_by, reason
+        is_open = why in client.holds
+        self.changes.holds[client.holds.setdefault(why, client.id), *why] += 1
         if is_open:
             return
         client.facts = replace(client.facts, held=True, parts=tuple(replace(p, held=True) for p in client.facts.parts))
-        self.say_no(client, agency, self.now, event_id, traceparent, because="held")
+        self.say_no(client, self.now, cause, because="held")
 
-    def say_no(
-        self,
-        client: Client,
-        agency: str,
-        at: datetime,
-        event_id: str,
-        traceparent: str | None,
-        *,
-        because: str,
-    ) -> None:
+    def say_no(self, client: Client, at: datetime, cause: Cause, *, because: str) -> None:
         """Add to the history that the client said no to everything at that time, and retract what rested on consent.
 
-        Nobody is told when it is done: to whom it does not say so already, that would say that there is such a client.
+        Nobody is told when it is done: an agency that may not know of the client would learn that there is one.
         """
-        no = self.say(client, Withdrawn(0, agency, at), event_id)
-        self.stop(client, Scope(), None, None, traceparent, because=because, consent_version=no.version)
+        no = self.say(client, Withdrawn(0, cause.said_by, at), cause.event_id or "")
+        untold = replace(BY_THE_DOOR, traceparent=cause.traceparent)
+        self.stop(client, Scope(), untold, because=because, consent_version=no.version)
 
     def falls_due(self, client: Client, version: int, kind: str, at: datetime | None) -> None:
         """Remember that what was said ends by the clock: then its end is told."""

@@ -1,4 +1,4 @@
-"""What a discloser that was cut short may have sent: decided and in the ledger, but not known to have left."""
+"""What a discloser that was interrupted may have sent: decided and in the ledger, but not known to have left."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Doubt:
 async def doubts(db: Executor, shard: int, shards: int) -> dict[int, Doubt]:
     """The rows of a shard that are in doubt, by queue id.
 
-    One of whose client everything was erased meanwhile is not among them: its row went with the rest.
+    A row of a client of whom everything was erased meanwhile is not among them: it went with the rest.
     """
     batches: dict[tuple[int, int], list[Any]] = defaultdict(list)
     for row in await queue.in_doubt(db, shard, shards):
@@ -43,7 +43,7 @@ async def doubts(db: Executor, shard: int, shards: int) -> dict[int, Doubt]:
 
 
 def _in_batch(rows: Sequence[Any], head: Head | None, hashes: Sequence[bytes]) -> dict[int, Doubt]:
-    """The record is made from its entry and its place again; what was changed meanwhile is not taken for it."""
+    """Make the record from its entry and its place again. An entry that was changed meanwhile gives none."""
     leaves = [Leaf(hash, "", "") for hash in hashes]
     opened, found = {}, {row.id: Doubt(row.decision, None) for row in rows}
     if head is None:
@@ -68,7 +68,7 @@ def _in_batch(rows: Sequence[Any], head: Head | None, hashes: Sequence[bytes]) -
 
 
 _DAMAGED = (InvalidTag, AttributeError, LookupError, ValueError, TypeError)
-"""What opening an entry may raise that somebody changed or cut short."""
+"""What may be raised when an entry is opened that somebody changed or shortened."""
 
 
 def _doubt(row: Any, entry: ledger.Opened, proof: bytes) -> Doubt:

@@ -20,9 +20,8 @@ from consent.repository.clients import Client
 from consent.repository.erasure import OfLedger
 from consent.repository.ledger import OPEN_KEY, Entry
 from consent.service import reading
-from consent.service.desk import Desk, Erasure
-from consent.service.ledger import enter
-from consent.service.restoring import RESTORED
+from consent.service.desk import RESTORED, Cause, Desk, Erasure
+from consent.service.ledger import enter, new_entry
 from consent.service.sections import OFFENCE
 from contracts.intake import ErasureRequested
 from contracts.vocabulary import Category
@@ -45,9 +44,9 @@ STILL_RESTRICTED = Problem(
 
 
 def is_protected(event: ErasureRequested, agency: str, client: Client, now: datetime) -> bool:
-    """Whether erasing would forget what somebody else said to protect the client, and nobody has taken back.
+    """Whether erasing would forget what somebody else said to protect the client and has not taken back.
 
-    Not that we lost something of it in a restore: what was retracted may have been this very erasure.
+    The hold of a restore (`RESTORED`) does not count: what the restore lost may have been this very erasure.
     """
     if event.data.scope != "everything":
         return False
@@ -55,31 +54,41 @@ def is_protected(event: ErasureRequested, agency: str, client: Client, now: date
     return held or any(r.asserted_by != agency for r in standing_restrictions(client.facts, now))
 
 
-def request(event: ErasureRequested, agency: str, client: Client, desk: Desk, traceparent: str | None) -> UUID:
+def erase_as_asked(event: ErasureRequested, client: Client, desk: Desk, cause: Cause) -> UUID:
     """Queue the retractions of an agency's request; gives the id under which they can be followed.
 
-    `carry_out` is to follow, for what is then in `desk.erasures`, once all else is written.
+    It is carried out when the desk is closed.
     """
     because = event.data.reason
     if event.data.scope == "everything":
-        return everything(client, desk, because, agency, event.id, traceparent)
-    own = dict.fromkeys((key for key in client.sections if key[0] == agency), WHENEVER)
-    return some(client, own, desk, because, agency, event.id, traceparent)
+        return erase_everything(client, desk, because, cause)
+    own = dict.fromkeys((key for key in client.sections if key[0] == cause.agency), WHENEVER)
+    return erase_sections(client, own, desk, because, cause)
 
 
-def everything(
-    client: Client,
-    desk: Desk,
-    because: str,
-    agency: str | None = None,
-    event_id: str | None = None,
-    traceparent: str | None = None,
-) -> UUID:
+def erase_everything(client: Client, desk: Desk, because: str, cause: Cause) -> UUID:
     """Queue the retractions of all that was ever told of a client, of whom nothing is to be kept."""
     desk.next_version(client)
-    id = desk.stop(client, Scope(), agency, event_id, traceparent, because="erased")
+    id = desk.stop(client, Scope(), cause, because="erased")
     client.sections.clear()
-    desk.erasures.append(Erasure(client, None, id, because, agency))
+    desk.erasures.append(Erasure(client, None, id, because, cause.agency))
+    return id
+
+
+def erase_sections(
+    client: Client, sections: Mapping[tuple[str, str], datetime], desk: Desk, because: str, cause: Cause
+) -> UUID:
+    """Queue the retractions of sections, (source, category) to a time up to which what was recorded goes."""
+    desk.next_version(client)
+    gone = [key for key in sections if _goes(client.sections[key], sections)]
+    categories = frozenset(Category(category) for _, category in gone)
+    scope = Scope(categories=categories) if categories else Scope(recipients=frozenset())
+    id = desk.stop(client, scope, cause, because="erased")
+    for key in gone:
+        del client.sections[key]
+    desk.offer_snapshots(client, desk.now, cause.traceparent)  # what others recorded of the same categories goes on
+    whole = dict.fromkeys(gone, WHENEVER)  # an older one that was told may have borne a later time
+    desk.erasures.append(Erasure(client, {**sections, **whole}, id, because, cause.agency))
     return id
 
 
@@ -90,7 +99,7 @@ async def carry_out(session: AsyncSession, wanted: Erasure, desk: Desk) -> None:
     whose = await links.meaning_of_undone(session, known.members)
     undone = [row for row, meant in whose.items() if meant != {client.id}]
     members = *known.members, *(whose.keys() - undone)  # with links whose clients were linked again
-    await erasure.cut_ledger(session, [*_of_ledger(wanted, members, undone)])
+    await erasure.owe_redactions(session, [*_of_ledger(wanted, members, undone)])
     if wanted.sections is None:
         await _forget_set_aside(session, members)
         await erasure.everything(session, members, undone)
@@ -98,16 +107,16 @@ async def carry_out(session: AsyncSession, wanted: Erasure, desk: Desk) -> None:
         return
     await erasure.facts(session, members, wanted.sections)
     waiting = await erasure.queued_records(session, members)
-    cut = {id: _without(body, wanted) for id, body in waiting.items()}
-    await erasure.rewrite_queued(session, {id: body for id, body in cut.items() if body != waiting[id]})
+    rewritten = {id: _without(body, wanted) for id, body in waiting.items()}
+    await erasure.rewrite_queued(session, {id: body for id, body in rewritten.items() if body != waiting[id]})
     if wanted.asked_by is not None:
         await erasure.case_numbers(session, members, wanted.asked_by)
     await enter(session, [_entry(wanted, known.id, known.key, desk.now)])
 
 
 def _of_ledger(wanted: Erasure, members: tuple[int, ...], undone: Iterable[int]) -> Iterator[OfLedger]:
-    """What is to be cut from the ledger. What was told of the client while it was linked with another stands under the
-    client that the link made, also when that was undone since.
+    """What is to be redacted in the ledger. What was told of the client while it was linked with another stands under
+    the client that the link made, also when that was undone since.
     """
     if wanted.sections is None:  # the clients' own entries nobody can read any more
         yield from (OfLedger(client, wanted.withdrawal) for client in undone)
@@ -120,39 +129,39 @@ def _of_ledger(wanted: Erasure, members: tuple[int, ...], undone: Iterable[int])
             yield OfLedger(client, wanted.withdrawal, source, category, None if until == WHENEVER else until)
 
 
-async def cut_ledger(session: AsyncSession) -> bool:
-    """Cut from the ledger what was erased, of the next row of what waits for it. False: nothing waits.
+async def redact_ledger(session: AsyncSession) -> bool:
+    """Redact in the ledger what was erased: the next row of what waits for it. False: nothing waits.
 
-    It is done after the erasure, for a client may have many entries, and one may be entered a moment after it. One row
-    a transaction: so the entries are locked in their order, as they are where they are sealed.
+    It is done after the erasure: a client may have many entries, and another may be entered a moment later. Each
+    transaction takes one row, so that it locks the entries in their order, as sealing does.
     """
-    row = await erasure.claim_cut(session)
+    row = await erasure.claim_redaction(session)
     if row is None:
         return False
     after = 0
     while entries := await ledger.readable(session, row.client_id, after, CHUNK):
         after = entries[-1].id
-        bodies = {entry.id: _cut(entry, row) for entry in entries}
+        bodies = {entry.id: _redacted(entry, row) for entry in entries}
         await ledger.rewrite(session, {id: body for id, body in bodies.items() if body is not None})
     if row.last:
-        await erasure.is_cut(session, row.id)
+        await erasure.redaction_done(session, row.id)
     else:
-        await erasure.cut_again(session, row.id, AGAIN_SECONDS)
+        await erasure.redact_again(session, row.id, AGAIN_SECONDS)
     return True
 
 
 async def put_off(session: AsyncSession) -> None:
-    """Let others go first: what is to be cut first could not be."""
-    row = await erasure.claim_cut(session)
+    """Let others go first: what is to be redacted first could not be."""
+    row = await erasure.claim_redaction(session)
     if row is not None:
-        await erasure.cut_again(session, row.id, AGAIN_SECONDS)
+        await erasure.redact_again(session, row.id, AGAIN_SECONDS)
 
 
-def _cut(entry: Any, what: Any) -> bytes | None:
+def _redacted(entry: Any, what: Any) -> bytes | None:
     """The body of an entry without what was erased; None: it holds nothing of it, or cannot be read.
 
-    All that was told goes, for a message may say again what stood in a section. The explanation names categories; what
-    else of it goes are the days on which convictions become spent and, with all that was told, reasons in free text.
+    All that was told goes, for a message may say again what stood in a section. The explanation names categories, and
+    stays but for the days on which convictions become spent and, where everything goes, reasons in free text.
     """
     try:
         opened = ledger.decrypt(entry.key, entry.decision, entry.body)
@@ -172,12 +181,14 @@ def _cut(entry: Any, what: Any) -> bytes | None:
 
 
 def _is_meant(what: Any, source: str, category: str, at: datetime) -> bool:
-    """Whether a row of `erasure.claim_cut` means what this source told of the category at a time."""
+    """Whether a row of `erasure.claim_redaction` means what this source told of the category at a time."""
     return what.source in (None, source) and what.category in (None, category) and at <= (what.until or WHENEVER)
 
 
 def _items(told: Any, explanation: Mapping[str, Any], decided_at: datetime) -> Iterator[tuple[str, str, datetime]]:
-    """Source, category and time of what left: of a section when it was recorded; of what a message is about, then."""
+    """Source, category and time of what left: of a section when it was recorded, of what a message is about when that
+    was decided.
+    """
     if told is None:
         return
     sections = told.get("data", told).get("sections", ())
@@ -185,29 +196,6 @@ def _items(told: Any, explanation: Mapping[str, Any], decided_at: datetime) -> I
     for one in explanation.get("permitted", ()):
         key = one["source"], one["category"]
         yield *key, recorded.get(key, decided_at)
-
-
-def some(
-    client: Client,
-    sections: Mapping[tuple[str, str], datetime],
-    desk: Desk,
-    because: str,
-    agency: str | None = None,
-    event_id: str | None = None,
-    traceparent: str | None = None,
-) -> UUID:
-    """Queue the retractions of sections, (source, category) to a time up to which what was recorded goes."""
-    desk.next_version(client)
-    gone = [key for key in sections if _goes(client.sections[key], sections)]
-    categories = frozenset(Category(category) for _, category in gone)
-    scope = Scope(categories=categories) if categories else Scope(recipients=frozenset())
-    id = desk.stop(client, scope, agency, event_id, traceparent, because="erased")
-    for key in gone:
-        del client.sections[key]
-    desk.offer_snapshots(client, desk.now, traceparent)  # what others recorded of the same categories goes on
-    whole = dict.fromkeys(gone, WHENEVER)  # an older one that was told may have borne a later time
-    desk.erasures.append(Erasure(client, {**sections, **whole}, id, because, agency))
-    return id
 
 
 NOTHING_LEFT = '{"sections":[]}'
@@ -222,7 +210,7 @@ def _without(body: str, wanted: Erasure) -> str:
     """A queued record without what goes: it would leave behind its own retraction. A message about what goes says it
     again, so nothing of it is left.
 
-    The row stays, also when nothing is left in it: then it is refused, and its requester is told. One that may have
+    The row stays even when nothing is left in it: it is then refused, and its requester is told. A record that may have
     left already is taken back by that.
     """
     sections = wanted.sections or {}
@@ -251,17 +239,18 @@ async def _forget_set_aside(session: AsyncSession, members: tuple[int, ...]) -> 
 
 
 def _entry(wanted: Erasure, client_id: int, key: bytes | None, now: datetime) -> Entry:
-    """Where everything went, that there was a client, and when and why it was erased, is all that is left."""
-    id, sections = uuid4(), sorted(wanted.sections or ())
-    explanation = {
-        "kind": "erasure",
-        "decision": str(id),
-        "decidedAt": now.isoformat(),
-        "because": wanted.because,
-        "askedBy": wanted.asked_by,
-        "erased": "everything"
-        if wanted.sections is None
-        else [{"source": source, "category": category} for source, category in sections],
-    }
+    """The entry that says what was erased, when and why. After `everything` it is all that is left of the client."""
+    sections = sorted(wanted.sections or ())
+    some = [{"source": source, "category": category} for source, category in sections]
+    erased = "everything" if wanted.sections is None else some
     sources = {source for source, _ in sections} | ({wanted.asked_by} if wanted.asked_by else set())
-    return Entry("erasure", id, client_id, key, None, None, wanted.because, now, sorted(sources), explanation)
+    return new_entry(
+        kind="erasure",
+        decision=uuid4(),
+        client=client_id,
+        key=key,
+        type=wanted.because,
+        at=now,
+        sources=sorted(sources),
+        more={"because": wanted.because, "askedBy": wanted.asked_by, "erased": erased},
+    )

@@ -5,20 +5,22 @@ direction stands with it; none leaves a client unheard whom the publisher knows.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Granted, Scope, Withdrawn
-from consent.repository import aside, clients, queue
+from consent.repository import aside, clients
+from consent.repository.changes import Changes
 from consent.repository.clients import Client, IdentifierKey
+from consent.repository.sql import Executor
 from consent.service import register
 from consent.service.cases import Damaged
-from consent.service.desk import THE_DOOR, Desk
+from consent.service.closing import close
+from consent.service.desk import CANNOT_BE_READ, THE_DOOR, Cause, Desk
 from consent.service.reading import MOST_NAMED
-from servicekit.db import wake_after_commit
 from servicekit.problems import Problem
 
 MEANINGS: Mapping[str, str] = {
@@ -106,15 +108,29 @@ async def _lift(session: AsyncSession, id: UUID, client_id: int, by: str) -> Non
     await clients.lift_hold(session, id, by)
     now = await clients.time_now(session)
     loaded = await clients.load(session, found.may_mean, found.may_mean)
-    if any(client.damaged for client in loaded.values()):
+    damaged: set[int] = set()
+    await clients.facts_of(session, {client_id}, {client_id}, damaged)  # what an undone link left stands on its own row
+    if damaged or any(client.damaged for client in loaded.values()):
         raise Damaged
     desk = Desk(loaded, await register.load(session), now)
     for client in loaded.values():
         if hold.times > 1 and hold.asserted_by != THE_DOOR and _agreed_since(client, hold.last_at):
-            desk.say_no(client, hold.asserted_by, hold.last_at, "", None, because="held")
+            desk.say_no(client, hold.last_at, Cause(hold.asserted_by, None, None), because="held")
         desk.offer_snapshots(client, now, None)
-    await desk.changes.write(session)
-    wake_after_commit(session, queue.CHANNEL)
+    await close(session, desk)
+
+
+async def hold_damaged(db: Executor, rows: Collection[int]) -> None:
+    """Put clients of whom something cannot be read before a person; they are denied anyway.
+
+    Waits for nobody. A client whose row is locked has its turn when it is met again.
+    """
+    unheld = await clients.lock_unheld(db, rows, *CANNOT_BE_READ)
+    damaged: set[int] = set()
+    await clients.facts_of(db, unheld, unheld, damaged)  # once more, for it may have been mended since
+    changes = Changes()
+    changes.holds.update((row, *CANNOT_BE_READ) for row in damaged)
+    await changes.write(db)
 
 
 def _agreed_since(client: Client, until: datetime) -> bool:
@@ -127,15 +143,7 @@ def _agreed_since(client: Client, until: datetime) -> bool:
     return any(isinstance(f, Granted) and f.void is None and f.version > no and f.given_at <= until for f in said)
 
 
-def deny(
-    desk: Desk,
-    keys: Sequence[IdentifierKey],
-    names_more: bool,
-    agency: str,
-    problem: Problem,
-    event_id: str,
-    traceparent: str | None,
-) -> Problem:
+def deny(desk: Desk, keys: Sequence[IdentifierKey], names_more: bool, problem: Problem, cause: Cause) -> Problem:
     """A stopping event that cannot be applied stops anyway, for every client that it may mean, and someone is told.
 
     Args:
@@ -143,22 +151,24 @@ def deny(
         problem: why it cannot be applied.
 
     Returns:
-        What its publisher is told: the same whether a client has a stranger's number or nobody. Only who has as many
-        holds open as it may can tell whether one more number is of a client whom it holds already. Counting numbers
-        and not clients would close that, and let a case system that repeats itself use up its room.
+        What its publisher is told. The answer does not say whether a number that the publisher does not know belongs to
+        a client. There is one exception: an agency that has as many holds open as it may can tell whether one more
+        number belongs to a client whom it holds already. Counting numbers, not clients, would close that gap, but then
+        a case system that repeats itself would use up its room.
     """
+    agency = cause.said_by
     known, strange = set[int](), set[int]()
     for key in keys:
         whom = desk.known.get(key, frozenset())
         (known if key[1] else strange).update(whom)
     known |= {number for number in strange if agency in desk.clients[number].known_to}
     for number in sorted(known):
-        desk.hold(desk.clients[number], agency, problem.code, event_id, traceparent)
+        desk.hold(desk.clients[number], problem.code, cause)
     held, refused = bool(known), False
     for number in sorted(strange - known):
         client = desk.clients[number]
         if _has_room(desk, agency, (agency, problem.code) in client.holds):
-            desk.hold(client, agency, problem.code, event_id, traceparent)
+            desk.hold(client, problem.code, cause)
             held = True
         else:
             refused = True

@@ -29,16 +29,16 @@ from consent.domain import (
     acts_for,
     decide,
 )
-from consent.repository import candidates, clients, links, queue, sharing
+from consent.repository import candidates, clients, links, sharing
 from consent.repository.clients import Client, Reference
-from consent.repository.ledger import Entry
 from consent.repository.links import Found, Link
-from consent.service import ledger, register
+from consent.service import register
 from consent.service.cases import Damaged
-from consent.service.desk import Desk, Owed
+from consent.service.closing import close
+from consent.service.desk import BY_THE_DOOR, Cause, Desk, Owed
+from consent.service.ledger import new_entry
 from consent.service.sections import spent_convictions
 from contracts.vocabulary import AgencyKind, Category, Purpose
-from servicekit.db import wake_after_commit
 from servicekit.problems import Problem
 
 NOT_ONE_CLIENT = Problem(
@@ -80,10 +80,7 @@ class Act:
 
     by: str
     reason: str
-    agency: str | None = None
-    """The agency that published it: it is told when every retraction is done."""
-    event_id: str | None = None
-    traceparent: str | None = None
+    cause: Cause = BY_THE_DOOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +113,26 @@ async def link(session: AsyncSession, one: Collection[int], other: Collection[in
     if first == second:
         desk = Desk(await clients.load(session, [first], []), registered, now)
         between = await _between(session, first, min(one), min(other))
-        return await _close(session, desk, first, act, between.id if between else None, None)
+        return await _closed(session, desk, first, act, between.id if between else None, None)
     before = await clients.load(session, [first, second], [first, second])
     if any(client.damaged for client in before.values()):
         raise Damaged
     members = [before[id].members for id in (first, second)]
-    if act.agency is not None and await candidates.told_apart(session, *members):
+    if act.cause.agency is not None and await candidates.told_apart(session, *members):
         raise TOLD_APART
     id, version = uuid4(), max(client.version for client in before.values()) + 1
     conflicting = await links.contradict(session, {id: before[id].members for id in before})
     parts = min(first, second), max(first, second)
-    made = await links.enter(session, id, parts, version, conflicting, act.by, act.event_id, now)
+    made = await links.enter(session, id, parts, version, conflicting, act.by, act.cause.event_id, now)
     desk = Desk(await clients.load(session, [made], [made]), registered, now)
     client = desk.clients[made]
     owed = list(_owed(before.values(), client, desk))
     withdrawal = None
-    if owed or act.agency is not None:
-        withdrawal = desk.retract(client, owed, act.agency, act.event_id, act.traceparent, because="linked")
-    desk.offer_snapshots(client, now, act.traceparent)
-    await _log(session, "linked", [made], id, act, now)
-    return await _close(session, desk, made, act, id, withdrawal)
+    if owed or act.cause.agency is not None:
+        withdrawal = desk.retract(client, owed, act.cause, because="linked")
+    desk.offer_snapshots(client, now, act.cause.traceparent)
+    await _log(session, "linked", [made], id, act, desk)
+    return await _closed(session, desk, made, act, id, withdrawal)
 
 
 def _single(found: Mapping[int, Found], rows: Collection[int]) -> int:
@@ -186,7 +183,7 @@ def _owed_under(
 def _lost(recipient: Agency, part: Client, client: Client, desk: Desk) -> Iterator[Purpose]:
     """The purposes for which the part permitted something that the linked client does not, or without an obligation.
 
-    Asked is about all that may have left: every category of every agency that knows the client, and every service of
+    It asks about all that may have left: every category of every agency that knows the client, and every service of
     the recipient that a consent names.
     """
     sources = {source for source, _ in part.sections} | part.references.keys()
@@ -246,18 +243,18 @@ async def unlink(session: AsyncSession, id: UUID, act: Act) -> Outcome:
     linked.version = version
     for part in parts.values():
         for fact in stops:
-            said = desk.say(part, fact, act.event_id or str(id), getattr(fact, "id", None))
+            said = desk.say(part, fact, act.cause.event_id or str(id), getattr(fact, "id", None))
             if isinstance(said, Restricted):
                 desk.falls_due(part, said.version, "restriction", said.until)
         desk.changes.holds.update({(part.id, agency, reason): times for reason, agency, times in holds})
-    withdrawal = desk.stop(linked, Scope(), act.agency, act.event_id, act.traceparent, because="unlinked")
+    withdrawal = desk.stop(linked, Scope(), act.cause, because="unlinked")
     # read again with what was just written, so that the snapshots are offered on the facts as they are now
     await desk.changes.write(session)
     desk = Desk(await clients.load(session, undone.parts, undone.parts), registered, now)
     for part in desk.clients.values():
-        desk.offer_snapshots(part, now, act.traceparent)
-    await _log(session, "unlinked", [linked.id, *undone.parts], id, act, now)
-    return await _close(session, desk, None, act, id, withdrawal)
+        desk.offer_snapshots(part, now, act.cause.traceparent)
+    await _log(session, "unlinked", [linked.id, *undone.parts], id, act, desk)
+    return await _closed(session, desk, None, act, id, withdrawal)
 
 
 def _stops(history: tuple[SharingFact, ...]) -> list[SharingFact]:
@@ -324,8 +321,8 @@ async def confirm(session: AsyncSession, id: UUID, act: Act) -> None:
     await links.confirm(session, confirmed, act.by, now)
     client = (await links.whom(session, [confirmed.client]))[confirmed.client].client
     desk = Desk(await clients.load(session, [client], [client]), await register.load(session), now)
-    desk.offer_snapshots(desk.clients[client], now, act.traceparent)
-    await _close(session, desk, client, act, id, None)
+    desk.offer_snapshots(desk.clients[client], now, act.cause.traceparent)
+    await _closed(session, desk, client, act, id, None)
 
 
 async def _held_link(session: AsyncSession, id: UUID, *, also_further: bool = False) -> Link:
@@ -353,36 +350,32 @@ async def decide_candidate(session: AsyncSession, one: int, other: int, decision
     return outcome
 
 
-async def _log(session: AsyncSession, what: str, rows: Collection[int], link: UUID, act: Act, now: datetime) -> None:
+async def _log(session: AsyncSession, what: str, rows: Collection[int], link: UUID, act: Act, desk: Desk) -> None:
     """Enter in the ledger that records were combined or parted: Data Protection Act 2018 s.62(1)(e)."""
     known = await sharing.known(session, rows)
     sections = await clients.sections(session, known)
-    entries = []
     for row in rows:
-        id = uuid4()
-        told = {
-            "kind": "combination",
-            "decision": str(id),
-            "decidedAt": now.isoformat(),
-            "what": what,
-            "link": str(link),
-            "by": act.by,
-            "reason": act.reason,
-        }
-        sources = sorted({s["source"] for s in sections[row]})
-        type = f"throughgate.identity.{what}.v1"
-        entries.append(Entry("combination", id, row, known[row].key, None, None, type, now, sources, told))
-    await ledger.enter(session, entries)
+        desk.changes.entries.append(
+            new_entry(
+                kind="combination",
+                decision=uuid4(),
+                client=row,
+                key=None,
+                type=f"throughgate.identity.{what}.v1",
+                at=desk.now,
+                sources=sorted({s["source"] for s in sections[row]}),
+                more={"what": what, "link": str(link), "by": act.by, "reason": act.reason},
+            )
+        )
 
 
-async def _close(
+async def _closed(
     session: AsyncSession, desk: Desk, client: int | None, act: Act, link: UUID | None, withdrawal: UUID | None
 ) -> Outcome:
     reference = None
-    if client is not None and act.agency is not None:
-        reference = desk.reference(desk.clients[client], act.agency, queued=False).id
-    await desk.changes.write(session)
-    wake_after_commit(session, queue.CHANNEL)
+    if client is not None and act.cause.agency is not None:
+        reference = desk.reference(desk.clients[client], act.cause.agency, queued=False).id
+    await close(session, desk)
     return Outcome(link, reference, withdrawal)
 
 

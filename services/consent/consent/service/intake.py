@@ -15,12 +15,12 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.events import ANSWER_PASSED_AS, PASSED_ON
-from consent.repository import answers, clients, ledger, queue, sharing
+from consent.repository import answers, clients, sharing
 from consent.repository.clients import Client
 from consent.service import erasing, holds, identity, reading, register, saying
 from consent.service.cases import ID_USED_AGAIN, UNKNOWN_CLIENT, UNKNOWN_RETRACTION, Case, Damaged, may_not
+from consent.service.closing import close
 from consent.service.desk import Desk
-from consent.service.ledger import enter
 from consent.service.reading import Arrival
 from consent.service.settling import knows, open_desk
 from contracts.intake import (
@@ -34,7 +34,7 @@ from contracts.intake import (
     RetractionConfirmed,
 )
 from contracts.vocabulary import SERVICE_PURPOSES, Category
-from servicekit.db import TryAgain, wake_after_commit
+from servicekit.db import TryAgain
 from servicekit.problems import Problem
 from servicekit.telemetry import follow
 
@@ -93,14 +93,7 @@ async def _take_in(session: AsyncSession, cases: Sequence[Case]) -> list[bytes]:
         for case in open_cases:
             _apply(case, desk, forms)
         desk.changes.taken_in = _first_answers(cases)
-        if not await desk.changes.write(session):
-            raise TryAgain
-        if desk.changes.entries:
-            await enter(session, await ledger.with_keys(session, desk.changes.entries))
-        for pending in desk.erasures:
-            await erasing.carry_out(session, pending, desk)
-        if desk.changes.queue:
-            wake_after_commit(session, queue.CHANNEL)
+        await close(session, desk)
     return [_answer_of(case, repeats) for case in cases]
 
 
@@ -123,7 +116,7 @@ async def _identify(session: AsyncSession, case: Case, event: IdentityLinked | I
         known_to = {id: client.known_to for id, client in named.items()}
         if not all(knows(agency, key, found, known_to) for some in keys for key in some):
             raise UNKNOWN_CLIENT
-        act = identity.Act(agency, event.data.reason, agency, event.id, case.traceparent)
+        act = identity.Act(agency, event.data.reason, case.cause)
         outcome = await (identity.link if linking else identity.unlink_between)(session, one, other, act)
     except Damaged:  # no answer to keep: set aside, it may be applied later
         raise
@@ -131,10 +124,10 @@ async def _identify(session: AsyncSession, case: Case, event: IdentityLinked | I
         case.reject(problem)
         case.answer = reading.rejected(case.arrival, case.event_id, problem, await clients.time_now(session))
         return
-    told = {"client": str(outcome.client) if outcome.client else None}
+    data = {"client": str(outcome.client) if outcome.client else None}
     if outcome.withdrawal:
-        told["withdrawal"] = str(outcome.withdrawal)
-    case.answer = reading.accepted(case.arrival, event, told, await clients.time_now(session))
+        data["withdrawal"] = str(outcome.withdrawal)
+    case.answer = reading.accepted(case.arrival, event, data, await clients.time_now(session))
 
 
 def _read(arrival: Arrival) -> Case:
@@ -196,23 +189,22 @@ def _apply(case: Case, desk: Desk, forms: set[tuple[str, str]]) -> None:
         client = desk.clients[case.client]
         agency, event = case.arrival.agency, case.event
         records = isinstance(event, ClientRecorded)
-        told: dict[str, Any] = {"client": str(desk.reference(client, agency, queued=False, recorded=records).id)}
+        data: dict[str, Any] = {"client": str(desk.reference(client, agency, queued=False, recorded=records).id)}
         if isinstance(event, ClientRecorded):
             _record(case, event, client, desk)
         elif isinstance(event, ReferralAnswered | OfferAnswered):
             _pass_on(case, event, client, desk)
         elif isinstance(event, ErasureRequested):
-            told["withdrawal"] = str(erasing.request(event, agency, client, desk, case.traceparent))
+            data["withdrawal"] = str(erasing.erase_as_asked(event, client, desk, case.cause))
         elif isinstance(event, saying.Saying):
-            withdrawal = saying.say(event, agency, client, desk, forms, case.traceparent)
+            withdrawal = saying.say(event, client, desk, forms, case.cause)
             if withdrawal is not None:
-                told["withdrawal"] = str(withdrawal)
-        case.answer = reading.accepted(case.arrival, event, told, desk.now)
+                data["withdrawal"] = str(withdrawal)
+        case.answer = reading.accepted(case.arrival, event, data, desk.now)
         return
     problem = case.problem or UNKNOWN_CLIENT
-    if case.stops:
-        named = case.keys, case.names_more, case.arrival.agency
-        problem = holds.deny(desk, *named, problem, case.event_id or "", case.traceparent)
+    if case.denies_unapplied:
+        problem = holds.deny(desk, case.keys, case.names_more, problem, case.cause)
     case.answer = reading.rejected(case.arrival, case.event_id, problem, desk.now)
 
 
@@ -283,6 +275,5 @@ async def refuse(session: AsyncSession, arrival: Arrival) -> bytes:
     case.reject(SET_ASIDE)
     desk = await open_desk(session, [case])
     _apply(case, desk, set())
-    await desk.changes.write(session)
-    wake_after_commit(session, queue.CHANNEL)
+    await close(session, desk)
     return case.answer or b""

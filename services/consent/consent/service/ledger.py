@@ -1,21 +1,23 @@
 """Entering decisions in the ledger: sealed at once by the discloser, or left for it to seal in its next cycle."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 from consent.repository import ledger
-from consent.repository.ledger import Entry, Unsealed, Written
+from consent.repository.ledger import NOTHING_TOLD, Entry, Unsealed, Written
 from consent.repository.sql import Executor
 from contracts.heads import Head
 from contracts.proof import Leaf, seal
 
 UNSEALED_AT_ONCE = 2000
-AHEAD = 100
+AHEAD = 250
 """So many entries are given to the database at once, while more are decided."""
 LOOK_AFTER = 25
-"""And so often it is looked after that it gets them: what it takes at a time is less."""
+"""After so many decisions the event loop gets a turn, in which the database is given more of them."""
 
 
 class Sealer:
@@ -84,6 +86,35 @@ class Batch:
         await ledger.add_head(self._db, head)
         await ledger.place(self._db, self._waiting, head)
         return head, proofs[len(self._waiting) :]
+
+
+def new_entry(
+    *,
+    kind: str,
+    decision: UUID,
+    client: int,
+    key: bytes | None,
+    type: str,
+    at: datetime,
+    sources: Sequence[str],
+    more: Mapping[str, Any],
+    recipient: str | None = None,
+    purpose: str | None = None,
+    told: bytes = NOTHING_TOLD,
+    queue_id: int | None = None,
+) -> Entry:
+    """A line of the ledger: what stands in its columns is said by its explanation, too, and so is sealed.
+
+    Args:
+        client: its row.
+        more: what else there is to say of this kind, as plain JSON.
+        others: as in `Entry`.
+    """
+    explanation: dict[str, Any] = {"kind": kind, "decision": str(decision), "decidedAt": at.isoformat(), "type": type}
+    if recipient is not None:
+        explanation |= {"recipient": recipient, "purpose": purpose}
+    explanation |= more
+    return Entry(kind, decision, client, key, recipient, purpose, type, at, sources, explanation, told, queue_id)
 
 
 async def enter(db: Executor, entries: Sequence[Entry]) -> None:

@@ -11,7 +11,8 @@ from consent.repository.queue import NOTICE, RETRACTION, QueueRow
 from contracts.vocabulary import Category, Purpose
 from servicekit.envelope import encode
 
-WITHDRAWN = "throughgate.client.withdrawn.v1"
+RETRACTED = "throughgate.client.withdrawn.v1"
+"""The type of every retraction, whatever it is for: a withdrawal, a restriction, an erasure, an end."""
 DONE = "throughgate.withdrawal.done.v1"
 
 
@@ -38,7 +39,7 @@ class Retraction:
             "consentVersion": self.consent_version,
             "action": "stop-and-erase",
         }
-        return encode(WITHDRAWN, SOURCE, data, subject=str(self.reference), id=str(self.id), time=now)
+        return encode(RETRACTED, SOURCE, data, subject=str(self.reference), id=str(self.id), time=now)
 
 
 def retraction_row(
@@ -59,7 +60,7 @@ def retraction_row(
         recipient,
         topic,
         reference,
-        WITHDRAWN,
+        RETRACTED,
         None,
         body,
         now,

@@ -82,7 +82,7 @@ def read(arrival: Arrival, now: datetime) -> IntakeEvent:
 def _moments(event: IntakeEvent) -> Iterable[datetime]:
     yield event.time
     for name in ("given_at", "withdrawn_at", "refused_at"):
-        moment = vars(event.data).get(name)  # to ask a model for a field that it has not takes long
+        moment = vars(event.data).get(name)  # asking a model for a field that it lacks takes long
         if moment is not None:
             yield moment
 
@@ -142,7 +142,7 @@ _SET_OUT = re.compile(r"[^0-9A-Za-z/]+")
 
 
 def _any_of(patterns: Mapping[IdentifierType, str]) -> str:
-    """Any number but an agency's own: any word has the form of one, so it counts only where a number is said."""
+    """Any number but an agency's own: any word may be one, so it counts only where the event says a number."""
     return "|".join(f"(?P<{t.value}>{pattern})" for t, pattern in patterns.items() if t is not IdentifierType.CASE)
 
 
@@ -157,10 +157,10 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 def identifiers_in(value: bytes, agency: str) -> Iterator[IdentifierKey]:
     """Every identifier that may stand anywhere in the bytes, some more than once: whom a stopping event may mean.
 
-    First those of the place where an event says whom it is about, then the others. JSON is walked, so that no escape
-    hides a number; what is not JSON is searched as text from its beginning, escaped slashes undone. A number need not
-    have its form: small letters, blanks and hyphens are what an event is rejected for. Under a type that the contract
-    does not know it is looked for among all types that it fits.
+    Those that stand where an event says whom it is about come first. JSON is walked, so that no escape hides a number.
+    What is not JSON is searched as text from its beginning, with escaped slashes undone. A number also counts with
+    small letters, blanks and hyphens, for which an event is rejected. Where the contract does not know the type, the
+    number counts under every type that it fits.
     """
     try:
         parsed = orjson.loads(value)
@@ -186,9 +186,9 @@ def identifiers_in(value: bytes, agency: str) -> Iterator[IdentifierKey]:
 def meant_by(value: bytes, agency: str, whom: Iterable[IdentifierKey]) -> tuple[list[IdentifierKey], bool]:
     """For whom a stopping event that cannot be applied denies, at most `MOST_NAMED`; and whether it names more.
 
-    `whom`, what could be read of whom it is about, goes first. The safe direction: a real withdrawal is about one
-    client, whose numbers stand where such an event has them or near its beginning, so it always denies. To hold
-    everybody else whose number stands somewhere in it would let one event stop the sharing of thousands.
+    `whom`, what could be read of whom it is about, goes first. That is safe: a real withdrawal is about one client,
+    whose numbers stand where such an event has them or near its beginning, so it always denies. If everybody were held
+    whose number stands somewhere in it, one event could stop the sharing of thousands.
     """
     found: dict[IdentifierKey, None] = {}
     for key in chain(whom, identifiers_in(value, agency)):
@@ -224,13 +224,13 @@ def _key(match: re.Match[str], agency: str) -> IdentifierKey:
 
 
 def _agencys_own(text: str, agency: str) -> list[IdentifierKey]:
-    """An agency's own number, if it can be one. Blanks alone are dropped: the rest of it may all mean something."""
+    """An agency's own number, if it can be one. Only blanks are dropped: anything else may be a part of it."""
     number = "".join(text.split())
     return [("CASE", agency, number)] if _CASE.fullmatch(number) else []
 
 
 def _whom(event: Any) -> Any:
-    """What stands where an event says whom it is about; None: nothing does."""
+    """What stands where an event says whom it is about; None if nothing does."""
     data = event.get("data") if isinstance(event, dict) else None
     return data.get("identifiers") if isinstance(data, dict) else None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
-from consent.domain import Agency, Agreement, Policy, acts_for, in_force
+from consent.domain import Agency, Agreement, Policy, acts_for, why_not_in_force
 from consent.repository import parties
 from consent.repository.sql import Executor
 from contracts.vocabulary import AgencyKind, Category, Purpose
@@ -50,7 +50,7 @@ class Register:
     def tells(self, source: str, at: datetime) -> frozenset[str]:
         """The recipients whom `source` may tell something by an agreement that is in force."""
         newest = (next((a for a in versions if a.starts <= at), None) for versions in self.policy.versions)
-        telling = (a for a in newest if a and source in a.sources and in_force(a, at) is None)
+        telling = (a for a in newest if a and source in a.sources and why_not_in_force(a, at) is None)
         return frozenset[str]().union(*(a.recipients for a in telling))
 
     def _subscriptions(self, source: str, now: datetime) -> Iterator[Subscription]:
@@ -83,7 +83,7 @@ def state(version: Agreement, versions: Iterable[Agreement], at: datetime) -> st
         return "not-begun"
     if at >= version.ends:
         return "expired"
-    return "in-force" if in_force(version, at) is None else "suspended"
+    return "in-force" if why_not_in_force(version, at) is None else "suspended"
 
 
 async def load(db: Executor) -> Register:
@@ -94,7 +94,7 @@ async def load(db: Executor) -> Register:
 async def load_bound(db: Executor) -> Register:
     """The register as far as the agency that asks may know it.
 
-    It comes to the same decisions of what concerns that agency, for also in what others agreed among themselves it sees
-    who undertook to enforce exclusions.
+    The decisions that concern that agency come out the same, because it also sees who undertook in agreements among
+    others to enforce exclusions.
     """
     return Register(await parties.agencies(db), [*await parties.agreements(db), *await parties.undertakings(db)])

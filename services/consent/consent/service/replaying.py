@@ -19,7 +19,7 @@ from consent.repository import clients, ledger, parties, past
 from consent.repository.sql import Executor
 from consent.service.disclosing import all_or_nothing
 from consent.service.telling import question_of
-from consent.service.unasked import Asked, Possible, Told, newly_possible
+from consent.service.unasked import NewQuestions, Possible, Shown, newly_possible
 from contracts.agreements import AgreementId, AgreementText
 from contracts.vocabulary import AgencyKind, Basis, Category, Purpose
 from servicekit.envelope import StrictWire
@@ -93,18 +93,18 @@ async def replay(db: Executor, change: Change, since: datetime) -> Replayed:
     kinds = {agency.id: agency.kind for agency in agencies.values()}
     register = await past.register(db)
     gateways = _gateways(change)
-    told = Replayed()
+    replayed = Replayed()
     leaves: dict[tuple[str, str, bool, str | None], Group] = {}
     withheld: dict[tuple[str, str, bool, str | None], Group] = {}
-    shown: set[Told] = set()
+    shown: set[Shown] = set()
     after = 0
     while rows := await past.decisions(db, since, after, CHUNK):
         after = rows[-1].id
-        told.decided += len(rows)
+        replayed.decided += len(rows)
         histories = await past.histories(db, {row.client_id for row in rows})
         for row in rows:
             if row.key is None:
-                told.erased += 1
+                replayed.erased += 1
                 continue
             agreements = register.at(row.decided_at)
             then = Policy(agreements, kinds)
@@ -113,10 +113,10 @@ async def replay(db: Executor, change: Change, since: datetime) -> Replayed:
                 said = ledger.decrypt(row.key, row.decision, row.body).explanation
                 before, now = (_again(row, said, agencies, histories, policy) for policy in (then, tried))
             except (InvalidTag, KeyError, ValueError, TypeError):  # tampered with, or an agency that is gone
-                told.unclear.append(str(row.decision))
+                replayed.unclear.append(str(row.decision))
                 continue
             if _outcome(before) != _recorded(said):
-                told.unclear.append(str(row.decision))
+                replayed.unclear.append(str(row.decision))
                 continue
             asked_only = row.kind == "consultation"
             rules = {refusal.item: refusal.rule for refusal in now.refusals}
@@ -126,14 +126,14 @@ async def replay(db: Executor, change: Change, since: datetime) -> Replayed:
                     shown.add((row.client_id, said["recipient"], item.category.value))
             for item in before.permitted - now.permitted:
                 _enter(withheld, said["recipient"], item, asked_only, rules.get(item), row.decision)
-    told.newly_leaves, told.newly_withheld = _sorted(leaves.values()), _sorted(withheld.values())
+    replayed.newly_leaves, replayed.newly_withheld = _sorted(leaves.values()), _sorted(withheld.values())
     at = await clients.time_now(db)
     agreements = register.at(at)
     then, tried = Policy(agreements, kinds), Policy(_changed(agreements, change.agreements), kinds, gateways)
-    asked = Asked(_recipients(change, agencies, gateways), _sources(change, agencies), at, then, tried)
-    told.clients, told.newly_possible = await newly_possible(db, asked, agencies, shown, CHUNK)
-    told.unregistered = sorted({r for a in change.agreements for r in a.recipients} - agencies.keys())
-    return told
+    new = NewQuestions(_recipients(change, agencies, gateways), _sources(change, agencies), at, then, tried)
+    replayed.clients, replayed.newly_possible = await newly_possible(db, new, agencies, shown, CHUNK)
+    replayed.unregistered = sorted({r for a in change.agreements for r in a.recipients} - agencies.keys())
+    return replayed
 
 
 def _recipients(

@@ -8,14 +8,15 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.events import REQUESTS, SENT_AS, ServiceRequest
-from consent.repository import answers, clients, queue
+from consent.repository import answers, clients
 from consent.repository.clients import Client
 from consent.service import register
+from consent.service.closing import close
 from consent.service.desk import Desk
 from consent.service.notices import request_settled
 from contracts.requests import RetractionAcknowledged
 from contracts.vocabulary import SERVICE_PURPOSES
-from servicekit.db import TryAgain, wake_after_commit
+from servicekit.db import TryAgain
 from servicekit.telemetry import follow
 
 
@@ -56,14 +57,10 @@ async def take_requests(session: AsyncSession, asked: Sequence[Asked]) -> None:
         client = loaded.get(known.get(("THROUGHGATE", a.service, str(request.data.client)), 0))
         with follow(f"request {request.type}", a.traceparent) as step:
             _queue(a, request, client, desk, step.traceparent)
-    await desk.changes.write(session)
-    entries = [(a.service, r.id, hashlib.sha256(a.value).digest(), None) for a, r in requests]
-    if not await answers.keep(session, entries):
-        raise TryAgain
+    desk.changes.taken_in = [(a.service, r.id, hashlib.sha256(a.value).digest(), None) for a, r in requests]
+    await close(session, desk)
     if acknowledged:
         await clients.acknowledge_retractions(session, acknowledged)
-    if desk.changes.queue:
-        wake_after_commit(session, queue.CHANNEL)
 
 
 def _queue(asked: Asked, request: ServiceRequest, client: Client | None, desk: Desk, traceparent: str | None) -> None:

@@ -11,15 +11,18 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Scope, Withdrawn
 from consent.repository import audit, clients, ledger, queue, restoring
+from consent.repository.changes import RetractionRow, StopRow
 from consent.repository.clients import Client
 from consent.repository.restoring import Restore
 from consent.repository.sql import Executor
 from consent.service import register
-from consent.service.desk import Desk
-from consent.service.notices import DONE, WITHDRAWN
+from consent.service.closing import close
+from consent.service.desk import BY_THE_DOOR, RESTORED, Desk
+from consent.service.notices import DONE, RETRACTED
 from contracts.heads import Head, check_chain
 from contracts.leaving import HEADS, ClientWithdrawn
 from contracts.merkle import ProofError
@@ -41,12 +44,10 @@ KEPT = timedelta(hours=6)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 ACCEPTED = "throughgate.event.accepted.v1"
-"""This reply promises something, and so does `DONE`."""
+"""A reply that promises something, as `DONE` does."""
 
-BY = "operator"
+BY = RESTORED[0]
 """Who asserts what is entered when retractions are read back."""
-RESTORED = (BY, "lost-in-a-restore")
-"""Who holds what was retracted and why, as `service.holds` explains it."""
 
 
 class CannotRestore(Exception):
@@ -70,7 +71,7 @@ class Retracted:
 
 
 @dataclass(slots=True)
-class Told:
+class UnderReference:
     """What stands in a recipient's topic under one reference."""
 
     recipient: str
@@ -85,12 +86,11 @@ class Published:
     """What stands in the topics."""
 
     heads: dict[tuple[int, int], Head] = field(default_factory=dict)
-    told: dict[UUID, Told] = field(default_factory=dict)
-    """By reference."""
+    references: dict[UUID, UnderReference] = field(default_factory=dict)
     accepted: set[tuple[str, str]] = field(default_factory=set)
-    """Publisher and id of events to which it was said that they have their effect."""
+    """Publisher and id of the events that were accepted."""
     done: dict[UUID, tuple[str, str]] = field(default_factory=dict)
-    """The same of the events behind withdrawals of which it was said that they are done, by withdrawal."""
+    """By withdrawal, publisher and id of the event behind it, where a publisher was told that it is done."""
 
     def add(self, records: Iterable[Any], namespace: str) -> None:
         """Read more records, of the topics that `is_ours` names.
@@ -123,14 +123,14 @@ class Published:
     def _add(self, recipient: str, place: tuple[str, int, int], value: bytes) -> None:
         event = orjson.loads(value)
         reference = UUID(event["subject"])
-        told = self.told.setdefault(reference, Told(recipient, reference))
-        if event["type"] != WITHDRAWN:
-            told.version = max(told.version, event["data"].get("receipt", {}).get("decidedOn", 0))
+        under = self.references.setdefault(reference, UnderReference(recipient, reference))
+        if event["type"] != RETRACTED:
+            under.version = max(under.version, event["data"].get("receipt", {}).get("decidedOn", 0))
             return
         read = ClientWithdrawn.model_validate(event)
         data = read.data
-        told.version = max(told.version, data.version)
-        told.retractions.append(
+        under.version = max(under.version, data.version)
+        under.retractions.append(
             Retracted(
                 data.retraction,
                 data.version,
@@ -145,7 +145,7 @@ class Published:
 
 
 def is_ours(namespace: str) -> Callable[[str], bool]:
-    """Says of a topic whether the door publishes there what must not be forgotten."""
+    """Gives a function that says whether the door publishes to a topic what must not be forgotten."""
     kinds = tuple(f"{namespace}{kind}." for kind in ("partner", "cleared", "replies"))
     return lambda topic: topic == f"{namespace}heads" or topic.startswith(kinds)
 
@@ -159,21 +159,21 @@ async def known_until(db: Executor) -> datetime:
 async def is_behind(db: Executor, records: Sequence[Any], namespace: str) -> bool:
     """Whether one of these records is a head, a retraction or a promise to a publisher that the database does not know.
 
-    Not every promise that is lost comes back: an event that was published over HTTP stands in no topic. So those of
-    before the last restore was read count no more; from then until the door opened none was made.
+    Not every promise that is lost comes back: an event that was published over HTTP stands in no topic. So promises of
+    before the last restore was read do not count any more. From then until the door opened none was made.
     """
     read_at, published = await restoring.last_read(db), Published()
     published.add((r for r in records if _may_be_missing(r, namespace, read_at)), namespace)
     if await restoring.missing_heads(db, published.heads.values()):
         return True
-    ids = {retraction.id for told in published.told.values() for retraction in told.retractions}
+    ids = {retraction.id for under in published.references.values() for retraction in under.retractions}
     return bool(await restoring.missing_retractions(db, ids) or await missing_promises(db, published))
 
 
 def _may_be_missing(record: Any, namespace: str, read_at: datetime | None) -> bool:
     if record.topic.startswith(f"{namespace}replies."):
         return read_at is None or record.timestamp > read_at.timestamp() * 1000
-    return record.topic == f"{namespace}heads" or WITHDRAWN.encode() in record.value
+    return record.topic == f"{namespace}heads" or RETRACTED.encode() in record.value
 
 
 async def missing_promises(db: Executor, published: Published) -> set[tuple[str, str]]:
@@ -187,7 +187,7 @@ async def missing_promises(db: Executor, published: Published) -> set[tuple[str,
 
 @dataclass(frozen=True, slots=True)
 class TakenBack:
-    """What became of a part of what was told."""
+    """What became of the references of one part."""
 
     retractions: int = 0
     """That the database did not know."""
@@ -197,7 +197,7 @@ class TakenBack:
         return TakenBack(self.retractions + other.retractions, self.holds + other.holds)
 
 
-async def take_back(db: Executor, restore: Restore, some: Sequence[Told]) -> TakenBack:
+async def take_back(db: AsyncSession, restore: Restore, some: Sequence[UnderReference]) -> TakenBack:
     """Let every retraction that the database does not know stop again, under the clients' locks.
 
     A withdrawal of consent is one again, for all recipients: whom else it reached cannot be seen, where nobody had been
@@ -212,46 +212,48 @@ async def take_back(db: Executor, restore: Restore, some: Sequence[Told]) -> Tak
         TryAgain: a link was made or undone meanwhile.
     """
     registered = await register.load(db)
-    if strangers := sorted({told.recipient for told in some} - registered.agencies.keys()):
+    if strangers := sorted({under.recipient for under in some} - registered.agencies.keys()):
         raise CannotRestore(
             f"Not registered any more: {', '.join(strangers)}. Register them again (PUT /agencies/ID), then run this"
             " again."
         )
-    owners = await clients.of_references(db, [told.reference for told in some], None)
-    nameless = [told for told in some if told.reference not in owners]
+    owners = await clients.of_references(db, [under.reference for under in some], None)
+    nameless = [under for under in some if under.reference not in owners]
     made = await clients.make(db, len(nameless))
-    given = [(told.reference, client, told.recipient) for told, client in zip(nameless, made, strict=True)]
+    given = [(under.reference, client, under.recipient) for under, client in zip(nameless, made, strict=True)]
     await restoring.add_references(db, given)
     owners |= {reference: client for reference, client, _ in given}
     whom = await clients.lock_whole(db, set(owners.values()))
-    missing = await restoring.missing_retractions(db, {r.id for told in some for r in told.retractions})
+    missing = await restoring.missing_retractions(db, {r.id for under in some for r in under.retractions})
     meant = {client for found in whom.values() for client in found.may_mean}
     desk = Desk(await clients.load(db, meant, meant), registered, await clients.time_now(db))
-    by_client: dict[int, list[Told]] = {}
-    for told in some:
-        for client in whom[owners[told.reference]].may_mean:
-            by_client.setdefault(client, []).append(told)
+    by_client: dict[int, list[UnderReference]] = {}
+    for under in some:
+        for client in whom[owners[under.reference]].may_mean:
+            by_client.setdefault(client, []).append(under)
     for id, those in sorted(by_client.items()):
-        stops = [r for told in those for r in told.retractions if r.id in missing]
+        stops = [r for under in those for r in under.retractions if r.id in missing]
         _stop(desk, desk.clients[id], those, stops, is_nameless=id in made)
     places = {}
-    for told in some:
-        for one in (r for r in told.retractions if r.id in missing and r.id not in places):
+    for under in some:
+        for one in (r for r in under.retractions if r.id in missing and r.id not in places):
             places[one.id] = one.place
-            _enter(desk, min(whom[owners[told.reference]].may_mean), told, one)
-    await desk.changes.write(db)
+            _enter(desk, min(whom[owners[under.reference]].may_mean), under, one)
+    await close(db, desk)
     await queue.retractions_done(db, places)
-    await restoring.add_nameless(db, restore, sum(bool(told.retractions) for told in nameless))
+    await restoring.add_nameless(db, restore, sum(bool(under.retractions) for under in nameless))
     return TakenBack(len(missing), len(desk.changes.holds))
 
 
-def _stop(desk: Desk, client: Client, told: Sequence[Told], stops: Sequence[Retracted], *, is_nameless: bool) -> None:
-    under = {one.reference for one in told}
+def _stop(
+    desk: Desk, client: Client, known_under: Sequence[UnderReference], stops: Sequence[Retracted], *, is_nameless: bool
+) -> None:
+    ids = {one.reference for one in known_under}
     for reference in (*client.references.values(), *client.former):
-        if reference.id in under and not reference.queued:  # something was, after all
+        if reference.id in ids and not reference.queued:  # something was, after all
             reference.queued = True
             desk.changes.first_queued.append(reference.id)
-    newest = max(one.version for one in told)
+    newest = max(one.version for one in known_under)
     if newest > client.version:  # two things of one version would be taken for one another
         client.version = newest
         desk.changes.versions[client.id] = newest
@@ -270,7 +272,7 @@ def _stop(desk: Desk, client: Client, told: Sequence[Told], stops: Sequence[Retr
         scope, consent_version = Scope(), None
         if RESTORED not in client.holds:
             desk.changes.holds[client.id, *RESTORED] = 1
-    desk.stop(client, scope, None, None, None, because="restored", consent_version=consent_version)
+    desk.stop(client, scope, BY_THE_DOOR, because="restored", consent_version=consent_version)
 
 
 def _scope(withdrawn: Sequence[Retracted]) -> Scope:
@@ -280,11 +282,11 @@ def _scope(withdrawn: Sequence[Retracted]) -> Scope:
     return Scope(None, frozenset(purpose for one in withdrawn for purpose in one.purposes), categories)
 
 
-def _enter(desk: Desk, client: int, told: Told, one: Retracted) -> None:
+def _enter(desk: Desk, client: int, under: UnderReference, one: Retracted) -> None:
     """Know the retraction again, so that its confirmation is understood and it is not read back twice."""
     id = uuid4()
-    desk.changes.withdrawals.append((id, client, one.version, None, None, "restored", None, one.at))
-    desk.changes.retractions.append((one.id, id, told.recipient, told.reference, one.body))
+    desk.changes.stops.append(StopRow(id, client, one.version, None, None, "restored", None, one.at))
+    desk.changes.retractions.append(RetractionRow(one.id, id, under.recipient, under.reference, one.body))
 
 
 async def take_heads_back(db: Executor, published: Iterable[Head]) -> list[Head]:

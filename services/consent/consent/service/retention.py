@@ -7,11 +7,11 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import standing_restrictions
-from consent.repository import clients, erasure, queue
+from consent.repository import clients, erasure
 from consent.service import erasing, register
-from consent.service.desk import Desk
+from consent.service.closing import close
+from consent.service.desk import BY_THE_DOOR, Desk
 from contracts.vocabulary import Category
-from servicekit.db import wake_after_commit
 
 EVERY = timedelta(days=1)
 """How often a worker looks at all clients."""
@@ -63,17 +63,14 @@ async def erase_overdue(session: AsyncSession, periods: Periods, after: int, lim
             if row.recorded_at <= (until := desk.now - periods.sections[Category(row.category)])
         }
         if over:
-            erasing.some(client, over, desk, BECAUSE)
+            erasing.erase_sections(client, over, desk, BECAUSE, BY_THE_DOOR)
         elif not (
             client.erased
             or any(standing_restrictions(client.facts, desk.now))
             or await erasure.is_kept(session, client.members, periods.rest)
         ):
-            erasing.everything(client, desk, BECAUSE)
-    await desk.changes.write(session)
-    for one in desk.erasures:
-        await erasing.carry_out(session, one, desk)
-    wake_after_commit(session, queue.CHANNEL)
+            erasing.erase_everything(client, desk, BECAUSE, BY_THE_DOOR)
+    await close(session, desk)
     return Looked(ids[-1], len(desk.erasures))
 
 

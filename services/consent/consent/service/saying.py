@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 from consent import domain
 from consent.domain import Scope
 from consent.repository.clients import Client
-from consent.repository.ledger import Entry
-from consent.service.desk import Desk
+from consent.service.desk import Cause, Desk
+from consent.service.ledger import new_entry
 from contracts.intake import (
     ConsentGranted,
     ConsentRefused,
@@ -55,34 +55,33 @@ def named_by(event: Saying) -> set[str]:
             return set()
 
 
-def say(
-    event: Saying, agency: str, client: Client, desk: Desk, forms: set[tuple[str, str]], traceparent: str | None
-) -> UUID | None:
+def say(event: Saying, client: Client, desk: Desk, forms: set[tuple[str, str]], cause: Cause) -> UUID | None:
     """Enter what was said. For what stops sharing: the id under which it can be followed until it is done."""
+    agency = cause.said_by
     match event:
         case ConsentGranted():
-            _grant(event, agency, client, desk, forms, traceparent)
+            _grant(event, client, desk, forms, cause)
         case ConsentRefused() | ConsentWithdrawn():
             at = event.data.refused_at if isinstance(event, ConsentRefused) else event.data.withdrawn_at
             refused = isinstance(event, ConsentRefused)
-            id = desk.withdraw(client, agency, event.id, at, _scope(event.data), traceparent, refused=refused)
-            desk.offer_snapshots(client, desk.now, traceparent)  # what rests on another basis goes on
+            id = desk.withdraw(client, at, _scope(event.data), cause, refused=refused)
+            desk.offer_snapshots(client, desk.now, cause.traceparent)  # what rests on another basis goes on
             return id
         case RestrictionImposed():
-            return _restrict(event, agency, client, desk, traceparent)
+            return _restrict(event, client, desk, cause)
         case GatewayInvoked() | OverrideAuthorised():
             if isinstance(event, OverrideAuthorised):
                 _enter_override("authorised", event, agency, client, desk)
-            _invoke(event, agency, client, desk, traceparent)
+            _invoke(event, client, desk, cause)
         case RestrictionLifted():
             ended = domain.Ended(0, agency, "restriction", event.data.restriction)
             desk.say(client, ended, event.id, event.data.restriction)
-            desk.offer_snapshots(client, desk.now, traceparent)
+            desk.offer_snapshots(client, desk.now, cause.traceparent)
         case GatewayEnded():
-            return end(desk, client, agency, "gateway", event.data.gateway, event.id, traceparent)
+            return _end(desk, client, "gateway", event.data.gateway, cause)
         case OverrideEnded():
             _enter_override("ended", event, agency, client, desk)
-            return end(desk, client, agency, "override", event.data.override, event.id, traceparent)
+            return _end(desk, client, "override", event.data.override, cause)
         case OverrideReviewed():
             details = event.data.model_dump(mode="json", exclude={"identifiers"})
             reviewed = domain.OverrideReviewed(0, agency, event.data.override)
@@ -95,18 +94,18 @@ def _enter_override(
     what: str, event: OverrideAuthorised | OverrideEnded | OverrideReviewed, agency: str, client: Client, desk: Desk
 ) -> None:
     """Whatever becomes of an override stands in the ledger, so that the client can be told of it."""
-    id = uuid4()
-    explanation = {
-        "kind": "override",
-        "decision": str(id),
-        "decidedAt": desk.now.isoformat(),
-        "type": event.type,
-        "what": what,
-        "by": agency,
-        **event.data.model_dump(mode="json", by_alias=True, exclude={"identifiers"}),
-    }
+    said = event.data.model_dump(mode="json", by_alias=True, exclude={"identifiers"})
     desk.changes.entries.append(
-        Entry("override", id, client.id, None, None, None, event.type, desk.now, [agency], explanation)
+        new_entry(
+            kind="override",
+            decision=uuid4(),
+            client=client.id,
+            key=None,
+            type=event.type,
+            at=desk.now,
+            sources=[agency],
+            more={"what": what, "by": agency, **said},
+        )
     )
 
 
@@ -117,10 +116,8 @@ def _scope(data: Any) -> Scope:
     )
 
 
-def _grant(
-    event: ConsentGranted, agency: str, client: Client, desk: Desk, forms: set[tuple[str, str]], traceparent: str | None
-) -> None:
-    data = event.data
+def _grant(event: ConsentGranted, client: Client, desk: Desk, forms: set[tuple[str, str]], cause: Cause) -> None:
+    agency, data = cause.said_by, event.data
     granted = domain.Granted(
         0,
         agency,
@@ -141,19 +138,17 @@ def _grant(
         return
     desk.falls_due(client, granted.version, "consent", data.valid_until)
     begins = max(desk.now, granted.valid_from or desk.now)
-    desk.offer_snapshots(client, begins, traceparent, resting_on=granted.version)
+    desk.offer_snapshots(client, begins, cause.traceparent, resting_on=granted.version)
 
 
-def _restrict(
-    event: RestrictionImposed, agency: str, client: Client, desk: Desk, traceparent: str | None
-) -> UUID | None:
+def _restrict(event: RestrictionImposed, client: Client, desk: Desk, cause: Cause) -> UUID | None:
     data = event.data
     scope = _scope(data)
     if data.kind is RestrictionKind.NEVER_LOCATION:
         scope = Scope(scope.recipients, scope.purposes, LOCATION)
     restricted = domain.Restricted(
         0,
-        agency,
+        cause.said_by,
         data.restriction,
         data.kind,
         scope,
@@ -166,23 +161,14 @@ def _restrict(
     reached = scope
     if data.kind is RestrictionKind.PRACTITIONER_EXCLUSION:
         reached = Scope(frozenset(p.agency for p in data.practitioners))
-    id = desk.stop(
-        client,
-        reached,
-        agency,
-        event.id,
-        traceparent,
-        because="restricted",
-        allowed=restricted.allowed,
-    )
-    desk.offer_snapshots(client, desk.now, traceparent)  # what is left for those whom it reached, with its obligations
+    id = desk.stop(client, reached, cause, because="restricted", allowed=restricted.allowed)
+    # what is left for those whom it reached, with its obligations
+    desk.offer_snapshots(client, desk.now, cause.traceparent)
     return id
 
 
-def _invoke(
-    event: GatewayInvoked | OverrideAuthorised, agency: str, client: Client, desk: Desk, traceparent: str | None
-) -> None:
-    data = event.data
+def _invoke(event: GatewayInvoked | OverrideAuthorised, client: Client, desk: Desk, cause: Cause) -> None:
+    agency, data = cause.said_by, event.data
     named = frozenset(data.recipients), frozenset(data.purposes), frozenset(data.categories), data.starts, data.ends
     invoked: domain.GatewayInvoked | domain.OverrideAuthorised
     if isinstance(event, GatewayInvoked):
@@ -194,21 +180,19 @@ def _invoke(
     details = data.model_dump(mode="json", include={"authorised_by", "authorised_by_role", "approved_by", "reason"})
     invoked = desk.say(client, invoked, event.id, own_id, details)
     desk.falls_due(client, invoked.version, kind, data.ends)
-    desk.offer_snapshots(client, max(desk.now, data.starts), traceparent, resting_on=invoked.version)
+    desk.offer_snapshots(client, max(desk.now, data.starts), cause.traceparent, resting_on=invoked.version)
 
 
-def end(
-    desk: Desk, client: Client, agency: str, what: Any, own_id: str, event_id: str, traceparent: str | None
-) -> UUID:
+def _end(desk: Desk, client: Client, what: Any, own_id: str, cause: Cause) -> UUID:
     """End a gateway or an override of this agency, and retract what it let out. Unknown ones stay ended as well."""
-    desk.say(client, domain.Ended(0, agency, what, own_id), event_id, own_id)
-    scope = invoked_scope(client, agency, what, own_id)
-    id = desk.stop(client, scope, agency, event_id, traceparent, because=f"{what}-ended")
-    desk.offer_snapshots(client, desk.now, traceparent)
+    desk.say(client, domain.Ended(0, cause.said_by, what, own_id), cause.event_id or "", own_id)
+    scope = _invoked_scope(client, cause.said_by, what, own_id)
+    id = desk.stop(client, scope, cause, because=f"{what}-ended")
+    desk.offer_snapshots(client, desk.now, cause.traceparent)
     return id
 
 
-def invoked_scope(client: Client, agency: str, what: str, own_id: str) -> Scope:
+def _invoked_scope(client: Client, agency: str, what: str, own_id: str) -> Scope:
     """What a gateway or an override of this agency reached; nobody, when there is none."""
     kind = domain.GatewayInvoked if what == "gateway" else domain.OverrideAuthorised
     found = [f for f in client.facts.said if isinstance(f, kind) and (f.asserted_by, f.id) == (agency, own_id)]

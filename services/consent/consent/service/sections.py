@@ -34,8 +34,8 @@ def withheld_from(offence: Mapping[str, Any], now: datetime) -> datetime | None:
 
 
 def cut(sections: Iterable[Mapping[str, Any]], decision: Decision) -> list[Mapping[str, Any]]:
-    """The permitted sections, taken over one by one, and of each the fields that its category has: what no permit and
-    no contract names cannot be among them. So a field that an older contract had stays behind, though it is stored.
+    """The permitted sections, each with the fields that its category has, taken over one by one: what no permit and no
+    contract names cannot be among them. A field of an older contract stays behind, even if it is stored.
     """
     permitted = decision.permitted  # a category is the string that it is stored as
     return [_section(s) for s in sections if (s["source"], s["category"]) in permitted]

@@ -3,7 +3,7 @@
 What the publisher may not know of is unknown to it: its event is answered as if there were no such client.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import combinations
 
@@ -15,7 +15,7 @@ from consent.repository.clients import Client, IdentifierKey
 from consent.repository.links import Found
 from consent.service import erasing, reading, register
 from consent.service.cases import CONFLICT, UNKNOWN_CLIENT, Case, Damaged, may_not
-from consent.service.desk import THE_DOOR, Desk
+from consent.service.desk import BY_THE_DOOR, Cause, Desk
 from contracts.intake import (
     ClientRecorded,
     ConsentRefused,
@@ -25,11 +25,12 @@ from contracts.intake import (
     RetractionConfirmed,
 )
 from servicekit.db import TryAgain
+from servicekit.problems import Problem
 
 NEEDS_NOTHING = ConsentWithdrawn | ConsentRefused | RestrictionImposed
-"""What stops by its own words, whatever else is known of the client, and so whatever cannot be read of it.
+"""What stops by its own words, whatever else is known of the client: it also stops if something cannot be read.
 
-The end of a gateway or an override is none: whom it reaches stands in what was said when it began.
+The end of a gateway or of an override needs more: whom it reaches was said when that began.
 """
 
 
@@ -67,7 +68,7 @@ async def open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
     desk = Desk(await clients.load(session, whom, suspected), registered, now)
     await _look_up_who_was_told(session, cases, known, desk)
     await _settle_clients(session, cases, known, desk)
-    if stopping := [case for case in cases if case.stops]:
+    if stopping := [case for case in cases if case.denies_unapplied]:
         nobodys = {key for case in stopping for key in case.keys if key not in desk.known}
         desk.held_numbers = await clients.held_numbers(session, nobodys)
         desk.open_holds = await aside.open_holds(session, {case.arrival.agency for case in stopping})
@@ -116,71 +117,116 @@ async def _settle_clients(
     session: AsyncSession, cases: Sequence[Case], known: dict[IdentifierKey, Found], desk: Desk
 ) -> None:
     """Say for each event which client it is about; make clients and give them identifiers for recorded facts."""
-    numbers = await _numbers(session, cases, known, desk)
-    known_to = {id: client.known_to for id, client in desk.clients.items()}
-    newcomers: list[int] = []  # numbered downwards from -1 until their rows are made
-    linked: list[tuple[IdentifierKey, int, str]] = []
+    settling = _Settling(known, desk, await _numbers(session, cases, known, desk))
     for case in cases:
         if case.problem is not None:
             continue
-        if problem := may_not(case, desk.register.agencies):
+        if problem := settling.objection(case):
             case.reject(problem)
-            continue
-        found = {known[key].client for key in case.keys if key in known}
-        met = [desk.clients[id] for id in found if id in desk.clients]  # without whom this batch makes
-        rows = frozenset(known[key].own for key in case.keys if key in known)
-        undone = any(known[key].instead for key in case.keys if key in known)
-        unknown = [key for key in case.keys if key not in known]
-        if not isinstance(case.event, ClientRecorded) and not _knows_all(case, known, known_to):
-            case.reject(UNKNOWN_CLIENT)
-        elif len(found) > 1 or (undone and not isinstance(case.event, RetractionConfirmed)):
-            if not undone:
-                _propose(case, known, desk)
-            case.reject(CONFLICT)
-        elif not isinstance(case.event, RetractionConfirmed) and any(client.erased for client in met):
-            case.reject(UNKNOWN_CLIENT)
-        elif any(one.damaged for one in met) and not isinstance(case.event, NEEDS_NOTHING | RetractionConfirmed):
-            raise Damaged
-        elif isinstance(case.event, ErasureRequested) and any(
-            erasing.is_protected(case.event, case.arrival.agency, client, desk.now) for client in met
-        ):
-            case.reject(erasing.STILL_RESTRICTED)
-        elif not isinstance(case.event, ClientRecorded):
-            if found:
-                case.client, case.rows = found.pop(), rows
-            else:
-                case.reject(UNKNOWN_CLIENT)
-        elif any(type == "THROUGHGATE" for type, _, _ in unknown):
-            case.reject(UNKNOWN_CLIENT)
         else:
-            client = found.pop() if found else -1 - len(newcomers)
-            had = numbers.setdefault(client, {})
-            if _contradicts(had, unknown):
-                case.reject(CONFLICT)
-                continue
-            if not rows:
-                newcomers.append(client)
-            # A number stays with the part through which it came, and so with one client when the link is undone.
-            row = next(iter(rows)) if len(rows) == 1 else client
-            case.client, case.rows = client, rows or frozenset({client})
-            known_to.setdefault(client, set()).add(case.arrival.agency)
-            for key in unknown:
-                known[key] = Found(client, row)
-                linked.append((key, row, case.arrival.agency))
-                had[key[0]] = had.get(key[0], 0) + 1
-    made = dict(zip(newcomers, await clients.make(session, len(newcomers)), strict=True))
-    for nth, number in made.items():
-        desk.clients[number] = Client(number, 0, members=(number,), known_to=known_to[nth])
-    for case in cases:
-        if case.client is not None:
-            case.client = made.get(case.client, case.client)
-            case.rows = frozenset(made.get(row, row) for row in case.rows)
-    for key, found_one in known.items():
-        whom = made.get(found_one.client, found_one.client)
-        known[key] = found_one._replace(client=whom, own=made.get(found_one.own, found_one.own))
-    desk.known = {key: found_one.may_mean for key, found_one in known.items()}
-    desk.changes.identifiers = [(key, made.get(number, number), agency) for key, number, agency in linked]
-    await _apply_what_was_said_before(session, [key for key, _, _ in linked], known, desk)
+            settling.assign(case)
+    await settling.make_newcomers(session, cases)
+    desk.known = {key: found.may_mean for key, found in known.items()}
+    await _apply_what_was_said_before(session, [key for key, _, _ in desk.changes.identifiers], known, desk)
+
+
+class _Settling:
+    """The clients of a batch's events, one event after the other: each knows the numbers that those before it brought.
+
+    A client that the batch makes is numbered downwards from -1, in `known` too, until all new rows are made at once.
+    """
+
+    def __init__(self, known: dict[IdentifierKey, Found], desk: Desk, numbers: dict[int, dict[str, int]]) -> None:
+        self._known, self._desk, self._numbers = known, desk, numbers
+        self._known_to = {id: client.known_to for id, client in desk.clients.items()}
+        self._newcomers: list[int] = []
+        self._linked: list[tuple[IdentifierKey, int, str]] = []
+
+    def objection(self, case: Case) -> Problem | None:
+        """Why an event cannot be about the client whom it names, if so. Several clients whom one names may be one
+        person: somebody is to decide.
+
+        Raises:
+            Damaged: what it rests on cannot be read.
+        """
+        if problem := may_not(case, self._desk.register.agencies):
+            return problem
+        event, found = case.event, self._found(case)
+        if not isinstance(event, ClientRecorded) and not _knows_all(case, self._known, self._known_to):
+            return UNKNOWN_CLIENT
+        undone = any(self._known[key].instead for key in case.keys if key in self._known)
+        if len(found) > 1 or (undone and not isinstance(event, RetractionConfirmed)):
+            if not undone:
+                _propose(case, self._known, self._desk)
+            return CONFLICT
+        if problem := self._forbidden(case, found):
+            return problem
+        if isinstance(event, ClientRecorded):
+            return self._cannot_grow(case, found)
+        return None if found else UNKNOWN_CLIENT
+
+    def _forbidden(self, case: Case, found: Collection[int]) -> Problem | None:
+        """What is known of the client that forbids it; of one whom this batch makes, nothing is."""
+        if isinstance(case.event, RetractionConfirmed):
+            return None
+        met = [self._desk.clients[id] for id in found if id in self._desk.clients]
+        if any(client.erased for client in met):
+            return UNKNOWN_CLIENT
+        if any(client.damaged for client in met) and not isinstance(case.event, NEEDS_NOTHING):
+            raise Damaged
+        if isinstance(case.event, ErasureRequested):
+            agency, now = case.arrival.agency, self._desk.now
+            if any(erasing.is_protected(case.event, agency, client, now) for client in met):
+                return erasing.STILL_RESTRICTED
+        return None
+
+    def _cannot_grow(self, case: Case, found: Collection[int]) -> Problem | None:
+        """Why no client may get the numbers that are new in what is recorded, if so."""
+        unknown = self._unknown(case)
+        if any(type == "THROUGHGATE" for type, _, _ in unknown):
+            return UNKNOWN_CLIENT
+        had = [self._numbers.get(client, {}) for client in found]
+        return CONFLICT if _contradicts(had[0] if had else {}, unknown) else None
+
+    def assign(self, case: Case) -> None:
+        """Say whom an event is about to which there is no `objection`; what is recorded may be of a new client."""
+        found, unknown, agency = self._found(case), self._unknown(case), case.arrival.agency
+        rows = frozenset(self._known[key].own for key in case.keys if key in self._known)
+        if not found:
+            found = {-1 - len(self._newcomers)}
+            self._newcomers += found
+        (client,) = found
+        case.client, case.rows = client, rows or frozenset(found)
+        if not isinstance(case.event, ClientRecorded):
+            return
+        self._known_to.setdefault(client, set()).add(agency)
+        # A number stays with the part through which it came, and so with one client when the link is undone.
+        row = next(iter(rows)) if len(rows) == 1 else client
+        had = self._numbers.setdefault(client, {})
+        for key in unknown:
+            self._known[key] = Found(client, row)
+            self._linked.append((key, row, agency))
+            had[key[0]] = had.get(key[0], 0) + 1
+
+    async def make_newcomers(self, session: AsyncSession, cases: Sequence[Case]) -> None:
+        """Make the rows of the new clients, and put their numbers wherever those stood that were counted downwards."""
+        made = dict(zip(self._newcomers, await clients.make(session, len(self._newcomers)), strict=True))
+        for nth, number in made.items():
+            self._desk.clients[number] = Client(number, 0, members=(number,), known_to=self._known_to[nth])
+        for case in cases:
+            if case.client is not None:
+                case.client = made.get(case.client, case.client)
+                case.rows = frozenset(made.get(row, row) for row in case.rows)
+        for key, found in self._known.items():
+            whom = made.get(found.client, found.client)
+            self._known[key] = found._replace(client=whom, own=made.get(found.own, found.own))
+        self._desk.changes.identifiers = [(key, made.get(row, row), agency) for key, row, agency in self._linked]
+
+    def _found(self, case: Case) -> set[int]:
+        return {self._known[key].client for key in case.keys if key in self._known}
+
+    def _unknown(self, case: Case) -> list[IdentifierKey]:
+        return [key for key in case.keys if key not in self._known]
 
 
 async def _apply_what_was_said_before(
@@ -188,12 +234,12 @@ async def _apply_what_was_said_before(
 ) -> None:
     """Hold, or begin with a no, the client of a number that is new: a stop, or an erasure, may have named it before."""
     for key, agency in await clients.take_held_numbers(session, new):
-        desk.hold(desk.clients[known[key].client], agency, "named-by-an-earlier-withdrawal", "", None)
+        desk.hold(desk.clients[known[key].client], "named-by-an-earlier-withdrawal", Cause(agency, None, None))
     erased: dict[int, datetime] = {}
     for key, at in (await erasure.erased_before(session, new)).items():
         erased[known[key].client] = max(at, erased.get(known[key].client, at))
     for number, at in sorted(erased.items()):  # erasing everything was a no as well: only consent given since counts
-        desk.say_no(desk.clients[number], THE_DOOR, at, "", None, because="erased")
+        desk.say_no(desk.clients[number], at, BY_THE_DOOR, because="erased")
 
 
 def _knows_all(case: Case, known: Mapping[IdentifierKey, Found], known_to: Mapping[int, set[str]]) -> bool:

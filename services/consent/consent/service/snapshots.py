@@ -5,11 +5,11 @@ import math
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Policy
-from consent.repository import agreements, clients, queue
+from consent.repository import agreements, clients
 from consent.service import register
+from consent.service.closing import close
 from consent.service.desk import Desk
 from consent.service.register import Register
-from servicekit.db import wake_after_commit
 
 LATER_SECONDS = 60.0
 
@@ -40,9 +40,8 @@ async def offer_next_chunk(session: AsyncSession, chunk: int) -> bool:
     before = Policy(others + [a for a in versions if a.version < older], registered.kinds)
     for client in loaded.values():
         desk.offer_snapshots(client, desk.now, None, beyond=before)
-    await desk.changes.write(session)
+    await close(session, desk)
     await agreements.move_on(session, due.change, ids[-1])
-    wake_after_commit(session, queue.CHANNEL)
     return True
 
 

@@ -98,9 +98,9 @@ def question_of(explanation: Mapping[str, Any], to: Agency, at: datetime) -> Que
 def to_source(own: Iterable[dict[str, str]], alone: Decision, *, knows: bool) -> list[dict[str, str]]:
     """What was withheld of a source's `own` items, as that source may know it.
 
-    The reason may be what others said of the client. Who does not know that others know the client, as one who recorded
-    a number at a guess, is told what withholds it anyway; and everybody, of what is told quietly, only whether it is by
-    the source's own word.
+    The reason may be what others said of the client. A source may not know that others know the client, such as an
+    agency that recorded a number at a guess: it is told the rule that withholds the item anyway. Of a rule that is told
+    quietly every source is told only whether it rests on the source's own word.
 
     Args:
         own: as `withheld` gives it.

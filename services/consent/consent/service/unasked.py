@@ -11,17 +11,17 @@ from datetime import datetime
 
 from consent.domain import Agency, Granted, Item, Policy, Question, decide
 from consent.repository import agreements, clients, sharing
-from consent.repository.sharing import Known
+from consent.repository.sharing import SharingState
 from consent.repository.sql import Executor
 from consent.service.sections import spent_convictions
 from contracts.vocabulary import Category, Purpose
 
-Told = tuple[int, str, str]
+Shown = tuple[int, str, str]
 """A client's row, a recipient, a category."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class NewQuestions:
     """The questions that a change adds."""
 
     recipients: Collection[tuple[str, Purpose]]
@@ -44,7 +44,7 @@ class Possible:
 
 
 async def newly_possible(
-    db: Executor, asked: Asked, agencies: Mapping[str, Agency], known_already: Collection[Told], chunk: int
+    db: Executor, new: NewQuestions, agencies: Mapping[str, Agency], known_already: Collection[Shown], chunk: int
 ) -> tuple[int, list[Possible]]:
     """How many clients were asked about, and what came of it. Reads `chunk` clients at a time.
 
@@ -53,7 +53,7 @@ async def newly_possible(
     """
     looked_at, after = 0, 0
     found: Counter[tuple[str, str]] = Counter()
-    while asked.recipients and (ids := await agreements.clients_of(db, sorted(asked.sources), after, chunk)):
+    while new.recipients and (ids := await agreements.clients_of(db, sorted(new.sources), after, chunk)):
         after = ids[-1]
         damaged: set[int] = set()
         known = await sharing.known(db, ids, damaged)
@@ -61,29 +61,29 @@ async def newly_possible(
         for id, client in known.items():
             looked_at += bool(sections[id])
             if damaged.isdisjoint(client.members):  # of whom something cannot be read, nothing leaves
-                found.update(_of(client, sections[id], asked, agencies, known_already))
+                found.update(_of(client, sections[id], new, agencies, known_already))
     return looked_at, [Possible(*whom, count) for whom, count in sorted(found.items())]
 
 
 def _of(
-    client: Known,
+    client: SharingState,
     sections: Sequence[Mapping[str, str]],
-    asked: Asked,
+    new: NewQuestions,
     agencies: Mapping[str, Agency],
-    known_already: Collection[Told],
+    known_already: Collection[Shown],
 ) -> set[tuple[str, str]]:
     """Recipients and categories of one client, each once, from however many sources and for whatever purposes."""
     items = [Item(s["source"], Category(s["category"])) for s in sections]
     spent = spent_convictions(sections)
     found: set[tuple[str, str]] = set()
-    for id, purpose in asked.recipients:
+    for id, purpose in new.recipients:
         services = {s for f in client.facts.said if isinstance(f, Granted) for agency, s in f.services if agency == id}
         for service in (None, *sorted(services)):  # consent may name one service of an agency only
             others = tuple(item for item in items if item.source != id)
-            question = Question(agencies[id], purpose, others, asked.at, service, spent=spent)
-            permitted = decide(question, client.facts, asked.changed).permitted
+            question = Question(agencies[id], purpose, others, new.at, service, spent=spent)
+            permitted = decide(question, client.facts, new.changed).permitted
             if permitted:
-                permitted -= decide(question, client.facts, asked.before).permitted
+                permitted -= decide(question, client.facts, new.before).permitted
             found.update((id, item.category.value) for item in permitted)
     return {
         (recipient, category)

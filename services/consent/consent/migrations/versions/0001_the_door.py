@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from servicekit.inbox import TABLES as INBOX
+from servicekit import aside
 from servicekit.migrate import grants
 
 revision = "0001"
@@ -189,7 +189,7 @@ CREATE TABLE ledger (
 """,  # a row has some 3 kB: it is neither compressed on the hot path nor split off
     "CREATE INDEX ledger_queue ON ledger (queue_id)",
     "CREATE INDEX ledger_client ON ledger (client_id)",
-    # the door's inbox keeps the answer, so that the same event gets its first answer again
+    # the door's inbox (`repository/answers.py`) keeps the answer, so that the same event gets its first answer again
     """
 CREATE TABLE intake (
     agency text NOT NULL,
@@ -200,7 +200,7 @@ CREATE TABLE intake (
     PRIMARY KEY (agency, event_id)
 )
 """,
-    INBOX[1],
+    aside.TABLE,
 ]
 
 # Tables that say what was decided and agreed are append-only for everyone; what may change is named by column.

@@ -17,6 +17,7 @@ CREATE FUNCTION incarnation() RETURNS text LANGUAGE sql STABLE RETURN concat_ws(
 )
 """,
     # append-only: a discloser compared this incarnation with the topics, and nothing was missing
+    # at: for operations, no code reads it
     """
 CREATE TABLE opened (
     incarnation text PRIMARY KEY,
@@ -24,7 +25,8 @@ CREATE TABLE opened (
 )
 """,
     # since: from when on what stands in the topics is read back; nameless: references under which something was
-    # retracted, and of which nobody knows whom they stand for; done_at: from then on the door may open
+    # retracted, and of which nobody knows whom they stand for; done_at: from then on the door may open; began_at: for
+    # operations, no code reads it
     """
 CREATE TABLE restore (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
