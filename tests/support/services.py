@@ -39,6 +39,14 @@ def call_of(create_app: Callable[[Any], FastAPI], settings: type[Any], database:
     return call
 
 
+async def by_pages(page: Callable[..., Awaitable[list[str]]]) -> list[str]:
+    """The ids of a list that is read in pages of two: `await page(limit=2, after=...)` gives those of one."""
+    found = await page(limit=2)
+    while more := await page(limit=2, after=found[-1]):
+        found += more
+    return found
+
+
 async def sorted_by_an_index(database: Database, table: str) -> bool:
     """Whether the newest rows of a table can be read in their order, however many there are, without sorting any."""
 

@@ -327,7 +327,8 @@ class Discloser:
         when this cycle is entered as sent.
         """
         sent.at = cycle.time_now()
-        rows = [done.notice(sent.at, sent.retractions()) for done in cycle.done]
+        places = sent.retractions()
+        rows = [done.notice(sent.at, places) for done in cycle.done]
         notices = [Leaving(row, row.body.encode()) for row in rows]
         await self._paused.without_missing(producer, {notice.row.topic for notice in notices})
         notices = [notice for notice in notices if notice.row.topic not in self._paused]

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka import ConsumerRecord
 from sqlalchemy import text
-from support.services import Call, DatabaseOf, call_of, sorted_by_an_index, take_poisoned
+from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, OfferRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
@@ -204,9 +205,7 @@ async def test_every_volunteer_can_be_reached_page_by_page(database: Database, c
         return [row["id"] for row in rows.json()]
 
     for scopes, count in ((["operator"], 5), ([], 3)):
-        every, found = await page(*scopes), await page(*scopes, limit=2)
-        while more := await page(*scopes, limit=2, after=found[-1]):
-            found += more
+        every, found = await page(*scopes), await by_pages(partial(page, *scopes))
         assert (found, len(set(found))) == (every, count)
 
 
@@ -233,9 +232,7 @@ async def test_every_match_can_be_reached_page_by_page(database: Database, call:
     async def page(**asked: Any) -> list[str]:
         return [row["id"] for row in (await call("GET", "/matches", "hmp-leeds", "matches:read", params=asked)).json()]
 
-    every, found = await page(), await page(limit=2)
-    while more := await page(limit=2, after=found[-1]):
-        found += more
+    every, found = await page(), await by_pages(page)
     assert (found, len(set(found))) == (every, 7)
 
 

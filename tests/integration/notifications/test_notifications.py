@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka import ConsumerRecord
 from sqlalchemy import text
-from support.services import Call, DatabaseOf, call_of, sorted_by_an_index, take_poisoned
+from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, RetractionAcknowledged, StepRequested
 from notifications import service
@@ -202,9 +202,7 @@ async def test_every_plan_can_be_reached_page_by_page(database: Database, call: 
     async def page(**asked: Any) -> list[str]:
         return [row["id"] for row in (await call("GET", "/plans", "hmp-leeds", "plans:read", params=asked)).json()]
 
-    every, found = await page(), await page(limit=2)
-    while more := await page(limit=2, after=found[-1]):
-        found += more
+    every, found = await page(), await by_pages(page)
     assert (found, len(set(found))) == (every, 7)
 
 

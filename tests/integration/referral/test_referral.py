@@ -12,7 +12,7 @@ from aiokafka import ConsumerRecord
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from support import servers
-from support.services import Call, DatabaseOf, call_of, sorted_by_an_index, take_poisoned
+from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, ReferralRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
@@ -343,9 +343,7 @@ async def test_the_directory_can_be_read_page_by_page(database: Database, call: 
         rows = await call("GET", "/services", "hmp-leeds", "referrals:read", params={"pathway": HOME, **asked})
         return [row["id"] for row in rows.json()]
 
-    every, found = await page(), await page(limit=2)
-    while more := await page(limit=2, after=found[-1]):
-        found += more
+    every, found = await page(), await by_pages(page)
     assert (found, len(set(found))) == (every, 7)
     assert await page(after=str(uuid4())) == []
 
@@ -366,9 +364,7 @@ async def test_every_referral_can_be_reached_page_by_page(database: Database, ca
         rows = await call("GET", "/referrals", "hmp-leeds", "referrals:read", params=asked)
         return [row["id"] for row in rows.json()]
 
-    every, found = await page(), await page(limit=2)
-    while more := await page(limit=2, after=found[-1]):
-        found += more
+    every, found = await page(), await by_pages(page)
     assert (found, len(set(found))) == (every, 7)
     assert await page(after=str(uuid4())) == []
 

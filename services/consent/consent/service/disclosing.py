@@ -4,6 +4,7 @@ Everything is read in the transaction that claimed the rows, so a withdrawal is 
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -323,5 +324,7 @@ async def finish_cycle(db: Executor, sent: Sent) -> None:
 async def _with_places(db: Executor, withdrawals: Sequence[Any]) -> list[Done]:
     if not withdrawals:
         return []
-    retractions = await queue.places_of(db, [w.id for w in withdrawals])
-    return [Done(w, [r for r in retractions if r.withdrawal_id == w.id]) for w in withdrawals]
+    retractions: dict[UUID, list[Any]] = defaultdict(list)
+    for retraction in await queue.places_of(db, [w.id for w in withdrawals]):
+        retractions[retraction.withdrawal_id].append(retraction)
+    return [Done(w, retractions[w.id]) for w in withdrawals]

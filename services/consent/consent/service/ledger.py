@@ -58,7 +58,7 @@ class Batch:
         ahead = len(self._entries) - self._begun
         if ahead >= AHEAD:
             await self._write()
-        elif not ahead % LOOK_AFTER:
+        elif self._writing is not None and not ahead % LOOK_AFTER:
             await asyncio.sleep(0)
 
     async def _write(self) -> None:
