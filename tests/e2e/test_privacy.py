@@ -151,6 +151,11 @@ class Story:
         await self.prison.answered(self.recorded(FACTS | {"custody-and-release": custody}))
         consent = event("consent.granted", PRISON, granted(IDENTIFIERS, [HOSTEL], PURPOSES, [*CATEGORIES, "risk"]))
         await self.prison.answered(consent)
+
+        async def offered() -> bool:  # else the snapshot that the consent opens may hold the need already
+            return bool(await self.hostel.received())
+
+        await eventually_true(offered, "what the consent opens at the hostel")
         headers = [("traceparent", f"00-{TRACE}-{SPAN}-01".encode())]
         await self.prison.publish(self.recorded({"needs.accommodation": NEED}), headers=headers)
 
