@@ -19,7 +19,7 @@ import uvloop
 from consent.discloser import Discloser, DiscloserSettings
 from consent.repository import queue
 from consent.repository.ledger import Entry
-from consent.repository.sql import Executor
+from consent.repository.sql import Executor, at_once
 from consent.service.disclosing import Cycle, Leaving, Sent
 from consent.service.ledger import Batch, Sealer
 from contracts.heads import Head
@@ -58,7 +58,7 @@ class Bare(Discloser):
 
     async def _decide(self, paused: list[str], only: Collection[int] | None) -> Cycle:
         async with self._db.begin():
-            await queue.remove(self._db, [leaving.row.id for leaving, _ in self._sent.leaving])
+            await at_once(self._db, [queue.removing([leaving.row.id for leaving, _ in self._sent.leaving])])
             settings = self._settings
             rows = await queue.claim(self._db, settings.shard, settings.shards, settings.batch, paused, only)
         self._sent = Sent()
@@ -81,7 +81,7 @@ async def main(kind: str, size: int) -> None:
     engine = create_engine(settings.database_url.get_secret_value(), 1, "bench", settings.session())
     Bare.filler = b"." * size
     async with engine.connect() as connection:
-        discloser = (Bare if kind == "bare" else Discloser)(settings, connection)
+        discloser = (Bare if kind == "bare" else Discloser)(settings, connection, asyncio.Event())
         if kind == "unsealed":
             discloser._sealer = Unsealed(settings.seed, settings.shard, settings.shards)
         await discloser.take_over()

@@ -24,7 +24,7 @@ from consent.events import head_event
 from consent.paused import PausedTopics
 from consent.repository import ledger, queue, restoring, shards
 from consent.repository.clients import DAMAGED
-from consent.service.disclosing import Cycle, Leaving, Sent, decide_cycle, finish_cycle
+from consent.service.disclosing import Cycle, Late, Leaving, Place, Sent, decide_cycle, finish_cycle, join
 from consent.service.doubts import Doubt, doubts
 from consent.service.holds import hold_damaged
 from consent.service.ledger import Sealer
@@ -113,9 +113,11 @@ class DiscloserSettings(Settings):
 class Discloser:
     """Runs cycles for one shard on one database session."""
 
-    def __init__(self, settings: DiscloserSettings, connection: AsyncConnection) -> None:
+    def __init__(self, settings: DiscloserSettings, connection: AsyncConnection, retracts: asyncio.Event) -> None:
+        """`retracts` is set whenever a retraction was queued."""
         self._settings = settings
         self._db = connection
+        self._retracts = retracts
         self._producer: AIOKafkaProducer | None = None
         self._doubts: dict[int, Doubt] = {}
         self._sent = Sent()
@@ -253,12 +255,13 @@ class Discloser:
     async def _decide(self, paused: list[str], only: Collection[int] | None) -> Cycle:
         shard, number = self._settings.shard, self._settings.shards
         while True:
+            self._retracts.clear()  # what was queued before is claimed now, or belongs to another shard
             try:
                 async with self._db.begin():
                     await shards.saw_register(self._db, shard, number)
                     await finish_cycle(self._db, self._sent)
                     rows = await queue.claim(self._db, shard, number, self._settings.batch, paused, only)
-                    cycle = await decide_cycle(self._db, rows, self._doubts, self._sealer, self._head)
+                    cycle = await decide_cycle(self._db, rows, self._doubts, self._sealer, self._head, self._retracts)
                     if cycle.leaving:
                         faults.point("discloser.decided")
                 DISCLOSED.inc(len(self._sent.leaving) + len(self._sent.told))
@@ -290,37 +293,52 @@ class Discloser:
                     raise
 
     async def _send(self, leaving: list[Leaving], finishing: Cycle | None) -> None:
-        """Send in one Kafka transaction, with the heads that are not in their topic yet, and with notices to publishers
-        whose withdrawals are done by it: a notice counts when the retractions do.
+        """Send in one Kafka transaction, with the heads that are not in their topic yet; behind them retractions that
+        were queued meanwhile, and notices to publishers whose withdrawals are done by it, which count when those do.
         """
-        if self._producer is None:
+        producer = self._producer
+        if producer is None:
             raise RuntimeError("the producer is started before the first claim")
         heads = list(self._unsent)
-        steps, outgoing = self._outgoing(leaving)
-        topic = self._settings.namespace + HEADS
-        outgoing += [Outgoing(topic, str(head.shard).encode(), head_event(head)) for head in heads]
-        async with asyncio.timeout(self._settings.send_seconds):
+        until = asyncio.get_running_loop().time() + self._settings.send_seconds
+        async with asyncio.timeout_at(until):
             topics = {item.row.topic for item in leaving} | ({HEADS} if heads else set())
-            if await self._paused.without_missing(self._producer, topics) != topics:
+            if await self._paused.without_missing(producer, topics) != topics:
                 raise UnknownTopicOrPartitionError
             # Not aborted here when it fails: the producer that replaces this one aborts it, or finds it committed.
-            await self._producer.begin_transaction()
-            written = await send_all(self._producer, outgoing)
-            sent = Sent(
-                [
-                    (item, (item.row.topic, place.partition, place.offset))
-                    for item, place in zip(leaving, written, strict=False)  # behind them are the heads
-                ],
-                [*self._sent.heads, *heads],
-            )
+            await producer.begin_transaction()
+            steps, written = await self._write(producer, leaving, heads)
+            sent = Sent(_placed(leaving, written), [*self._sent.heads, *heads])  # the heads stand behind the others
+        late = await self._read(partial(self._claim_late, finishing)) if finishing and self._retracts.is_set() else None
+        async with asyncio.timeout_at(until):
+            if finishing and late:
+                steps += await self._send_late(producer, finishing, late, sent)
             if finishing and finishing.done:
-                steps += await self._tell(self._producer, finishing, sent)
+                steps += await self._tell(producer, finishing, sent)
             faults.point("discloser.sending")
-            await self._producer.commit_transaction()
+            await producer.commit_transaction()
         for step in steps:
             step.end()
         self._sent = sent
         self._unsent = []
+
+    async def _claim_late(self, cycle: Cycle, db: AsyncConnection) -> Late:
+        """What was queued since to leave first. All that was decided before it is with the brokers by now: so it stands
+        behind that in this same Kafka transaction, as it would in the next.
+        """
+        settings = self._settings
+        rows = await queue.claim_first(db, settings.shard, settings.shards, settings.batch, list(self._paused))
+        return await join(db, cycle, rows)
+
+    async def _send_late(self, producer: AIOKafkaProducer, cycle: Cycle, late: Late, sent: Sent) -> list[Step]:
+        """Send it, unless a topic of it is missing: the next cycle sees to that."""
+        topics = {item.row.topic for item in late.leaving}
+        if await self._paused.without_missing(producer, topics) != topics:
+            return []
+        steps, written = await self._write(producer, late.leaving)
+        sent.leaving += _placed(late.leaving, written)
+        cycle.done = late.done
+        return steps
 
     async def _tell(self, producer: AIOKafkaProducer, cycle: Cycle, sent: Sent) -> list[Step]:
         """Send the notices of what the cycle finishes, as far as their topics can be written. The others are queued
@@ -332,19 +350,22 @@ class Discloser:
         notices = [Leaving(row, row.body.encode()) for row in rows]
         await self._paused.without_missing(producer, {notice.row.topic for notice in notices})
         notices = [notice for notice in notices if notice.row.topic not in self._paused]
-        steps, outgoing = self._outgoing(notices)
-        await send_all(producer, outgoing)
+        steps, _ = await self._write(producer, notices)
         sent.told = {notice.row.reference for notice in notices}
         return steps
 
-    def _outgoing(self, leaving: Sequence[Leaving]) -> tuple[list[Step], list[Outgoing]]:
+    async def _write(
+        self, producer: AIOKafkaProducer, leaving: Sequence[Leaving], heads: Sequence[Head] = ()
+    ) -> tuple[list[Step], list[Any]]:
+        """Write into the open transaction; gives the steps to be ended with it, and where each stands."""
         prefix, steps, outgoing = self._settings.namespace, [], []
         for item in leaving:
             step, traceparent = _trace(item.row)
             steps.append(step)
             key = str(item.row.reference).encode()
             outgoing.append(Outgoing(prefix + item.row.topic, key, item.value, header(traceparent)))
-        return steps, outgoing
+        outgoing += [Outgoing(prefix + HEADS, str(head.shard).encode(), head_event(head)) for head in heads]
+        return steps, await send_all(producer, outgoing)
 
     async def _in_parts(self, leaving: list[Leaving], error: KafkaError, only: Collection[int] | None) -> None:
         """Try by topic, then row by row; a row that fails alone is set aside and the others go on.
@@ -419,6 +440,10 @@ class Discloser:
             await self._producer.stop()
 
 
+def _placed(leaving: Sequence[Leaving], written: Sequence[Any]) -> list[tuple[Leaving, Place]]:
+    return [(item, (item.row.topic, at.partition, at.offset)) for item, at in zip(leaving, written, strict=False)]
+
+
 def _is_fenced(error: BaseException) -> bool:
     return type(error).__name__ in {
         "ProducerFenced",
@@ -442,8 +467,12 @@ async def main(ready: Callable[[], None]) -> None:
     settings = DiscloserSettings()
     url = settings.database_url.get_secret_value()
     engine = create_engine(url, 1, f"discloser {settings.shard}", settings.session())
-    async with engine.connect() as connection, listening(url, queue.CHANNEL) as woken:
-        discloser = Discloser(settings, connection)
+    async with (
+        engine.connect() as connection,
+        listening(url, queue.CHANNEL) as woken,
+        listening(url, queue.RETRACTIONS) as retracts,
+    ):
+        discloser = Discloser(settings, connection, retracts)
         await discloser.take_over()
         ready()
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -28,6 +28,9 @@ class PausedTopics:
 
     def __contains__(self, topic: str) -> bool:
         return topic in self._until
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._until)
 
     def add(self, topic: str) -> None:
         """Let a topic wait."""

@@ -92,7 +92,9 @@ async def test_a_stopped_discloser_that_wakes_cannot_send(scene: Any) -> None:
 
 
 async def test_who_only_has_rows_on_their_way_gets_a_retraction(scene: Any) -> None:
-    """The first record ever for a recipient was decided and not yet sent when the client withdrew."""
+    """The first record ever for a recipient was decided and not yet sent when the client withdrew: the retraction
+    leaves behind it in the same Kafka transaction, and the publisher is told with it.
+    """
     person = scene.load.people[0]
     await scene.load.send(person, scene.load.change(person))
     await scene.load.settle()
@@ -111,8 +113,11 @@ async def test_who_only_has_rows_on_their_way_gets_a_retraction(scene: Any) -> N
     scene.system.kill("consent.discloser", signal.SIGCONT)
     await check(scene)
     for partner in scene.partners:
-        kinds = [r.event["type"] for r in await partner.received()]
-        assert kinds == ["throughgate.client.snapshot.v1", "throughgate.client.withdrawn.v1"]
+        record, retraction = await partner.received()
+        assert record.event["type"] == "throughgate.client.snapshot.v1"
+        assert retraction.event["type"] == "throughgate.client.withdrawn.v1"
+        assert (record.partition, record.offset + 1) == (retraction.partition, retraction.offset), "no marker between"
+    assert len([reply for reply in scene.prison.replies if "withdrawal.done" in reply["type"]]) == 1
 
 
 async def _everyone_has(scene: Any, count: int) -> None:

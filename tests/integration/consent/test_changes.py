@@ -61,3 +61,12 @@ async def test_who_comes_second_with_a_number_or_an_event_begins_anew(door: Any,
         await inner.rollback()
     assert await Changes(identifiers=[(free, other, door.prison.name)], facts=facts).write(session)
     assert await session.scalar(text("SELECT count(*) FROM fact WHERE client_id = :id"), {"id": other}) == 1
+
+
+async def test_a_withdrawal_of_a_known_client_waits_for_nobody_who_brings_numbers(
+    door: Any, session: AsyncSession
+) -> None:
+    """Its own id looks like a reference that nobody has, and stands in it; no event could bring that."""
+    await door.prison.answered(door.recorded())
+    await clients.lock_numbers(session, exclusive=False)
+    assert (await door.prison.answered(door.withdrawal()))["type"] == "throughgate.event.accepted.v1"

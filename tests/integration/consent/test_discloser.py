@@ -7,9 +7,11 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import psutil
@@ -23,13 +25,17 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from sqlalchemy import text
 from support.agency import eventually, eventually_true
 from support.commands import Commands
 from support.told import decided, quiet
 from support.topics import delete_topic
 
-from consent.repository import ledger
+from consent.repository import ledger, queue
+from consent.repository.queue import QueueRow
 from consent.service.desk import CHANGED, SNAPSHOT
+from consent.service.disclosing import decide_cycle
+from consent.service.ledger import Sealer
 from consent.service.notices import RETRACTED
 from throughgate.verify import behind_retraction
 
@@ -332,6 +338,27 @@ async def _queue(connection: Any, door: Any, body: Any, type: str = "throughgate
     )
     await connection.execute("NOTIFY queue")
     return int(id)
+
+
+async def test_a_cycle_is_cut_short_for_a_retraction_that_waits(database_of: Any) -> None:
+    database, waits = await database_of("consent", "owner"), asyncio.Event()
+    async with database.engine.begin() as db:
+        client = await db.scalar(text("INSERT INTO client (version) VALUES (0) RETURNING id"))
+        await db.execute(text("INSERT INTO agency (id, kind, name) VALUES ('hostel', 'vcs', 'Hostel')"))
+        to = client, "hostel", "partner.hostel", uuid4(), CHANGED, "referral", '{"sections": []}'
+        await queue.add(db, [QueueRow(queue.RECORD, *to, datetime.now(UTC))] * 3 * queue.BESIDE)
+
+    async def refused() -> int:
+        async with database.engine.connect() as db:
+            rows = await queue.claim(db, 0, 1, 1000, [], None)
+            cycle = await decide_cycle(db, rows, {}, Sealer(bytes(32), 0, 1), None, waits)
+            assert cycle.claimed == 3 * queue.BESIDE
+            await db.rollback()
+        return len(cycle.refused)
+
+    assert await refused() == 3 * queue.BESIDE
+    waits.set()
+    assert await refused() == queue.BESIDE, "some leave all the same; the others stay in the queue"
 
 
 async def _received(door: Any, count: int) -> None:

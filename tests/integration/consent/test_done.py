@@ -1,20 +1,23 @@
 """When a publisher is told that its withdrawal is done: with the last of its retractions, and where each stands."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psutil
 import pytest
 from confluent_kafka.admin import NewTopic
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 from support.agency import eventually, eventually_true, read_all
 from support.told import quiet
 from support.topics import delete_topic
 
 from consent.repository import queue
+from consent.repository.sql import at_once
 from consent.service.disclosing import Leaving, Sent, finish_cycle
 from consent.service.notices import DONE, RETRACTED, retraction_row
 from servicekit.db import RETRYABLE, sqlstate
@@ -112,10 +115,10 @@ async def test_a_withdrawal_whose_retractions_pass_two_disclosers_at_once_is_don
     async with engine.connect() as one, engine.connect() as two:
         for connection in (one, two):
             await connection.scalar(text("SELECT count(*) FROM retraction"))  # from here on it sees nothing new
-        assert await queue.retractions_done(one, {ids[0]: ("partner.hostel", 0, 1)}) == []
+        assert await _placed(one, ids[0], ("partner.hostel", 0, 1)) == []
         await one.commit()
         with pytest.raises(DBAPIError) as failed:
-            await queue.retractions_done(two, {ids[1]: ("partner.hostel", 1, 1)})
+            await _placed(two, ids[1], ("partner.hostel", 1, 1))
         assert sqlstate(failed.value) in RETRYABLE
         await two.rollback()
         assert await queue.done_with(two, [ids[0]]) == [], "the other is missing"
@@ -127,3 +130,8 @@ async def test_a_withdrawal_whose_retractions_pass_two_disclosers_at_once_is_don
         await two.commit()
     notice = json.loads(queued)
     assert (notice["type"], _places(notice["data"], "hostel")) == (DONE, {("hostel", 0, 1), ("hostel", 1, 1)})
+
+
+async def _placed(db: AsyncConnection, retraction: UUID, place: tuple[str, int, int]) -> Sequence[Any]:
+    await at_once(db, [queue.placing({retraction: place})])
+    return await queue.done_by(db, [retraction])

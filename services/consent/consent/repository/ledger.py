@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import ValidationError
 from sqlalchemy import text
 
-from consent.repository.sql import Executor, arrays
+from consent.repository.sql import Executor, Write, arrays
 from contracts.heads import Head
 from contracts.merkle import write
 from contracts.proof import SALT_BYTES, Leaf, hashes_of, leaf_of, leaf_of_hashes
@@ -296,17 +296,15 @@ async def unsent_heads(db: Executor, shard: int, shards: int) -> list[Head]:
     return [Head.model_validate_json(row.head) for row in rows]
 
 
-async def heads_sent(db: Executor, heads: Collection[Head]) -> None:
+_HEADS_SENT = text(
+    "UPDATE head SET sent = true FROM unnest(CAST(:a0 AS int[]), CAST(:a1 AS bigint[])) AS r(s, n)"
+    " WHERE shard = s AND sequence = n"
+)
+
+
+def sending(heads: Collection[Head]) -> Write:
     """Enter that these heads are in their topic."""
-    if heads:
-        await arrays(
-            db,
-            text(
-                "UPDATE head SET sent = true FROM unnest(CAST(:a0 AS int[]), CAST(:a1 AS bigint[])) AS r(s, n)"
-                " WHERE shard = s AND sequence = n"
-            ),
-            [(h.shard, h.sequence) for h in heads],
-        )
+    return Write(_HEADS_SENT, [(h.shard, h.sequence) for h in heads])
 
 
 async def add_signing_key(db: Executor, id: str, public_key: bytes) -> None:

@@ -7,12 +7,14 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from consent.repository.sql import Executor, Write, arrays, at_once, insert_of
+from consent.repository.sql import Executor, Write, at_once, insert_of
 
 RETRACTION, NOTICE, RECORD = 0, 1, 2
 """Kinds of queue rows: the first two leave as they are, a record is decided when it leaves."""
 
 CHANNEL = "queue"
+RETRACTIONS = "retractions"
+"""Channels: that something is queued, and that it is a retraction."""
 
 
 class QueueRow(NamedTuple):
@@ -65,20 +67,24 @@ _NOT_BEHIND = (
 )
 
 
-BESIDE_FIRST = 20
-"""Of a cycle's records this part leaves beside retractions and notices, so that those are there soon."""
+BESIDE = 50
+"""So many of the records that may leave do so in a cycle whatever is in a hurry: beside retractions and notices, and
+before a cycle is cut short for them.
+"""
 
 
 _COLUMNS = ", ".join(QueueRow._fields)
 
 # Only constants are put into the texts.
-_CLAIM_FIRST = text(
+_FIRST = (
     f"SELECT {_COLUMNS} FROM queue q WHERE kind < 2 AND {_OURS} AND topic <> ALL(:paused) AND {_NOT_BEHIND}"  # noqa: S608
     " ORDER BY kind, id LIMIT :n"
 )
-_CLAIM_RECORDS = text(
-    f"SELECT {_COLUMNS} FROM queue q WHERE kind = 2 AND {_OURS} AND topic <> ALL(:paused) AND {_NOT_BEHIND}"  # noqa: S608
-    " ORDER BY id LIMIT :n"
+_CLAIM_FIRST = text(_FIRST)
+_CLAIM = text(
+    f"WITH first AS ({_FIRST}) SELECT * FROM first UNION ALL"  # noqa: S608
+    f" (SELECT {_COLUMNS} FROM queue q WHERE kind = 2 AND {_OURS} AND topic <> ALL(:paused) AND {_NOT_BEHIND}"
+    " ORDER BY id LIMIT CASE WHEN EXISTS (SELECT FROM first) THEN :beside ELSE :n END)"
 )
 
 
@@ -100,11 +106,15 @@ async def claim(
             {"only": list(only), "shard": shard, "shards": shards},
         )
         return [QueueRow(*row) for row in result]
-    bound = {"shard": shard, "shards": shards, "paused": list(paused)}
-    first = [QueueRow(*row) for row in await db.execute(_CLAIM_FIRST, {**bound, "n": limit})]
-    if first:
-        limit = max(1, limit // BESIDE_FIRST)
-    return first + [QueueRow(*row) for row in await db.execute(_CLAIM_RECORDS, {**bound, "n": limit})]
+    bound = {"shard": shard, "shards": shards, "paused": list(paused), "n": limit, "beside": min(limit, BESIDE)}
+    rows = [QueueRow(*row) for row in await db.execute(_CLAIM, bound)]
+    return sorted(rows, key=lambda row: (row.kind, row.id))
+
+
+async def claim_first(db: Executor, shard: int, shards: int, limit: int, paused: Collection[str]) -> list[QueueRow]:
+    """The retractions and notices to leave next, as `claim` gives them, and no records."""
+    bound = {"shard": shard, "shards": shards, "paused": list(paused), "n": limit}
+    return [QueueRow(*row) for row in await db.execute(_CLAIM_FIRST, bound)]
 
 
 def is_partners(topic: str) -> bool:
@@ -134,10 +144,12 @@ async def in_doubt(db: Executor, shard: int, shards: int) -> Sequence[Any]:
     return result.all()
 
 
-async def remove(db: Executor, ids: Collection[int]) -> None:
+_REMOVE = text("DELETE FROM queue WHERE id = ANY(CAST(:a0 AS bigint[]))")
+
+
+def removing(ids: Collection[int]) -> Write:
     """Take rows off the queue: they left, or were refused."""
-    if ids:
-        await db.execute(text("DELETE FROM queue WHERE id = ANY(:ids)"), {"ids": list(ids)})
+    return Write(_REMOVE, [(id,) for id in ids])
 
 
 async def set_aside(db: Executor, id: int, reason: str) -> None:
@@ -161,29 +173,26 @@ async def done_with(db: Executor, retractions: Collection[UUID]) -> Sequence[Any
     return result.all()
 
 
-async def retractions_done(
-    db: Executor, places: Mapping[UUID, tuple[str, int, int]], at: datetime | None = None
-) -> Sequence[Any]:
-    """Enter where retractions stand (topic, partition, offset), and since when, by default now; gives the withdrawals
-    that are done by it.
+_PLACE = text(
+    'UPDATE retraction SET topic = t, partition = p, "offset" = o, done_at = coalesce(a, clock_timestamp())'
+    " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS text[]), CAST(:a2 AS int[]), CAST(:a3 AS bigint[]),"
+    " CAST(:a4 AS timestamptz[])) AS r(i, t, p, o, a) WHERE id = i AND done_at IS NULL"
+)
+
+
+def placing(places: Mapping[UUID, tuple[str, int, int]], at: datetime | None = None) -> Write:
+    """Enter where retractions stand (topic, partition, offset), and since when, by default now."""
+    return Write(_PLACE, [(id, *place, at) for id, place in places.items()])
+
+
+async def done_by(db: Executor, retractions: Collection[UUID], at: datetime | None = None) -> Sequence[Any]:
+    """Enter and give the withdrawals that are done by these retractions, which are placed (`placing`).
 
     The withdrawal's row is written even when it is not done yet. Its retractions may pass two disclosers at once, and
     neither sees what the other enters: so the second one meets a changed row, fails with 40001, and looks again.
     """
-    if not places:
+    if not retractions:
         return ()
-    await arrays(
-        db,
-        text(
-            'UPDATE retraction SET topic = t, partition = p, "offset" = o,'
-            " done_at = coalesce(CAST(:at AS timestamptz), clock_timestamp())"
-            " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS text[]), CAST(:a2 AS int[]), CAST(:a3 AS bigint[]))"
-            " AS r(i, t, p, o)"
-            " WHERE id = i AND done_at IS NULL"
-        ),
-        [(id, *place) for id, place in places.items()],
-        at=at,
-    )
     result = await db.execute(
         text(
             "UPDATE withdrawal w SET done_at = CASE WHEN NOT EXISTS (SELECT 1 FROM retraction r"
@@ -192,7 +201,7 @@ async def retractions_done(
             " WHERE done_at IS NULL AND id IN (SELECT withdrawal_id FROM retraction WHERE id = ANY(:ids))"
             " RETURNING id, client_id, agency, event_id, traceparent, done_at"
         ),
-        {"ids": list(places), "at": at},
+        {"ids": list(retractions), "at": at},
     )
     return [row for row in result if row.done_at is not None]
 

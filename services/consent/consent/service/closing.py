@@ -24,5 +24,7 @@ async def close(session: AsyncSession, desk: Desk) -> None:
         await enter(session, await ledger.with_keys(session, desk.changes.entries))
     for wanted in desk.erasures:
         await erasing.carry_out(session, wanted, desk)
+    if desk.changes.retractions:
+        wake_after_commit(session, queue.RETRACTIONS)
     if desk.changes.queue or desk.changes.entries or desk.erasures:
         wake_after_commit(session, queue.CHANNEL)

@@ -3,12 +3,13 @@
 Everything is read in the transaction that claimed the rows, so a withdrawal is seen whole or not at all.
 """
 
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import orjson
@@ -19,7 +20,7 @@ from consent.repository import clients, ledger, queue
 from consent.repository.changes import Changes, RetractionRow, StopRow
 from consent.repository.ledger import NOTHING_TOLD, Entry
 from consent.repository.sharing import SharingState
-from consent.repository.sql import Executor
+from consent.repository.sql import Executor, at_once
 from consent.service import register
 from consent.service.desk import CHANGED, SNAPSHOT
 from consent.service.doubts import Doubt
@@ -123,14 +124,32 @@ class Cycle:
         return self.now + timedelta(seconds=time.monotonic() - self._began)
 
 
+class Late(NamedTuple):
+    """What joins a cycle after it was decided."""
+
+    leaving: list[Leaving]
+    done: list[Done]
+    """What the cycle's retractions and these finish."""
+
+
 async def decide_cycle(
-    db: Executor, rows: Sequence[queue.QueueRow], doubts: Mapping[int, Doubt], sealer: Sealer, before: Head | None
+    db: Executor,
+    rows: Sequence[queue.QueueRow],
+    doubts: Mapping[int, Doubt],
+    sealer: Sealer,
+    before: Head | None,
+    waits: asyncio.Event,
 ) -> Cycle:
     """Decide what was claimed in this transaction, enter the ledger. The caller commits, and sends what is `leaving`
-    and the head before it calls again. `before` is the shard's last head.
+    and the head before it calls again.
+
+    Args:
+        rows: the retractions and notices first.
+        before: the shard's last head.
+        waits: set when a retraction was queued since. It waits for this cycle, so that is cut short: what was not
+            decided stays in the queue.
     """
-    retractions = [row.request for row in rows if row.kind == queue.RETRACTION and row.request]
-    done = await _with_places(db, await queue.done_with(db, retractions))
+    done = await _done_with(db, rows)
     records = [row for row in rows if row.kind == queue.RECORD]
     registered = await register.load(db) if records else Register({}, [])
     snapshots = {row.client_id for row in records if row.type == SNAPSHOT}
@@ -162,9 +181,11 @@ async def decide_cycle(
                 if doubt:
                     deciding.retract(row, doubt.explanation, client)
             await batch.write()
+            if waits.is_set() and deciding.count >= queue.BESIDE:
+                break
         cycle.head, proofs = await batch.seal(cycle.now)
     deciding.prove(proofs)
-    await queue.remove(db, cycle.refused)
+    await at_once(db, [queue.removing(cycle.refused)])
     await cycle.changes.write(db)
     for id, reason in cycle.unsendable.items():
         await queue.set_aside(db, id, reason)
@@ -177,6 +198,8 @@ class _Deciding:
     def __init__(self, cycle: Cycle, registered: Register, batch: Batch) -> None:
         self._cycle, self._registered, self._batch = cycle, registered, batch
         self._at = cycle.now.isoformat()
+        self.count = 0
+        """How many were decided."""
         self._unproved: list[tuple[Leaving, int, int]] = []
         """What waits for a proof: where in its bytes that goes, and which of the batch's entries it is of."""
 
@@ -186,6 +209,7 @@ class _Deciding:
         Raises:
             UNREADABLE: the row cannot be read.
         """
+        self.count += 1
         before = doubt.explanation if doubt else None
         question, about = self._question(row, body)
         decision = all_or_nothing(decide(question, client.facts, self._registered.policy), about)
@@ -307,11 +331,10 @@ async def finish_cycle(db: Executor, sent: Sent) -> None:
 
     A withdrawal that two shards finished at once is done only now, and its publisher told by the next cycle.
     """
-    await ledger.heads_sent(db, sent.heads)
-    if not sent.leaving:
-        return
-    await queue.remove(db, [leaving.row.id for leaving, _ in sent.leaving])
-    done = await queue.retractions_done(db, sent.retractions(), sent.at)
+    places = sent.retractions()
+    left = queue.removing([leaving.row.id for leaving, _ in sent.leaving])
+    await at_once(db, [ledger.sending(sent.heads), left, queue.placing(places, sent.at)])
+    done = await queue.done_by(db, places, sent.at)
     # What nobody published is not answered.
     untold = [w for w in done if w.agency is not None and w.id not in sent.told]
     settled = [row for leaving, _ in sent.leaving if (row := leaving.row).kind == queue.RECORD and row.requester]
@@ -319,6 +342,18 @@ async def finish_cycle(db: Executor, sent: Sent) -> None:
         now = await clients.time_now(db)
         notices = [one.notice(now, {}) for one in await _with_places(db, untold)]
         await queue.add(db, notices + [row_settled(row, "sent", now) for row in settled])
+
+
+async def join(db: Executor, cycle: Cycle, rows: Sequence[queue.QueueRow]) -> Late:
+    """What of these retractions and notices the cycle does not have yet."""
+    already = {leaving.row.id for leaving in cycle.leaving}
+    late = [Leaving(row, row.body.encode()) for row in rows if row.id not in already]
+    return Late(late, await _done_with(db, [leaving.row for leaving in [*cycle.leaving, *late]]))
+
+
+async def _done_with(db: Executor, rows: Sequence[Any]) -> list[Done]:
+    retractions = [row.request for row in rows if row.kind == queue.RETRACTION and row.request]
+    return await _with_places(db, await queue.done_with(db, retractions))
 
 
 async def _with_places(db: Executor, withdrawals: Sequence[Any]) -> list[Done]:

@@ -17,7 +17,8 @@ UNSEALED_AT_ONCE = 2000
 AHEAD = 250
 """So many entries are given to the database at once, while more are decided."""
 LOOK_AFTER = 25
-"""After so many decisions the event loop gets a turn, in which the database is given more of them."""
+"""After so many decisions the event loop gets a turn, in which the database is given more of them, and in which it is
+learnt that a retraction waits."""
 
 
 class Sealer:
@@ -54,11 +55,11 @@ class Batch:
         return len(self._entries) - 1
 
     async def write(self) -> None:
-        """Let the database go on writing. Called behind each decision; seldom does anything."""
+        """Let the database go on writing, and whoever else waits. Called behind each decision; seldom does anything."""
         ahead = len(self._entries) - self._begun
         if ahead >= AHEAD:
             await self._write()
-        elif self._writing is not None and not ahead % LOOK_AFTER:
+        elif not ahead % LOOK_AFTER:
             await asyncio.sleep(0)
 
     async def _write(self) -> None:

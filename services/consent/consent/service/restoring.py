@@ -18,7 +18,7 @@ from consent.repository import audit, clients, ledger, queue, restoring
 from consent.repository.changes import RetractionRow, StopRow
 from consent.repository.clients import Client
 from consent.repository.restoring import Restore
-from consent.repository.sql import Executor
+from consent.repository.sql import Executor, at_once
 from consent.service import register
 from consent.service.closing import close
 from consent.service.desk import BY_THE_DOOR, RESTORED, Desk
@@ -240,7 +240,8 @@ async def take_back(db: AsyncSession, restore: Restore, some: Sequence[UnderRefe
             places[one.id] = one.place
             _enter(desk, min(whom[owners[under.reference]].may_mean), under, one)
     await close(db, desk)
-    await queue.retractions_done(db, places)
+    await at_once(db, [queue.placing(places)])
+    await queue.done_by(db, places)
     await restoring.add_nameless(db, restore, sum(bool(under.retractions) for under in nameless))
     return TakenBack(len(missing), len(desk.changes.holds))
 
@@ -304,5 +305,5 @@ async def take_heads_back(db: Executor, published: Iterable[Head]) -> list[Head]
         raise CannotRestore(f"The heads do not go on from those in the database: {error}") from error
     missing = await restoring.missing_heads(db, since)
     await restoring.add_lost_heads(db, missing)
-    await ledger.heads_sent(db, since)
+    await at_once(db, [ledger.sending(since)])
     return missing

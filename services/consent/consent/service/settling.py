@@ -44,7 +44,7 @@ async def open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
     named = {id(case): _named(case) for case in cases}
     keys = set().union(*named.values())
     known = await clients.find(session, keys)
-    if keys - known.keys():
+    if any(key[0] != "THROUGHGATE" for key in keys - known.keys()):  # a reference is given by the door, in no event
         # A withdrawal for a number that nobody has yet and the event that brings the number must see each other.
         await clients.lock_numbers(session, exclusive=any(case.changes_sharing for case in cases))
     whom = {client for found in known.values() for client in {found.client} | found.instead}
