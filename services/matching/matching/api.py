@@ -11,7 +11,7 @@ from contracts.facts import Short
 from contracts.leaving import Withheld
 from contracts.views import ClientLine, Showing
 from contracts.vocabulary import AgencyId, Area, Pathway
-from matching import events, service
+from matching import events, repository, service
 from matching.domain import Actor, Reason, State
 from servicekit.auth import Caller, require
 from servicekit.envelope import StrictWire, Wire
@@ -67,7 +67,9 @@ class HistoryLine(Wire):
 
 
 class MatchLine(ClientLine):
-    """A match as it stands: its id is the offer's."""
+    """A match as it stands: its id is the offer's. To its scheme without `explanation` and `withheld`: an offer does
+    not tell it the facts behind them.
+    """
 
     id: UUID
     volunteer: UUID
@@ -80,17 +82,23 @@ class MatchLine(ClientLine):
     explanation: dict[str, Any]
     """What spoke for the pair, and the rules that it passed."""
     withheld: list[Withheld]
+    """Of a denial: the rules, and what would make sharing possible."""
     history: list[HistoryLine]
 
 
 class RoundDone(Wire):
-    """What a round did for the clients of whom your agency assessed the risk; for an operator, for all."""
+    """What a round did for the clients of whom your agency assessed the risk; for an operator, for all.
+
+    `barred` is for an operator only, else null: the rules look at what several agencies recorded.
+    """
 
     ran: bool
     """False: another round was running."""
     offers: list[UUID]
-    unmatched: dict[UUID, dict[str, int]]
-    """The clients who still wait, and how many volunteers each rule barred for them."""
+    unmatched: int
+    """How many clients still wait."""
+    barred: dict[UUID, dict[str, int]] | None
+    """Which clients these are, and how many volunteers each rule barred for them."""
 
 
 @router.put("/volunteers/{id}", status_code=204, summary="Write one volunteer")
@@ -111,7 +119,7 @@ async def get_volunteers(
 ) -> list[VolunteerLine]:
     """By scheme. `after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
     rows = await request.app.state.database.run(
-        lambda session: service.volunteers(session, limit, within=caller.within, after=after)
+        lambda session: repository.listed_volunteers(session, caller.within, limit, after)
     )
     return [VolunteerLine.model_validate(dict(row)) for row in rows]
 
@@ -128,7 +136,7 @@ async def get_matches(
 ) -> list[MatchLine]:
     """`after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
     rows = await request.app.state.database.run(
-        lambda session: service.matches(session, client, state, limit, within=caller.within, after=after)
+        lambda session: repository.matches(session, caller.within, client=client, state=state, limit=limit, after=after)
     )
     return await showing.beside(events.SERVICE, [MatchLine.model_validate(dict(row)) for row in rows])
 
@@ -137,4 +145,5 @@ async def get_matches(
 async def post_round(request: Request, caller: Annotated[Caller, Depends(require("rounds:run"))]) -> RoundDone:
     await request.app.state.database.run(service.expire)
     done = (await request.app.state.database.run(service.run_round)).seen_by(caller.within)
-    return RoundDone(ran=done.ran, offers=done.offers, unmatched=done.unmatched)
+    barred = done.unmatched if caller.within is None else None
+    return RoundDone(ran=done.ran, offers=done.offers, unmatched=len(done.unmatched), barred=barred)

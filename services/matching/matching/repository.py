@@ -178,7 +178,10 @@ async def round_done(session: AsyncSession, at: datetime) -> None:
 
 
 async def save(session: AsyncSession, changed: Collection[Client]) -> None:
-    """Write what changed: what is taken back is erased first, then what was kept is written."""
+    """Write what changed: what is taken back is erased first, then what was kept is written.
+
+    Why a match closed is erased behind that: the same batch may have closed one.
+    """
     await cleared_rows.save(session, changed)
     erased = sorted(client.reference for client in changed if client.erased & KEPT.keys())
     if erased:
@@ -187,12 +190,12 @@ async def save(session: AsyncSession, changed: Collection[Client]) -> None:
             "UPDATE match SET explanation = '{}', withheld = '[]' WHERE client = ANY(:references)",
             references=erased,
         )
-    await _erase_reasons(session, [client.reference for client in changed if client.erased & TOLD])
     await _save_clients(session, changed)
     moved = [m for client in changed for m in client.matches if m.moves]
     # First the moves that close a match: a client has one open match.
     await _save_matches(session, [m for m in moved if not m.is_open])
     await _save_matches(session, [m for m in moved if m.is_open])
+    await _erase_reasons(session, [client.reference for client in changed if client.erased & TOLD])
 
 
 async def erase_poisoned(session: AsyncSession, client: UUID, version: int | None) -> None:
@@ -337,24 +340,34 @@ async def listed_volunteers(
 
 
 async def matches(
-    session: AsyncSession, within: str | None, client: UUID | None, state: str | None, limit: int, after: UUID | None
+    session: AsyncSession,
+    within: str | None,
+    *,
+    client: UUID | None = None,
+    state: str | None = None,
+    limit: int = 1,
+    after: UUID | None = None,
 ) -> Sequence[RowMapping]:
     """Matches behind the one with id `after`, newest first, each with its history. `within` one agency: of which it is
     the origin, or was offered.
 
-    Before the door has said that the scheme was told, or when it said no, the scheme learns nothing here either.
+    Before the door has said that the scheme was told, or when it said no, the scheme learns nothing here either. Nor
+    does it ever learn what spoke for the pair and what the rules found: they look at facts that no offer tells.
     """
     return await rows(
         session,
         """
         WITH mine AS NOT MATERIALIZED (
-            SELECT * FROM match WHERE CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
-                OR (scheme = CAST(:within AS text) AND EXISTS (
-                    SELECT FROM match_history h WHERE h.match = match.id AND h.state = 'offered'))
+            SELECT match.*, own
+            FROM match, LATERAL (SELECT CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)) AS o(own)
+            WHERE own OR (scheme = CAST(:within AS text) AND EXISTS (
+                SELECT FROM match_history h WHERE h.match = match.id AND h.state = 'offered'))
         )
-        SELECT id, client, volunteer, scheme, state, reason, expires_at, explanation, withheld, created_at,
-            changed_at, (SELECT jsonb_agg(jsonb_build_object('at', h.at, 'state', h.state, 'by', h.by, 'reason',
-                h.reason) ORDER BY h.id) FROM match_history h WHERE h.match = mine.id) AS history
+        SELECT id, client, volunteer, scheme, state, reason, expires_at, created_at, changed_at,
+            CASE WHEN own THEN explanation ELSE '{}' END AS explanation,
+            CASE WHEN own THEN withheld ELSE '[]' END AS withheld,
+            (SELECT jsonb_agg(jsonb_build_object('at', h.at, 'state', h.state, 'by', h.by, 'reason', h.reason)
+                ORDER BY h.id) FROM match_history h WHERE h.match = mine.id) AS history
         FROM mine
         WHERE (CAST(:client AS uuid) IS NULL OR client = CAST(:client AS uuid))
             AND (CAST(:state AS text) IS NULL OR state = CAST(:state AS text))

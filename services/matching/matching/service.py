@@ -187,7 +187,7 @@ async def run_round(session: AsyncSession) -> Round:
         if domain.bars(domain.Pair(profile, volunteer, now.astimezone(LONDON).date(), before)):
             continue
         locked[volunteer.id] = replace(volunteer, caseload=volunteer.caseload + 1)
-        outgoing.append(_offer(client, profile, a, now))
+        outgoing.append(_offer(client, profile, volunteer, a.scores, now))
     await repository.save(session, clients.values())
     await outbox.add(session, outgoing)
     offers: dict[UUID, str | None] = {m.id: m.origin for client in clients.values() for m in client.matches if m.moves}
@@ -195,12 +195,14 @@ async def run_round(session: AsyncSession) -> Round:
     return Round(True, list(offers), solution.unmatched, offers | waits)
 
 
-def _offer(client: Client, profile: domain.Profile, a: domain.Assignment, now: datetime) -> Outgoing:
+def _offer(
+    client: Client, profile: domain.Profile, volunteer: domain.Volunteer, scores: Mapping[str, float], now: datetime
+) -> Outgoing:
     if profile.origin is None:
         raise AssertionError("a client whose risk is not known is never offered a mentor")
     expires = now + OFFER_STANDS
-    made = Match(client.reference, a.volunteer.id, a.volunteer.scheme, expires, profile.origin, request=uuid4())
-    made.explanation = {"scores": a.scores, "passed": [rule.name for rule in domain.RULES]}
+    made = Match(client.reference, volunteer.id, volunteer.scheme, expires, profile.origin, request=uuid4())
+    made.explanation = {"scores": scores, "passed": [rule.name for rule in domain.RULES]}
     made.begin(now)
     client.matches.append(made)
     data = events.OfferRequestData(
@@ -247,25 +249,3 @@ async def put_volunteer(session: AsyncSession, id: UUID, values: Mapping[str, An
             "Write volunteers with your own agency as scheme, under ids of your own, or ask the operator to do it.",
             403,
         )
-
-
-async def volunteers(
-    session: AsyncSession, limit: int, *, within: str | None, after: UUID | None = None
-) -> Sequence[RowMapping]:
-    """Volunteers behind the one with id `after`, by scheme, with their caseloads: `within` one agency its own."""
-    return await repository.listed_volunteers(session, within, limit, after)
-
-
-async def matches(
-    session: AsyncSession,
-    client: UUID | None,
-    state: str | None,
-    limit: int,
-    *,
-    within: str | None,
-    after: UUID | None = None,
-) -> Sequence[RowMapping]:
-    """Matches behind the one with id `after`, newest first: `within` one agency those that rest on its assessment or
-    that it was offered.
-    """
-    return await repository.matches(session, within, client, state, limit, after)

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 from contracts.leaving import Withheld
 from contracts.views import ClientLine, Showing
 from contracts.vocabulary import AgencyId
-from notifications import events, service
+from notifications import events, repository, service
 from notifications.domain import PlanReason, PlanState, StepName, StepState
 from servicekit.auth import Caller, require
 from servicekit.envelope import Moment, StrictWire, Wire
@@ -32,10 +32,12 @@ class PartnerBody(StrictWire):
 
 
 class PlanLine(ClientLine):
-    """A release plan as it stands."""
+    """A release plan as it stands. Where it rests on another agency's record, you see the steps that you were told:
+    `state` and `reason` are null, and `changedAt` is when the last of these steps was sent to you.
+    """
 
     id: UUID
-    state: PlanState
+    state: PlanState | None
     reason: PlanReason | None
     steps: dict[StepState, int]
     """How many of the steps that you may see are in each state."""
@@ -55,10 +57,10 @@ class StepLine(Wire):
 
 
 class PlanDetail(ClientLine):
-    """A release plan with those of its steps that you may see."""
+    """A release plan with those of its steps that you may see; the rest as in the list."""
 
     id: UUID
-    state: PlanState
+    state: PlanState | None
     reason: PlanReason | None
     steps: list[StepLine]
     created_at: datetime
@@ -92,7 +94,7 @@ async def get_plans(
 ) -> list[PlanLine]:
     """`after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
     rows = await request.app.state.database.run(
-        lambda session: service.plans(session, client, limit, within=caller.within, after=after)
+        lambda session: repository.plans(session, caller.within, client=client, limit=limit, after=after)
     )
     return await showing.beside(events.SERVICE, [PlanLine.model_validate(dict(row)) for row in rows])
 

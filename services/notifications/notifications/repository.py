@@ -128,7 +128,8 @@ async def erase_poisoned(session: AsyncSession, client: UUID, version: int | Non
     await do(
         session,
         """
-        UPDATE step SET for_date = NULL, due_at = NULL, withheld = '[]', changed_at = clock_timestamp(),
+        UPDATE step SET for_date = NULL, due_at = NULL, withheld = '[]',
+            changed_at = CASE WHEN state = 'sent' THEN changed_at ELSE clock_timestamp() END,
             state = CASE WHEN state = 'planned' THEN 'cancelled' ELSE state END
         WHERE client = :client
         """,
@@ -161,6 +162,7 @@ async def _save_plans(session: AsyncSession, plans: Sequence[Plan]) -> None:
 
 
 async def _save_steps(session: AsyncSession, steps: Sequence[tuple[Plan, Step]]) -> None:
+    """Write steps. The time of one that was sent stays: what is erased later is nothing for its recipient to see."""
     if not steps:
         return
     await do(
@@ -173,7 +175,8 @@ async def _save_steps(session: AsyncSession, steps: Sequence[tuple[Plan, Step]])
             CAST(:states AS text[]), CAST(:requests AS uuid[]), CAST(:withheld AS text[]))
             AS rows(i, p, c, n, r, f, d, s, q, w)
         ON CONFLICT (id) DO UPDATE SET for_date = excluded.for_date, due_at = excluded.due_at, state = excluded.state,
-            request = excluded.request, withheld = excluded.withheld, changed_at = clock_timestamp()
+            request = excluded.request, withheld = excluded.withheld,
+            changed_at = CASE WHEN step.state = 'sent' THEN step.changed_at ELSE clock_timestamp() END
         """,
         ids=[step.id for _, step in steps],
         plans=[plan.id for plan, _ in steps],
@@ -226,21 +229,26 @@ async def plans(
     """Plans behind the one with id `after`, newest first, with how many of their steps are in each state.
 
     `within` one agency: those that rest on its record, and of others the steps that it was told, without the rest.
-    Before the door has let a step out, or when it did not, its recipient learns nothing here either.
+    Before the door has let a step out, or when it did not, its recipient learns nothing here either; nor, of what
+    becomes of the plan, after it.
     """
     return await rows(
         session,
         """
         WITH mine AS NOT MATERIALIZED (
-            SELECT * FROM plan WHERE CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
-                OR EXISTS (SELECT FROM step WHERE step.plan = plan.id AND step.recipient = CAST(:within AS text)
-                    AND step.state = 'sent')
+            SELECT plan.*, own
+            FROM plan, LATERAL (SELECT CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)) AS o(own)
+            WHERE own OR EXISTS (SELECT FROM step WHERE step.plan = plan.id
+                AND step.recipient = CAST(:within AS text) AND step.state = 'sent')
         )
-        SELECT id, client, state, reason, created_at, changed_at,
+        SELECT id, client, created_at,
+            CASE WHEN own THEN state END AS state,
+            CASE WHEN own THEN reason END AS reason,
+            CASE WHEN own THEN changed_at ELSE (SELECT max(step.changed_at) FROM step WHERE step.plan = mine.id
+                AND step.recipient = CAST(:within AS text) AND step.state = 'sent') END AS changed_at,
             (SELECT coalesce(jsonb_object_agg(s.state, s.n), '{}') FROM (
                 SELECT state, count(*) AS n FROM step
-                WHERE step.plan = mine.id AND (CAST(:within AS text) IS NULL OR mine.origin = CAST(:within AS text)
-                    OR (step.recipient = CAST(:within AS text) AND step.state = 'sent'))
+                WHERE step.plan = mine.id AND (own OR (step.recipient = CAST(:within AS text) AND step.state = 'sent'))
                 GROUP BY state) s) AS steps
         FROM mine
         WHERE (CAST(:id AS uuid) IS NULL OR id = CAST(:id AS uuid))

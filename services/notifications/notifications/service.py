@@ -129,15 +129,6 @@ async def put_partner(
     await repository.put_partner(session, agency, prisons, steps)
 
 
-async def plans(
-    session: AsyncSession, client: UUID | None, limit: int, *, within: str | None, after: UUID | None = None
-) -> Sequence[RowMapping]:
-    """Plans behind the one with id `after`, newest first: `within` one agency those that rest on its record or of which
-    it was told a step.
-    """
-    return await repository.plans(session, within, client=client, limit=limit, after=after)
-
-
 async def plan(session: AsyncSession, id: UUID, *, within: str | None) -> tuple[RowMapping, Sequence[RowMapping]]:
     """One plan and its steps, as far as `within` does not keep them from view.
 

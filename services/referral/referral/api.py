@@ -11,7 +11,7 @@ from contracts.facts import Short
 from contracts.leaving import Withheld
 from contracts.views import ClientLine, Showing
 from contracts.vocabulary import AgencyId, Area, Category, Pathway
-from referral import events, service
+from referral import events, repository, service
 from referral.domain import Actor, Reason, State
 from servicekit.auth import Caller, require
 from servicekit.envelope import StrictWire, Wire
@@ -54,7 +54,7 @@ class ServiceLine(ServiceBody):
 
 
 class ReferralBody(StrictWire):
-    """A practitioner's referral."""
+    """A practitioner's referral, for a need that the practitioner's own agency recorded; an operator's for any."""
 
     client: UUID
     """The reference of the client for the referral service, as its referrals show it."""
@@ -70,7 +70,7 @@ class ReferralMade(Wire):
 
 
 class ReferralLine(ClientLine):
-    """A referral as it stands."""
+    """A referral as it stands. To its provider without `follows`."""
 
     id: UUID
     pathway: Category | None
@@ -78,7 +78,7 @@ class ReferralLine(ClientLine):
     service: UUID | None
     state: State
     follows: UUID | None
-    """The referral that was declined before this one was made."""
+    """The referral that came to nothing before this one was made."""
     respond_by: datetime
     created_at: datetime
     changed_at: datetime
@@ -102,7 +102,9 @@ class Eligibility(Wire):
 
 
 class ReferralDetail(ReferralLine):
-    """A referral with its history and its reasons."""
+    """A referral with its history and its reasons. To its provider as it was sent: with the history from then on, and
+    without `follows`, `withheld` and `eligibility`, for a referral does not tell it the facts behind them.
+    """
 
     history: list[HistoryLine]
     withheld: list[Withheld]
@@ -128,7 +130,7 @@ async def get_services(
     after: UUID | None = None,
 ) -> list[ServiceLine]:
     """By name. `after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
-    rows = await request.app.state.database.run(lambda session: service.services(session, pathway, limit, after))
+    rows = await request.app.state.database.run(lambda session: repository.services(session, pathway, limit, after))
     return [ServiceLine.model_validate(dict(row)) for row in rows]
 
 
@@ -141,7 +143,7 @@ async def post_referral(
 ) -> ReferralMade:
     trace = from_headers([("traceparent", traceparent.encode())]) if traceparent else None
     made = await request.app.state.database.run(
-        lambda session: service.refer(session, body.client, body.pathway, body.service, caller.agency, trace)
+        lambda session: service.refer(session, body.client, body.pathway, body.service, trace, within=caller.within)
     )
     return ReferralMade(id=made)
 
@@ -158,7 +160,9 @@ async def get_referrals(
 ) -> list[ReferralLine]:
     """`after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
     rows = await request.app.state.database.run(
-        lambda session: service.referrals(session, client, state, limit, within=caller.within, after=after)
+        lambda session: repository.referrals(
+            session, caller.within, client=client, state=state, limit=limit, after=after
+        )
     )
     return await showing.beside(events.SERVICE, [ReferralLine.model_validate(dict(row)) for row in rows])
 

@@ -91,7 +91,10 @@ async def lock_directory(session: AsyncSession, pathways: Collection[str]) -> di
 
 
 async def save(session: AsyncSession, clients: Collection[Client]) -> None:
-    """Write what changed: what is taken back is erased first, then what was kept is written."""
+    """Write what changed: what is taken back is erased first, then what was kept is written.
+
+    What closed referrals say is erased behind that: the same batch may have closed one.
+    """
     await cleared_rows.save(session, clients)
     erased = [(client.reference, pathway) for client in clients for pathway in explained_by(client.erased)]
     if erased:
@@ -257,17 +260,21 @@ async def referrals(
     it was sent as the provider.
 
     Before the door has said that the provider was told, or when it said no, the provider learns nothing here either.
+    Nor does it ever learn how it was chosen, or after whom: that says of the client what no referral tells.
     """
     return await rows(
         session,
         """
         WITH mine AS NOT MATERIALIZED (
-            SELECT * FROM referral WHERE CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)
-                OR (provider = CAST(:within AS text) AND EXISTS (
-                    SELECT FROM referral_history h WHERE h.referral = referral.id AND h.state = 'sent'))
+            SELECT referral.*, own
+            FROM referral, LATERAL (SELECT CAST(:within AS text) IS NULL OR origin = CAST(:within AS text)) AS o(own)
+            WHERE own OR (provider = CAST(:within AS text) AND EXISTS (
+                SELECT FROM referral_history h WHERE h.referral = referral.id AND h.state = 'sent'))
         )
-        SELECT id, client, pathway, service, state, follows, respond_by, withheld, eligibility, created_at,
-            changed_at
+        SELECT id, client, pathway, service, state, respond_by, created_at, changed_at,
+            CASE WHEN own THEN follows END AS follows,
+            CASE WHEN own THEN withheld ELSE '[]' END AS withheld,
+            CASE WHEN own THEN eligibility ELSE '[]' END AS eligibility
         FROM mine
         WHERE (CAST(:id AS uuid) IS NULL OR id = CAST(:id AS uuid))
             AND (CAST(:client AS uuid) IS NULL OR client = CAST(:client AS uuid))
@@ -285,10 +292,18 @@ async def referrals(
     )
 
 
-async def history(session: AsyncSession, referral: UUID) -> Sequence[RowMapping]:
-    """The states of one referral in the order in which it came to them."""
+async def history(session: AsyncSession, within: str | None, referral: UUID) -> Sequence[RowMapping]:
+    """The states of one referral in the order in which it came to them. `within` one agency that is not its origin:
+    from when it was sent, for before it may have been meant for others.
+    """
     return await rows(
         session,
-        "SELECT at, state, by, reason FROM referral_history WHERE referral = :referral ORDER BY id",
+        """
+        SELECT h.at, h.state, h.by, h.reason FROM referral_history h JOIN referral r ON r.id = h.referral
+        WHERE r.id = :referral AND (CAST(:within AS text) IS NULL OR r.origin = CAST(:within AS text)
+            OR h.id >= (SELECT min(s.id) FROM referral_history s WHERE s.referral = r.id AND s.state = 'sent'))
+        ORDER BY h.id
+        """,
+        within=within,
         referral=referral,
     )

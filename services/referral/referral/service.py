@@ -132,16 +132,17 @@ class Batch(door.Batch[Client]):
         """Choose the best service for a draft and ask the door; without one it stays a draft, explained.
 
         An agency for which the door denied this draft, that was to be told no more, or that declined the client for
-        what was erased since, comes last; those that are `never` to be asked not at all.
+        what was erased since, comes last; those that are `never` to be asked are not looked at.
         """
         avoided = (
             client.avoided | client.once_declined_by(self.now) | ({referral.provider} if referral.provider else set())
         )
+        candidates = [s for s in self.directory.values() if s.organization not in never]
         best, referral.eligibility = choose(
-            self.directory.values(), client, referral.pathway, section.data.get("area"), self.now, avoided
+            candidates, client, referral.pathway, section.data.get("area"), self.now, avoided
         )
         referral.origin = section.source
-        if best is None or best.organization in never:
+        if best is None:
             if not referral.moves:  # an older draft was looked at again, and stays
                 referral.record(Actor.RULE, self.now)
             return
@@ -252,33 +253,28 @@ async def put_service(session: AsyncSession, id: UUID, values: Mapping[str, Any]
         )
 
 
-async def services(
-    session: AsyncSession, pathway: str | None, limit: int, after: UUID | None = None
-) -> Sequence[RowMapping]:
-    """The directory behind the line with id `after`, by name."""
-    return await repository.services(session, pathway, limit, after)
-
-
 async def refer(
     session: AsyncSession,
     reference: UUID,
     pathway: Category,
     service_id: UUID,
-    agency: str,
     traceparent: str | None,
+    *,
+    within: str | None,
 ) -> UUID:
-    """A practitioner refers a client to a service; gives the referral's id.
+    """A practitioner refers a client to a service; gives the referral's id. `within` one agency for the need that it
+    recorded itself: of what others recorded the answer says nothing.
 
     Raises:
-        Problem: client or service is not known, the service does not fit, or a referral is open already.
+        Problem: client, need or service is not known, the service does not fit, or a referral is open already.
     """
     client = await repository.lock_known_client(session, reference)
-    section = client.need(pathway, agency) if client else None
-    if client is None or section is None:
+    section = client.need(pathway, within) if client else None
+    if client is None or section is None or within not in (None, section.source):
         raise Problem(
             "need-not-known",
-            "No need on this pathway has been cleared for this client",
-            "Record the need in the case system, see that the client agrees to referrals, then refer again.",
+            "No need of this client on this pathway that your agency recorded has been cleared",
+            "Record the need in your case system, see that the client agrees to referrals, then refer again.",
             409,
         )
     directory = await repository.lock_directory(session, [pathway])
@@ -320,21 +316,6 @@ async def refer(
     return referral.id
 
 
-async def referrals(
-    session: AsyncSession,
-    client: UUID | None,
-    state: str | None,
-    limit: int,
-    *,
-    within: str | None,
-    after: UUID | None = None,
-) -> Sequence[RowMapping]:
-    """Referrals behind the one with id `after`, newest first: `within` one agency those that it recorded the need of or
-    was sent.
-    """
-    return await repository.referrals(session, within, client=client, state=state, limit=limit, after=after)
-
-
 async def referral(session: AsyncSession, id: UUID, *, within: str | None) -> tuple[RowMapping, Sequence[RowMapping]]:
     """One referral and its history, if `within` does not keep it from view.
 
@@ -349,4 +330,4 @@ async def referral(session: AsyncSession, id: UUID, *, within: str | None) -> tu
             "Take the id from GET /referrals, or from the event.",
             404,
         )
-    return found[0], await repository.history(session, id)
+    return found[0], await repository.history(session, within, id)

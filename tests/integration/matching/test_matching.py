@@ -14,7 +14,7 @@ from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_i
 
 from contracts.requests import REQUESTS, OfferRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
-from matching import domain, service
+from matching import domain, repository, service
 from matching.api import MatchLine, VolunteerBody
 from matching.main import create_app
 from matching.settings import Settings
@@ -119,7 +119,7 @@ async def asked(database: Database) -> list[Any]:
 
 
 async def matches(database: Database, client: UUID) -> list[tuple[str, str | None]]:
-    rows = await database.run(lambda session: service.matches(session, client, None, 50, within=None))
+    rows = await database.run(lambda session: repository.matches(session, None, client=client, limit=50))
     return [(MatchLine.model_validate(dict(row)).state, row.reason) for row in rows]
 
 
@@ -190,6 +190,17 @@ async def test_why_a_match_closed_goes_with_the_client(database: Database) -> No
     assert list(await database.run(lambda s: s.scalars(text(sql)))) == [other]
     await take(database, waits(client, decided_on=3))
     assert (await database.run(service.run_round)).unmatched[client] == {"declined-before": 1}, "not offered twice"
+
+
+async def test_why_a_match_closed_goes_where_one_batch_has_the_answer_and_the_retraction(database: Database) -> None:
+    await put(database)
+    client = uuid4()
+    await take(database, waits(client))
+    offer = (await offered(database, client)).data.message.offer
+    await take(database, answered(client, offer, "declined", reason="client-declined"), withdrawn(client, 2))
+    assert await matches(database, client) == [("declined", None)]
+    sql = "SELECT count(*) FROM match_history WHERE reason IS NOT NULL"
+    assert await database.run(lambda s: s.scalar(text(sql))) == 0
 
 
 async def test_the_list_of_matches_is_read_in_the_order_of_an_index(database: Database) -> None:
@@ -390,6 +401,24 @@ async def test_what_changes_while_a_round_thinks_is_seen(database: Database, mon
     assert mentors[0] not in {r.data.message.mentor for r in requests}
 
 
+async def test_an_offer_goes_to_the_scheme_that_the_volunteer_has_now(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mentor, client = await put(database), uuid4()
+    await take(database, waits(client))
+    think, loop = domain.solve, asyncio.get_running_loop()
+
+    def meanwhile(*given: Any) -> domain.Solution:
+        found = think(*given)
+        asyncio.run_coroutine_threadsafe(put(database, mentor, scheme="others"), loop).result(10)
+        return found
+
+    monkeypatch.setattr(domain, "solve", meanwhile)
+    request = await offered(database, client)
+    await take(database, answered(client, request.data.message.offer, "accepted", request.data.recipient))
+    assert (request.data.recipient, await matches(database, client)) == ("others", [("active", None)])
+
+
 async def test_two_rounds_at_once_offer_once(database: Database) -> None:
     await put(database, caseload_limit=50)
     clients = [uuid4() for _ in range(40)]
@@ -424,7 +453,7 @@ async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database) ->
     await take_poisoned(database, service, withdrawn(waiting, 2))
     await take_poisoned(database, service, withdrawn(other, 2, "referral"))
     assert set(await database.run(lambda s: s.scalars(text("SELECT client FROM section")))) == {other}
-    [row] = await database.run(lambda s: service.matches(s, matched, None, 50, within=None))
+    [row] = await database.run(lambda s: repository.matches(s, None, client=matched))
     assert (row.state, row.explanation) == ("requested", {})
     assert await asked(database) == [], "it is not acknowledged: a person has to end what is open"
     await take(database, waits(matched), waits(waiting))
@@ -456,6 +485,28 @@ async def test_an_agency_sees_its_own_matches(database: Database, call: Call) ->
     assert await seen("hmp-leeds") == await seen("mentors") == [id]
 
 
+async def test_a_scheme_learns_nothing_of_what_the_rules_look_at(database: Database, call: Call) -> None:
+    """An offer does not tell it risk, language or needs: nor does the list."""
+    mentor, client = await put(database), uuid4()
+    await take(database, waits(client))
+    request = await offered(database, client)
+    await take(database, settled(client, request.data.request, "sent"), waits(client, harm="high"))
+    await take(database, answered(client, request.data.message.offer, "accepted"))
+
+    async def shown(agency: str, *scopes: str) -> tuple[Any, Any]:
+        [row] = (await call("GET", "/matches", agency, "matches:read", *scopes)).json()
+        assert (row["volunteer"], row["state"]) == (str(mentor), "withdrawn")
+        return row["explanation"].get("failedAtStart"), row["explanation"].get("scores", {}).keys()
+
+    told = ["high-risk-experience", "high-risk-training", "high-risk-interview"]
+    everything = (told, {"waiting", "language", "pathways"})
+    assert await shown("hmp-leeds") == await shown("anybody", "operator") == everything
+    assert await shown("mentors") == (None, set())
+    await database.run(lambda s: s.execute(text('UPDATE match SET withheld = \'[{"rule": "no-agreement"}]\'')))
+    rows = await database.run(lambda s: repository.matches(s, "mentors"))
+    assert [row.withheld for row in rows] == [[]]
+
+
 async def test_an_agency_writes_its_own_volunteers(database: Database, call: Call) -> None:
     async def write(scheme: str, agency: str, *scopes: str) -> tuple[int, str | None]:
         body = {"scheme": scheme, "approved": True, "available": True}
@@ -468,7 +519,7 @@ async def test_an_agency_writes_its_own_volunteers(database: Database, call: Cal
     assert await write("mentors", "mentors") == (204, None)
     assert await write("others", "others") == (403, "not-yours"), "it takes over no volunteer"
     assert await write("others", "mentors") == (403, "not-yours"), "it gives none away"
-    [kept] = await database.run(lambda s: service.volunteers(s, 10, within=None))
+    [kept] = await database.run(lambda s: repository.listed_volunteers(s, None, 10, None))
     assert kept.scheme == "mentors"
     assert await write("others", "clerks", "operator") == (204, None)
 
@@ -490,14 +541,16 @@ async def test_an_agency_sees_of_a_round_what_goes_by_its_own_assessment(databas
     await put(database)
     matched, waiting, another = uuid4(), uuid4(), uuid4()
 
-    async def ran(agency: str, *scopes: str) -> tuple[int, set[str]]:
+    async def ran(agency: str, *scopes: str) -> tuple[int, int, Any]:
         answer = (await call("POST", "/rounds", agency, "rounds:run", *scopes)).json()
-        return len(answer["offers"]), set(answer["unmatched"])
+        return len(answer["offers"]), answer["unmatched"], answer["barred"]
 
     await take(database, waits(matched), waits(waiting, harm="high"))
-    assert await ran("hmp-leeds") == (1, {str(waiting)})
+    assert await ran("hmp-leeds") == (1, 1, None), "why is worked out from what others recorded as well"
     await put(database)
     await take(database, waits(another))
-    assert await ran("mentors") == (0, set()), "the scheme hears of its offer from the door, if at all"
-    assert await ran("anybody", "operator") == (0, {str(waiting)})
+    assert await ran("mentors") == (0, 0, None), "the scheme hears of its offer from the door, if at all"
+    offers, unmatched, barred = await ran("anybody", "operator")
+    assert (offers, unmatched, barred.keys()) == (0, 1, {str(waiting)})
+    assert "high-risk-training" in barred[str(waiting)]
     assert [state for state, _ in await matches(database, another)] == ["requested"], "the round ran for everybody"

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, RetractionAcknowledged, StepRequested
-from notifications import service
+from notifications import repository, service
 from notifications.api import PlanLine, StepLine
 from notifications.domain import StepName, due_at
 from notifications.main import create_app
@@ -100,7 +100,7 @@ async def at(database: Database, now: datetime) -> list[Any]:
 async def steps(database: Database, client: UUID) -> list[list[tuple[str, str, str]]]:
     """The steps of each of the client's plans, newest plan first."""
     found = []
-    for row in await database.run(lambda session: service.plans(session, client, 10, within=None)):
+    for row in await database.run(lambda session: repository.plans(session, None, client=client, limit=10)):
         PlanLine.model_validate(dict(row))
         _, rows = await database.run(partial(service.plan, id=row.id, within=None))
         lines = [StepLine.model_validate(dict(r)) for r in rows]
@@ -174,7 +174,7 @@ async def test_released_or_no_date_cancels(database: Database) -> None:
     await take(database, custody(clients[0], status="released"), custody(clients[1], None))
     assert await at(database, due_at(MORNING, RELEASE)) == []
     for client, reason in zip(clients, ("released", "no-release-date"), strict=True):
-        [row] = await database.run(partial(service.plans, client=client, limit=10, within=None))
+        [row] = await database.run(partial(repository.plans, within=None, client=client))
         assert (row.state, row.reason, row.steps) == ("cancelled", reason, {"cancelled": 2})
     await take(database, custody(clients[1]))
     assert len(await at(database, due_at(MORNING, RELEASE))) == 2
@@ -186,7 +186,7 @@ async def test_a_correction_counts_whatever_time_it_carries(database: Database) 
     data = {"prison": "LEI", "status": "sentenced", "releaseDate": RELEASE}
     await take(database, snapshot(client, section("custody-and-release", data, fast)))
     await take(database, snapshot(client, section("custody-and-release", data | {"status": "released"})))
-    [plan] = await database.run(lambda s: service.plans(s, client, 10, within=None))
+    [plan] = await database.run(lambda s: repository.plans(s, None, client=client, limit=10))
     assert (plan.state, plan.reason, plan.steps) == ("cancelled", "released", {"cancelled": 2})
 
 
@@ -298,7 +298,7 @@ async def test_a_plan_stands_while_custody_and_release_is_there(database: Databa
     await take(database, settled(client, eve.data.request, "sent"))
     await take(database, withdrawn(client, 3, categories=["custody-and-release"]))
     assert [type(r) for r in await at(database, due_at(MORNING, RELEASE))] == [RetractionAcknowledged]
-    [plan] = await database.run(lambda s: service.plans(s, client, 10, within=None))
+    [plan] = await database.run(lambda s: repository.plans(s, None, client=client, limit=10))
     assert (plan.state, plan.reason, plan.steps) == ("cancelled", "sharing-taken-back", {"sent": 1, "cancelled": 1})
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
     await take(database, custody(client, decided_on=2))
@@ -317,7 +317,7 @@ async def test_two_recipients_get_no_reference_in_common(database: Database) -> 
     told = [r.data.message.model_dump(mode="json", by_alias=True) for r in (one, two)]
     shared = set(map(str, told[0].values())) & set(map(str, told[1].values()))
     assert shared == {"day-before", told[0]["dueAt"]}
-    [plan] = await database.run(lambda s: service.plans(s, client, 10, within=None))
+    [plan] = await database.run(lambda s: repository.plans(s, None, client=client, limit=10))
     _, rows = await database.run(lambda s: service.plan(s, plan.id, within=None))
     known = {r.id: r.recipient for r in rows}
     assert [known[r.data.message.step_reference] for r in (one, two)] == [r.data.recipient for r in (one, two)]
@@ -360,7 +360,7 @@ async def test_an_agency_sees_its_own_plans_and_steps(database: Database, call: 
     await partner(database, "others", "LEI")
     client = uuid4()
     await take(database, custody(client))
-    [plan] = await database.run(lambda s: service.plans(s, client, 10, within=None))
+    [plan] = await database.run(lambda s: repository.plans(s, None, client=client, limit=10))
 
     async def seen(agency: str, *scopes: str) -> list[tuple[str, str]]:
         rows = (await call("GET", "/plans", agency, "plans:read", *scopes)).json()
@@ -380,6 +380,43 @@ async def test_an_agency_sees_its_own_plans_and_steps(database: Database, call: 
     assert await seen("others") == [], "the door said no"
     assert await seen("strangers") == []
     assert len(await seen("hmp-leeds")) == 4
+
+
+@pytest.mark.parametrize("end", ["released", "everything is taken back", "poison"])
+async def test_whom_nothing_more_may_be_told_learns_nothing_that_comes_after(
+    database: Database, call: Call, end: str
+) -> None:
+    await partner(database, "mentors", "LEI")
+    await partner(database, "others", "LEI")
+    client = uuid4()
+    await take(database, custody(client))
+    asked = await at(database, due_at(EVE, RELEASE))
+    await take(database, *(settled(client, r.data.request, "sent") for r in asked))
+    await take(database, withdrawn(client, 2, recipients=["mentors"]))
+
+    async def seen(agency: str) -> Any:
+        [row] = (await call("GET", "/plans", agency, "plans:read")).json()
+        one = (await call("GET", f"/plans/{row['id']}", agency, "plans:read")).json()
+        assert {k: v for k, v in one.items() if k != "steps"} == {k: v for k, v in row.items() if k != "steps"}
+        return row, one["steps"]
+
+    row, [step] = await seen("mentors")
+    assert (row["state"], row["reason"], row["steps"]) == (None, None, {"sent": 1})
+    assert (step["state"], step["changedAt"]) == ("sent", row["changedAt"])
+    own, _ = await seen("hmp-leeds")
+    assert (own["state"], own["steps"]) == ("planned", {"sent": 2, "planned": 1, "cancelled": 1})
+    match end:
+        case "released":
+            await take(database, custody(client, status="released", decided_on=2))
+            own, _ = await seen("hmp-leeds")
+            assert (own["state"], own["reason"]) == ("cancelled", "released")
+        case "everything is taken back":
+            await take(database, withdrawn(client, 3))
+        case "poison":
+            await take_poisoned(database, service, withdrawn(client, 3))
+    [plan] = await database.run(lambda s: repository.plans(s, None, client=client))
+    assert plan.state == "cancelled"
+    assert await seen("mentors") == (row, [step])
 
 
 async def test_an_agency_says_what_it_is_told_itself(database: Database, call: Call) -> None:

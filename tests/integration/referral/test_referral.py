@@ -16,7 +16,7 @@ from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_i
 
 from contracts.requests import REQUESTS, ReferralRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
-from referral import service
+from referral import repository, service
 from referral.main import create_app
 from referral.worker import apply
 from servicekit.db import Database
@@ -117,7 +117,7 @@ async def asked(database: Database) -> list[Any]:
 
 
 async def listed(database: Database, client: UUID) -> list[Any]:
-    return list(await database.run(lambda session: service.referrals(session, client, None, 50, within=None)))
+    return list(await database.run(lambda session: repository.referrals(session, None, client=client, limit=50)))
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ async def test_declined_goes_to_the_next_best_and_never_back(database: Database)
     assert rows[0].follows == two.data.message.referral
     assert rows[0].service is None
     assert {tuple(e["reasons"]) for e in rows[0].eligibility} == {("declined-before",)}
-    assert [s.held for s in await database.run(lambda s: service.services(s, None, 10))] == [0, 0]
+    assert [s.held for s in await database.run(lambda s: repository.services(s, None, 10, None))] == [0, 0]
 
 
 async def test_denied_waits_as_a_draft_with_the_rules_and_is_asked_when_facts_come_anew(database: Database) -> None:
@@ -402,7 +402,7 @@ async def test_what_one_agency_may_know_no_more_goes_to_the_next_best_at_once(da
     assert (history[-1].by, history[-1].reason) == ("door", "sharing-taken-back")
     assert rows[work.data.message.referral].state == "awaiting-sharing-decision"
     assert await kept(database) == {"identity", HOME, WORK}
-    held = {s.organization: s.held for s in await database.run(lambda s: service.services(s, None, 10))}
+    held = {s.organization: s.held for s in await database.run(lambda s: repository.services(s, None, 10, None))}
     assert held == {"best": 0, "second": 1, "trainers": 1}
     # what is still permitted comes anew, decided on the version of the retraction
     await take(database, needs_home(client, decided_on=2), settled(client, next_best.data.request, "sent"))
@@ -415,6 +415,21 @@ async def test_what_one_agency_may_know_no_more_goes_to_the_next_best_at_once(da
     await take(database, late)
     [third] = await asked(database)
     assert third.data.recipient == "third"
+
+
+async def test_whoever_may_be_asked_is_asked_though_a_better_one_may_not(database: Database) -> None:
+    """Both are avoided, the better one because of this very retraction: the other may be told on another basis."""
+    await put(database, "best", assured_date=date(2026, 6, 1))
+    await put(database, "avoided")
+    client = uuid4()
+    await take(
+        database, snapshot(client), withdrawn(client, 2, recipients=["avoided"]), needs_home(client, decided_on=2)
+    )
+    _, home = await asked(database)
+    assert home.data.recipient == "best"
+    await take(database, withdrawn(client, 3, recipients=["best"]))
+    next_best, _ = await asked(database)
+    assert next_best.data.recipient == "avoided"
 
 
 async def test_with_nobody_else_the_door_is_asked_again_and_says_why_not(database: Database) -> None:
@@ -435,7 +450,7 @@ async def test_with_nobody_else_the_door_is_asked_again_and_says_why_not(databas
     await take(database, settled(client, again.data.request, "denied"))
     draft, _ = await listed(database, client)
     assert (draft.state, draft.withheld[0]["rule"]) == ("draft", "no-agreement")
-    assert [s.held for s in await database.run(lambda s: service.services(s, None, 10))] == [0]
+    assert [s.held for s in await database.run(lambda s: repository.services(s, None, 10, None))] == [0]
     await put(database, "other", assured_date=None)
     await take(database, needs_home(client, decided_on=2))
     [other] = await asked(database)
@@ -525,7 +540,7 @@ async def test_a_large_batch_gives_no_place_twice(database: Database) -> None:
         await put(database, f"house-{n}", capacity=20, assured_date=None)
     await take(database, *(needs_home(uuid4()) for _ in range(100)))
     assert len(await asked(database)) == 60
-    assert {s.held for s in await database.run(lambda s: service.services(s, None, 10))} == {20}
+    assert {s.held for s in await database.run(lambda s: repository.services(s, None, 10, None))} == {20}
 
 
 async def test_batches_at_once_give_no_place_twice(database: Database) -> None:
@@ -533,7 +548,7 @@ async def test_batches_at_once_give_no_place_twice(database: Database) -> None:
     batches = [[needs_home(uuid4()) for _ in range(8)] for _ in range(4)]
     await asyncio.gather(*(take(database, *batch) for batch in batches))
     assert len(await asked(database)) == 12
-    [house] = await database.run(lambda s: service.services(s, HOME, 10))
+    [house] = await database.run(lambda s: repository.services(s, HOME, 10, None))
     assert house.held == 12
 
 
@@ -545,25 +560,52 @@ async def test_a_correction_counts_whatever_time_it_carries(database: Database) 
     assert await database.run(lambda s: s.scalar(text("SELECT data ->> 'level' FROM section"))) == "urgent"
 
 
-async def test_a_practitioner_refers(database: Database) -> None:
-    client = uuid4()
-    await take(database, needs_home(client))
+async def test_a_practitioner_refers(database: Database, call: Call) -> None:
+    """For the need that the own agency recorded, whoever else recorded one; an operator for any."""
+    client, another = uuid4(), uuid4()
+    own = section(HOME, {"level": "soon", "area": "leeds"}) | {"source": "probation-leeds"}
+    await take(database, needs_home(client), snapshot(client, own), needs_home(another))
     [draft] = await listed(database, client)
     house = await put(database, "house", capacity=0)
 
-    async def refer() -> UUID:
-        return await database.run(lambda s: service.refer(s, client, HOME, house, "probation-leeds", TRACE))
+    async def refer(client: UUID, within: str | None = "probation-leeds") -> UUID:
+        return await database.run(lambda s: service.refer(s, client, HOME, house, TRACE, within=within))
 
     with pytest.raises(Problem, match="not-eligible"):
-        await refer()
-    await database.run(lambda s: s.execute(text("UPDATE directory SET capacity = 1")))
-    assert await refer() == draft.id
+        await refer(client)
+    await database.run(lambda s: s.execute(text("UPDATE directory SET capacity = 2")))
+    assert await refer(client) == draft.id
     [request] = await asked(database)
-    assert request.data.recipient == "house"
+    assert (request.data.recipient, request.data.origin) == ("house", "probation-leeds")
+    one = await call("GET", f"/referrals/{draft.id}", "probation-leeds", "referrals:read")
+    assert (one.status_code, one.json()["state"]) == (200, "awaiting-sharing-decision")
     with pytest.raises(Problem, match="referral-open"):
-        await refer()
+        await refer(client)
     with pytest.raises(Problem, match="need-not-known"):
-        await database.run(lambda s: service.refer(s, uuid4(), HOME, house, "probation-leeds", TRACE))
+        await refer(another)
+    await refer(another, within=None)
+    assert [r.data.origin for r in await asked(database)] == ["hmp-leeds"]
+
+
+async def test_who_did_not_record_the_need_learns_nothing_by_referring(database: Database, call: Call) -> None:
+    """Whether the client has a need, a referral or an age that fits is not said to who holds a reference."""
+    known, open_already, too_old = uuid4(), uuid4(), uuid4()
+    house = await put(database, "house", maximum_age=40)
+    old = section("identity", {"dateOfBirth": "1950-01-01"})
+    await take(database, needs_home(open_already), needs_home(known), snapshot(too_old, old))
+    await take(database, snapshot(too_old, section(HOME, {"level": "soon"})))
+    await asked(database)
+    before = {c: await said(database, c) for c in (known, open_already, too_old)}
+    answers = []
+    for client, place in [(c, house) for c in (uuid4(), *before)] + [(known, uuid4())]:
+        body = {"client": str(client), "pathway": HOME, "service": str(place)}
+        answer = await call("POST", "/referrals", "probation-leeds", "referrals:write", json=body)
+        answers.append((answer.status_code, answer.json()))
+    assert answers[0][0] == 409
+    assert answers[0][1]["code"] == "need-not-known"
+    assert answers == [answers[0]] * 5
+    assert await asked(database) == []
+    assert {c: await said(database, c) for c in before} == before
 
 
 async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Database) -> None:
@@ -644,6 +686,39 @@ async def test_an_agency_sees_its_own_referrals(database: Database, call: Call) 
     assert await seen("anybody", "operator") == ([id], 200)
 
 
+async def test_a_provider_learns_nothing_of_how_it_was_chosen(database: Database, call: Call) -> None:
+    """Neither of the houses that came before, nor of what the rules looked at."""
+    await put(database, "first", assured_date=date(2026, 6, 1), capacity=5)
+    await put(database, "second", assured_date=date(2025, 6, 1))
+    client = uuid4()
+    await take(database, needs_home(client))
+    [one] = await asked(database)
+    await take(database, settled(client, one.data.request, "sent"))
+    await take(database, answered(client, one.data.message.referral, "declined", "first", "ineligible"))
+    [two] = await asked(database)
+    await take(database, settled(client, two.data.request, "denied"))
+    await put(database, "third")
+    await take(database, needs_home(client))
+    [three] = await asked(database)
+    await take(database, settled(client, three.data.request, "sent"))
+    referral = three.data.message.referral
+    assert (three.data.recipient, referral) == ("third", two.data.message.referral)
+    await database.run(lambda s: s.execute(text('UPDATE referral SET withheld = \'[{"rule": "no-agreement"}]\'')))
+
+    async def shown(agency: str) -> tuple[Any, ...]:
+        [row] = await database.run(lambda s: repository.referrals(s, agency, id=referral))
+        one = (await call("GET", f"/referrals/{referral}", agency, "referrals:read")).json()
+        reasons = sorted(reason for line in one["eligibility"] for reason in line["reasons"])
+        return one["follows"], reasons, row.withheld, [line["state"] for line in one["history"]]
+
+    assert await shown("third") == (None, [], [], ["sent"])
+    await database.run(lambda s: s.execute(text("UPDATE referral SET withheld = '[]'")))
+    follows, reasons, _, states = await shown("hmp-leeds")
+    assert (follows, "declined-before" in reasons) == (str(one.data.message.referral), True)
+    asked_for = "awaiting-sharing-decision"
+    assert states == ["draft", asked_for, "draft", asked_for, "sent"]
+
+
 async def test_an_agency_writes_its_own_lines_of_the_directory(database: Database, call: Call) -> None:
     def line(organization: str) -> dict[str, Any]:
         return {"name": "House", "organization": organization, "pathways": [HOME], "capacity": 1}
@@ -658,6 +733,6 @@ async def test_an_agency_writes_its_own_lines_of_the_directory(database: Databas
     assert await write("house", "house") == (204, None)
     assert await write("others", "others") == (403, "not-yours"), "it takes over no line"
     assert await write("others", "house") == (403, "not-yours"), "it gives none away"
-    [kept] = await database.run(lambda s: service.services(s, None, 10))
+    [kept] = await database.run(lambda s: repository.services(s, None, 10, None))
     assert kept.organization == "house"
     assert await write("others", "clerks", "operator") == (204, None)
