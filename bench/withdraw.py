@@ -5,9 +5,10 @@ four charities that subscribe by the clients' consent: each change makes four re
 most to do. While it discloses, clients withdraw and consent again, at random.
 
 At full load the publisher sends as fast as the discloser goes, with so many records on their way at most; at half load
-it sends at half of that rate. A withdrawal's time runs from before it is published until its publisher has read
-`withdrawal.done`, which says that its four retractions are committed (`withdraw_ack_...`), or until the last charity
-has read its retraction (`withdraw_read_...`).
+it sends at half of that rate, at light load at a tenth of it: still more than a country's prisons have to say. A
+withdrawal's time runs from before it is published until its publisher has read `withdrawal.done`, which says that its
+four retractions are committed (`withdraw_ack_...`), or until the last charity has read its retraction
+(`withdraw_read_...`).
 """
 
 import argparse
@@ -36,6 +37,8 @@ from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 CHARITIES = [f"charity-{n}" for n in range(4)]
 PATIENCE = 60.0
+LOADS = {"full": 1.0, "half": 0.5, "light": 0.1}
+"""Parts of what the discloser can do, in turns."""
 AGAIN_SECONDS = 0.5
 """After this a client who withdrew consents again."""
 
@@ -251,7 +254,7 @@ async def _prepare(system: System) -> None:
 
 
 def measure(options: argparse.Namespace, figures: Figures) -> None:
-    """Run the rounds: full, half, full, half."""
+    """Run the rounds: full, half, light, full, half, light."""
     with ExitStack() as stack:
         say("Starting PostgreSQL, Kafka and the door.")
         system = System(Postgres(durable=True), Kafka(optimise=True), [PRISON, *CHARITIES], services=["consent"])
@@ -262,15 +265,15 @@ def measure(options: argparse.Namespace, figures: Figures) -> None:
         withdrawn = 0
         for _ in range(options.rounds):
             capacity = 0.0
-            for name in ("full", "half"):
-                rate = None if name == "full" else capacity / 2
+            for name, part in LOADS.items():
+                rate = None if name == "full" else capacity * part
                 disclosed, made = bench.load(options.seconds, rate, options.window, options.withdrawals)
                 capacity = capacity or disclosed
                 withdrawn += len(made)
                 figures.add(f"disclosed_{name}_load", disclosed, "events/s")
                 for what, values in zip(("ack", "read"), bench.times(made), strict=True):
                     cuts = statistics.quantiles(values, n=100)
-                    suffix = "" if name == "half" else "_full"
+                    suffix = "" if name == "half" else f"_{name}"
                     figures.add(f"withdraw_{what}{suffix}_p50", cuts[49], "ms")
                     figures.add(f"withdraw_{what}{suffix}_p99", cuts[98], "ms")
                     if what == "ack":
@@ -285,7 +288,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="make bench-withdraw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of full and half load (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of full, half and light load (%(default)s)")
     parser.add_argument("--seconds", type=float, default=6.0, metavar="S", help="of each load (%(default)g)")
     parser.add_argument("--clients", type=int, default=400, metavar="N", help="clients (%(default)s)")
     parser.add_argument("--window", type=int, default=4000, metavar="N", help="records on their way (%(default)s)")
