@@ -76,7 +76,7 @@ async def drain(discloser: Discloser) -> int:
 async def main(kind: str, size: int) -> None:
     """Take the shard over, warm up with what is queued, then measure what is queued by the time that a line comes."""
     settings = DiscloserSettings()
-    telemetry.set_up(settings, "bench")
+    telemetry.set_up(settings, "consent-bench")
     run._spare_the_collector()
     engine = create_engine(settings.database_url.get_secret_value(), 1, "bench", settings.session())
     Bare.filler = b"." * size

@@ -1,21 +1,19 @@
 """`throughgate agreement`: what may be shared between agencies, proposed, signed and stopped from the command line."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
-from throughgate import demo as demonstration
+from throughgate.door import Door
+from throughgate.running import door_of
 from throughgate.sentences import sentences
-from throughgate.story.tokens import StoredIssuer
-from throughgate.story.world import Api, StoryError, Surroundings
+from throughgate.story.world import StoryError
 
 TEMPLATE = "minimum-standard"
 STOP_SECONDS = 30.0
@@ -48,39 +46,10 @@ Agreement = Annotated[str, typer.Argument(help="The agreement's id, from `throug
 Reason = Annotated[str, typer.Option(help="Why; every party reads it, so it names no client.")]
 
 
-class _Door:
-    """The door's API, called as an agency or as the operator."""
-
-    def __init__(self, api: Api, agency: str) -> None:
-        self._api = api
-        self._agency = agency
-
-    def __call__(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        if self._agency:
-            return self._api.agency(self._agency, method, path, json=body)
-        return self._api.operator(method, path, json=body)
-
-
-@contextmanager
-def _door(agency: str) -> Iterator[_Door]:
-    api = Api(_around())
-    try:
-        yield _Door(api, agency)
-    finally:
-        api.close()
-
-
-def _around() -> Surroundings:
-    url = os.environ.get("THROUGHGATE_CONSENT_URL")
-    if not url:
-        return demonstration.running().around
-    key = Path(os.environ.get("THROUGHGATE_ISSUER_KEY", "issuer-key.json"))
-    try:
-        return Surroundings("", {"consent": url}, {}, StoredIssuer.load(key))
-    except (OSError, ValueError) as error:
-        raise StoryError(
-            f"The issuer's key cannot be read from {key}: name it in THROUGHGATE_ISSUER_KEY (from throughgate issuer)."
-        ) from error
+def _door(agency: str) -> Door:
+    if agency:
+        return Door(door_of(), agency, "agreements:read", "agreements:sign")
+    return Door(door_of(), "operator", "agreements:read", "operator")
 
 
 # --- looking ---
@@ -91,7 +60,7 @@ def _around() -> Surroundings:
 def template() -> None:
     """Print the minimum standard that every agency can sign, as JSON."""
     with _door("") as door:
-        typer.echo(json.dumps(door("GET", "/agreement-template"), indent=2))
+        typer.echo(json.dumps(door.get("/agreement-template").json(), indent=2))
 
 
 @app.command("list")
@@ -99,7 +68,7 @@ def template() -> None:
 def list_(agency: Agency = "") -> None:
     """List agreements and drafts, one version a line: those of AGENCY, or all for the operator."""
     with _door(agency) as door:
-        found = door("GET", "/agreements")
+        found = door.get("/agreements").json()
     for v in found:
         overdue = "; its review is overdue" if v["reviewOverdue"] else ""
         draft = f"; sign {v['draft']}, missing: {', '.join(v['missingSignatures'])}" if v["state"] == "draft" else ""
@@ -113,7 +82,7 @@ def list_(agency: Agency = "") -> None:
 def show(id: Agreement, agency: Agency = "") -> None:
     """Print an agreement with its versions, signatories, drafts, and all that happened to it, as JSON."""
     with _door(agency) as door:
-        typer.echo(json.dumps(door("GET", f"/agreements/{id}"), indent=2))
+        typer.echo(json.dumps(door.get(f"/agreements/{id}").json(), indent=2))
 
 
 @app.command()
@@ -126,7 +95,7 @@ def compare(
 ) -> None:
     """Show what two versions of an agreement say differently."""
     with _door(agency) as door:
-        versions = {v["version"]: v for v in door("GET", f"/agreements/{id}")["versions"] if v["state"] != "draft"}
+        versions = {v["version"]: v for v in door.get(f"/agreements/{id}").json()["versions"] if v["state"] != "draft"}
     for wanted in (one, other):
         if wanted not in versions:
             raise StoryError(f"There is no version {wanted} of {id}: it has {', '.join(map(str, sorted(versions)))}.")
@@ -178,7 +147,7 @@ def propose(
     except ValueError as error:
         raise StoryError(f"{file} is not JSON: throughgate agreement propose --help shows one.") from error
     with _door(agency) as door:
-        typer.echo(door("POST", "/agreement-drafts", text)["draft"])
+        typer.echo(door.post("/agreement-drafts", text).json()["draft"])
 
 
 @app.command()
@@ -193,13 +162,13 @@ def sign(
     signature = {"name": name, "role": role}
     with _door(agency) as door:
         if id == TEMPLATE:
-            change = door("POST", "/agreement-template/signatures", signature)
+            change = door.post("/agreement-template/signatures", signature).json()
         else:
             try:
                 draft = UUID(id)
             except ValueError as error:
                 raise StoryError(f"{id} is not the id of a draft: see throughgate agreement list.") from error
-            signed = door("POST", f"/agreement-drafts/{draft}/signatures", signature)
+            signed = door.post(f"/agreement-drafts/{draft}/signatures", signature).json()
             change = signed["change"]
             if change is None:
                 typer.echo(f"Signed. Not yet: {', '.join(signed['missingSignatures'])}.")
@@ -222,8 +191,8 @@ def suspend(id: Agreement, reason: Reason, agency: Agency = "") -> None:
 def resume(id: Agreement, reason: Reason, agency: Agency = "") -> None:
     """Take back your suspension. Where it was the last, recipients get what they missed as snapshots."""
     with _door(agency) as door:
-        door("POST", f"/agreements/{id}/resumption", {"reason": reason})
-        left = [v for v in door("GET", f"/agreements/{id}")["versions"] if v["state"] == "suspended"]
+        door.post(f"/agreements/{id}/resumption", {"reason": reason})
+        left = [v for v in door.get(f"/agreements/{id}").json()["versions"] if v["state"] == "suspended"]
     typer.echo(f"{id} is still suspended by another party." if left else f"{id} is resumed.")
 
 
@@ -246,8 +215,8 @@ def leave(
 def _stop(id: str, how: str, reason: str, agency: str, done: str) -> None:
     begun = time.monotonic()
     with _door(agency) as door:
-        change = door("POST", f"/agreements/{id}/{how}", {"reason": reason})["change"]
-        while not (status := door("GET", f"/agreement-changes/{change}"))["done"]:
+        change = door.post(f"/agreements/{id}/{how}", {"reason": reason}).json()["change"]
+        while not (status := door.get(f"/agreement-changes/{change}").json())["done"]:
             if time.monotonic() - begun > STOP_SECONDS:
                 raise StoryError(
                     f"{id} is {done}, but shards {status['waitingFor']} of the discloser have not confirmed it in"

@@ -14,15 +14,15 @@ from uuid import UUID
 
 import asyncpg
 import typer
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from contracts.topics import read_topics
 from throughgate import agreements, replay, tokens, told, verifying
 from throughgate import demo as demonstration
-from throughgate.door import topics_of
 from throughgate.provision import databases as database_provision
 from throughgate.provision import topics as topic_provision
+from throughgate.running import topics_of, whole_of
 from throughgate.sentences import sentences as _sentences
 from throughgate.story.cast import AGENCIES_FILE, Party, read_agencies
 from throughgate.story.narrator import Narrator, make_console
@@ -33,10 +33,9 @@ from throughgate.story.world import (
     StoryError,
     Surroundings,
     make_event,
-    open_consumer,
     passwords_from_environment,
     read_message,
-    refused,
+    records_on,
 )
 
 app = typer.Typer(
@@ -58,6 +57,7 @@ app = typer.Typer(
 app.add_typer(agreements.app, name="agreement", rich_help_panel="With a system that runs")
 STEPS = "For a real installation, and docker compose"
 CLIENT = "With a system that runs"
+ONE_LINE = str.maketrans("\r\n", "  ")
 for command in (told.who_was_told, told.may_i, verifying.verify, replay.replay, tokens.token):
     app.command(rich_help_panel=CLIENT)(command)
 
@@ -142,15 +142,9 @@ def story(
     """
     tell = Narrator(make_console())
     parties = _agencies(agencies)
-    around = _around(parties)
+    around = whole_of([p.id for p in parties])
     _wait_ready(around, wait)
     demonstration.play(around, parties, tell)
-
-
-def _around(parties: tuple[Party, ...] | None = None) -> Surroundings:
-    if os.environ.get("THROUGHGATE_KAFKA_SERVERS"):
-        return Surroundings.from_environment([p.id for p in parties or read_agencies()])
-    return demonstration.running().around
 
 
 def _wait_ready(around: Surroundings, seconds: float) -> None:
@@ -172,7 +166,7 @@ def _wait_ready(around: Surroundings, seconds: float) -> None:
 
 @contextmanager
 def _case_system(agency: str) -> Iterator[CaseSystem]:
-    system = CaseSystem(_around(), agency)
+    system = CaseSystem(topics_of(agency), agency)
     try:
         yield system
     finally:
@@ -294,28 +288,17 @@ def tail(
     reader = agency or topic.partition(".")[2]
     if not reader:
         raise StoryError(f"Say who reads {topic}: --as AGENCY.")
-    around = topics_of(reader)
-    config = around.kafka_config(reader)
-    consumer = open_consumer(config, [around.topic(topic)], from_end=False)
-    waiting = len(consumer.assignment())
     try:
-        while follow or waiting:
-            message = consumer.poll(0.5)
-            if message is None:
-                continue
-            if (error := message.error()) is not None:
-                if sentence := refused(error, reader, topic):
-                    raise sentence
-                waiting -= error.code() == KafkaError._PARTITION_EOF
-            elif (record := read_message(message)) is not None:
+        for message in records_on(topics_of(reader), reader, topic, follow=follow):
+            if (record := read_message(message)) is not None:
                 place = {"partition": record.partition, "offset": record.offset, "key": record.key}
-                event = record.value.decode(errors="replace")  # as it stands there: `throughgate verify` reads it again
-                typer.echo(f'{json.dumps(place)[:-1]}, "event": {" ".join(event.splitlines())}}}')
+                # As it stands there, for `throughgate verify` reads it again, but on one line: outside of its strings
+                # JSON may be broken into lines, and inside no character but these two would end one.
+                event = record.value.decode(errors="replace").translate(ONE_LINE)
+                typer.echo(f'{json.dumps(place)[:-1]}, "event": {event}}}')
     except KeyboardInterrupt:
         if not follow:
             raise
-    finally:
-        consumer.close()
 
 
 # --- installing it ---

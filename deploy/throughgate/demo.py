@@ -1,12 +1,6 @@
-"""The whole on this machine: started, told a story, kept running, and found again by the other commands.
-
-What runs is described in a file of this checkout's state folder (mode 0600: it has the Kafka passwords in it), so that
-`throughgate publish` and the like need no arguments. It goes when the system stops.
-"""
+"""The whole on this machine: started, told a story, kept running so that the other commands find it."""
 
 import fcntl
-import hashlib
-import json
 import os
 import random
 import shutil
@@ -16,9 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from types import FrameType
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -28,17 +20,17 @@ import psutil
 from throughgate.native.kafka import Kafka
 from throughgate.native.postgres import Postgres
 from throughgate.native.process import NativeError
+from throughgate.running import CHECKOUT, forget, remember, state_folder
 from throughgate.story import setting
 from throughgate.story.cast import Cast, Party, make_cast
 from throughgate.story.narrator import Narrator
 from throughgate.story.play import Story
 from throughgate.story.report import report
-from throughgate.story.tokens import StoredIssuer, write_private
+from throughgate.story.tokens import StoredIssuer
 from throughgate.story.world import Api, StoryError, Surroundings, World, opened
 from throughgate.system import System
 from throughgate.traces import Receiver
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 WORKERS = ("consent.worker", "consent.discloser", "referral.worker", "matching.worker", "notifications.worker")
 """What CHAOS kills."""
 CLOCKED = ("notifications.main", "notifications.worker")
@@ -48,63 +40,7 @@ PATIENCE_IN_CHAOS = 120.0
 _LONDON = ZoneInfo("Europe/London")
 
 
-def state_folder() -> Path:
-    """This checkout's own folder for what runs: below `$XDG_STATE_HOME`, by default `~/.local/state`."""
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    folder = base / "throughgate" / hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:12]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
-# --- what runs ---
-
-
-@dataclass(frozen=True)
-class Running:
-    """A system of this checkout that runs now, as its state file tells."""
-
-    around: Surroundings
-    agencies: tuple[Party, ...]
-    logs: str
-    pid: int
-
-
-def running() -> Running:
-    """The system that runs.
-
-    Raises:
-        StoryError: none does.
-    """
-    path = state_folder() / "system.json"
-    try:
-        kept = json.loads(path.read_text())
-        issuer = StoredIssuer.load(Path(kept["key"]))
-        alive = psutil.pid_exists(kept["pid"])
-    except (OSError, ValueError, KeyError):
-        alive = False
-    if not alive:
-        raise StoryError("No system of this checkout is running: start one with throughgate up, in another terminal.")
-    around = Surroundings(
-        kept["kafka"], kept["urls"], kept["passwords"], issuer, kept["namespace"], kept["traces"], kept["database"]
-    )
-    return Running(around, tuple(Party(**a) for a in kept["agencies"]), kept["logs"], kept["pid"])
-
-
-def _write_state(around: Surroundings, agencies: Sequence[Party], issuer: StoredIssuer, run_dir: Path) -> None:
-    key = issuer.save(run_dir / "issuer-key.json")
-    kept = {
-        "pid": os.getpid(),
-        "kafka": around.kafka_servers,
-        "urls": dict(around.urls),
-        "passwords": dict(around.passwords),
-        "namespace": around.namespace,
-        "traces": around.traces_url,
-        "database": around.database,
-        "key": str(key),
-        "agencies": [{"id": p.id, "name": p.name, "kind": p.kind, "area": p.area} for p in agencies],
-        "logs": str(run_dir / "logs"),
-    }
-    write_private(state_folder() / "system.json", json.dumps(kept, indent=1))
+# --- starting and stopping ---
 
 
 @contextmanager
@@ -123,10 +59,7 @@ def _only_one(wanted: bool) -> Iterator[None]:
         try:
             yield
         finally:
-            (state_folder() / "system.json").unlink(missing_ok=True)
-
-
-# --- starting and stopping ---
+            forget()
 
 
 class Whole:
@@ -196,7 +129,7 @@ def started(brokers: int, agencies: Sequence[Party], tell: Narrator, *, findable
             parts = ", ".join(f"{what} {took:.1f}" for what, took in system.timings.items() if what != "total")
             tell.line(f"Up in {whole.seconds:.1f} s ({parts}).")
             if findable:
-                _write_state(whole.around, agencies, issuer, run_dir)
+                remember(whole.around, issuer.save(run_dir / "issuer-key.json"))
             yield whole
             well = True
         except KeyboardInterrupt:

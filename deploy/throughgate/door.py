@@ -1,48 +1,13 @@
 """The door's API as the commands call it: with a token of an agency, and of few scopes."""
 
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from throughgate import demo as demonstration
-from throughgate.story.tokens import StoredIssuer
-from throughgate.story.world import StoryError, Surroundings, passwords_from_environment
-
-
-def door_of(*, tokens: bool = True) -> Surroundings:
-    """Where the door is: THROUGHGATE_CONSENT_URL with THROUGHGATE_ISSUER_KEY, or the running system of this checkout.
-
-    Without `tokens` no key is needed: for what the door tells everyone.
-
-    Raises:
-        StoryError: the key cannot be read, or nothing runs.
-    """
-    url = os.environ.get("THROUGHGATE_CONSENT_URL")
-    if not url:
-        return demonstration.running().around
-    key = Path(os.environ.get("THROUGHGATE_ISSUER_KEY", "issuer-key.json"))
-    try:
-        return Surroundings("", {"consent": url}, {}, StoredIssuer.load(key) if tokens else StoredIssuer())
-    except (OSError, ValueError) as error:
-        raise StoryError(f"The issuer's key cannot be read from {key}: make one with throughgate issuer.") from error
-
-
-def topics_of(agency: str) -> Surroundings:
-    """Where an agency reads its topics: THROUGHGATE_KAFKA_SERVERS with its password, or the running system.
-
-    Raises:
-        StoryError: the password is missing, or nothing runs.
-    """
-    servers = os.environ.get("THROUGHGATE_KAFKA_SERVERS")
-    if not servers:
-        return demonstration.running().around
-    namespace = os.environ.get("THROUGHGATE_NAMESPACE", "")
-    return Surroundings(servers, {}, passwords_from_environment([agency]), StoredIssuer(), namespace)
+from throughgate.story.world import StoryError, Surroundings
 
 
 class Door(AbstractContextManager["Door"]):

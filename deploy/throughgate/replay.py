@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from throughgate.door import door_of
+from throughgate.running import door_of
 from throughgate.sentences import sentences, stop
 from throughgate.story.world import StoryError
 

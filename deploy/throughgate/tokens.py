@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from throughgate.door import door_of
+from throughgate.running import door_of
 from throughgate.sentences import sentences
 from throughgate.story.world import StoryError
 
@@ -23,7 +23,7 @@ SCOPES = {
     "subject-access": "that as the page for the client, and whole",
     "directory:write": "referral: services that take referrals",
     "referrals:read": "referral: lists of referrals",
-    "referrals:write": "referral: what became of a referral",
+    "referrals:write": "referral: refer a client to a service",
     "volunteers:write": "matching: mentors",
     "matches:read": "matching: lists of matches",
     "rounds:run": "matching: look for matches now",

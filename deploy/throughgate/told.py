@@ -9,7 +9,8 @@ from uuid import UUID
 
 import typer
 
-from throughgate.door import Door, door_of
+from throughgate.door import Door
+from throughgate.running import door_of
 from throughgate.sentences import sentences
 from throughgate.story.world import StoryError
 

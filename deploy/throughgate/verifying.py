@@ -1,24 +1,22 @@
 """`throughgate verify`: checks what the door said it did, with public keys alone."""
 
-import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from confluent_kafka import KafkaError
 
 from contracts.heads import Head
 from contracts.merkle import read
 from throughgate import proofs
-from throughgate.door import Door, door_of, topics_of
+from throughgate.door import Door
 from throughgate.proofs import Checked, Entry, Opened, Unreadable
+from throughgate.running import door_of, topics_of
 from throughgate.sentences import sentences
-from throughgate.story.world import StoryError, open_consumer
+from throughgate.story.world import StoryError, records_on
 from throughgate.verify import Placed
 
-READ_SECONDS = 30.0
 SHOWN = 20
 """Findings that are printed in full; more are counted."""
 
@@ -130,32 +128,12 @@ def _from_file(path: Path, unreadable: list[str]) -> Iterator[Placed]:
 
 
 def _from_topic(agency: str, topic: str, unreadable: list[str]) -> Iterator[Placed]:
-    """All that stands on a topic now, committed records only.
-
-    Raises:
-        StoryError: it could not be read up to its end.
-    """
-    around = topics_of(agency)
-    consumer = open_consumer(around.kafka_config(agency), [around.topic(topic)], from_end=False)
-    waiting = {place.partition for place in consumer.assignment()}
-    until = time.monotonic() + READ_SECONDS
-    try:
-        while waiting:
-            message = consumer.poll(1.0)
-            error = message.error() if message is not None else None
-            if message is not None and error is None:
-                until = time.monotonic() + READ_SECONDS
-                partition, offset = message.partition() or 0, message.offset() or 0
-                try:
-                    yield Placed(partition, offset, proofs.read_json(message.value() or b""))
-                except Unreadable as wrong:
-                    unreadable.append(f"Topic {topic}, partition {partition}, offset {offset}: it {wrong}.")
-            elif message is not None and error is not None and error.code() == KafkaError._PARTITION_EOF:
-                waiting.discard(message.partition())
-            elif time.monotonic() > until:  # other errors come and go while brokers change
-                raise StoryError(f"Kafka gave nothing more of {topic} for {READ_SECONDS:.0f} s, and it had not ended.")
-    finally:
-        consumer.close()
+    for message in records_on(topics_of(agency), agency, topic):
+        partition, offset = message.partition() or 0, message.offset() or 0
+        try:
+            yield Placed(partition, offset, proofs.read_json(message.value() or b""))
+        except Unreadable as wrong:
+            unreadable.append(f"Topic {topic}, partition {partition}, offset {offset}: it {wrong}.")
 
 
 # --- the ledger -------------------------------------------------------------------------------------------------------

@@ -28,10 +28,11 @@ from confluent_kafka import (
 )
 
 from throughgate.issuer import Issuer
-from throughgate.story.tokens import StoredIssuer
 
 T = TypeVar("T")
 PREFIX = "throughgate."
+READ_SECONDS = 30.0
+"""How long Kafka may give nothing while a topic is read to its end."""
 SCOPES = {
     "operator": ("operator", "agreements:write", "agreements:read", "audit"),
     "agency": (
@@ -48,7 +49,6 @@ SCOPES = {
     "notifications": ("plans:write", "plans:read", "operator"),
 }
 """What each of the story's callers may do."""
-SERVICE_URLS = ("consent", "referral", "matching", "notifications")
 
 _quiet = logging.getLogger("throughgate.story.kafka")
 _quiet.addHandler(logging.NullHandler())
@@ -74,31 +74,6 @@ class Surroundings:
     """Where `GET /traces/<id>` answers (`throughgate.traces`); empty where traces go elsewhere."""
     database: str = ""
     """URL of the door's database, which `throughgate replay` reads; empty where it is not known."""
-
-    @classmethod
-    def from_environment(cls, agencies: Sequence[str]) -> "Surroundings":
-        """From THROUGHGATE_KAFKA_SERVERS, THROUGHGATE_<SERVICE>_URL, THROUGHGATE_ISSUER_KEY and the passwords.
-
-        Raises:
-            StoryError: something is missing; the sentence names it.
-        """
-        urls = {s: _needed(f"THROUGHGATE_{s.upper()}_URL") for s in SERVICE_URLS}
-        key = Path(_needed("THROUGHGATE_ISSUER_KEY"))
-        try:
-            issuer = StoredIssuer.load(key)
-        except (OSError, ValueError) as error:
-            raise StoryError(
-                f"The issuer's key cannot be read from {key}: make one with throughgate issuer."
-            ) from error
-        return cls(
-            _needed("THROUGHGATE_KAFKA_SERVERS"),
-            urls,
-            passwords_from_environment(agencies),
-            issuer,
-            os.environ.get("THROUGHGATE_NAMESPACE", ""),
-            os.environ.get("THROUGHGATE_TRACES_URL", ""),
-            os.environ.get("THROUGHGATE_DATABASE_URL", ""),
-        )
 
     def kafka_config(self, user: str) -> dict[str, Any]:
         """The settings of a Kafka client of `user`. Raises StoryError for a user whose password is not known."""
@@ -149,12 +124,6 @@ def passwords_from_environment(users: Sequence[str], prefix: str = "THROUGHGATE_
             "or name a file of lines user=password in THROUGHGATE_PASSWORDS_FILE."
         )
     return found
-
-
-def _needed(name: str) -> str:
-    if value := os.environ.get(name):
-        return value
-    raise StoryError(f"{name} is not set: it says where the running system is (docs/tutorial.md lists them all).")
 
 
 # --- records ---
@@ -402,7 +371,7 @@ def open_consumer(config: Mapping[str, Any], topics: Sequence[str], *, from_end:
     except KafkaException as error:
         consumer.close()
         raise (
-            refused(error.args[0], user, ", ".join(topics))
+            _refused(error.args[0], user, ", ".join(topics))
             or StoryError(
                 f"Kafka at {config['bootstrap.servers']} does not answer: is the system up? ({error.args[0].name()})"
             )
@@ -410,7 +379,33 @@ def open_consumer(config: Mapping[str, Any], topics: Sequence[str], *, from_end:
     return consumer
 
 
-def refused(error: KafkaError, user: str, topics: str) -> StoryError | None:
+def records_on(around: Surroundings, user: str, topic: str, *, follow: bool = False) -> Iterator[Message]:
+    """All that stands on a topic now, committed records only; with `follow`, what comes later too, for ever.
+
+    Raises:
+        StoryError: the topic is not this user's to read, Kafka cannot be reached, or it did not give all of it.
+    """
+    consumer = open_consumer(around.kafka_config(user), [around.topic(topic)], from_end=False)
+    waiting = {place.partition for place in consumer.assignment()}  # a set: a partition may end more than once
+    until = time.monotonic() + READ_SECONDS
+    try:
+        while follow or waiting:
+            message = consumer.poll(0.5)
+            error = message.error() if message is not None else None
+            if message is not None and error is None:
+                until = time.monotonic() + READ_SECONDS
+                yield message
+            elif message is not None and error is not None and error.code() == KafkaError._PARTITION_EOF:
+                waiting.discard(message.partition())
+            elif error is not None and (sentence := _refused(error, user, topic)):
+                raise sentence
+            elif not follow and time.monotonic() > until:  # other errors come and go while brokers change
+                raise StoryError(f"Kafka gave nothing more of {topic} for {READ_SECONDS:.0f} s, and it had not ended.")
+    finally:
+        consumer.close()
+
+
+def _refused(error: KafkaError, user: str, topics: str) -> StoryError | None:
     """What an error of reading says to people; None where Kafka may yet answer."""
     sentences = {
         KafkaError.TOPIC_AUTHORIZATION_FAILED: f"{user} may not read {topics} (TOPIC_AUTHORIZATION_FAILED): "

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from servicekit.problems import Problem
 from servicekit.settings import Settings
+
+log = logging.getLogger(__name__)
 
 ALGORITHMS = ["EdDSA", "ES256", "RS256"]
 """Asymmetric only: a key set is public, so a symmetric algorithm in a token must never be believed."""
@@ -45,7 +48,8 @@ class Verifier:
         """The caller that the token names.
 
         Raises:
-            Problem: 401, the token is missing, expired, or not signed by our issuer for us.
+            Problem: 401, the token is missing, expired, or not signed by our issuer for us; 503, the issuer's keys
+                cannot be read, so nobody can tell.
         """
         try:
             claims = jwt.decode(
@@ -63,14 +67,34 @@ class Verifier:
                 if not practitioner:
                     raise ValueError("the claim practitioner is no id")
             return Caller(str(claims["agency"]), scopes, str(claims["sub"]), practitioner)
-        except (jwt.PyJWTError, OSError, ValueError, KeyError) as error:
+        except (jwt.PyJWTError, ValueError, KeyError) as error:
             raise _unauthorised() from error
 
     def _key(self, token: str) -> jwt.PyJWK:
-        if self._remote:
-            return self._remote.get_signing_key_from_jwt(token)
-        keys = jwt.PyJWKSet.from_dict(json.loads(Path(self._settings.jwks).read_text()))
-        return keys[jwt.get_unverified_header(token)["kid"]]
+        kid = jwt.get_unverified_header(token)["kid"]
+        try:
+            if self._remote:
+                keys = self._remote.get_jwk_set()
+            else:
+                keys = jwt.PyJWKSet.from_dict(json.loads(Path(self._settings.jwks).read_text()))
+        except Exception as error:  # whatever it is: a key set that cannot be read is not the caller's doing
+            raise _keys_not_readable(error) from error
+        if self._remote is None:
+            return keys[kid]
+        try:
+            return self._remote.get_signing_key(kid)  # the issuer may have a new key: asks it again, now and then
+        except jwt.PyJWKClientConnectionError as error:
+            raise _keys_not_readable(error) from error
+
+
+def _keys_not_readable(error: Exception) -> Problem:
+    log.error("the key set of the token issuer cannot be read, so nobody who calls is known: %s", type(error).__name__)
+    return Problem(
+        "keys-not-readable",
+        "We cannot tell who is calling",
+        "The keys of the token issuer cannot be read at the moment. Keep your token, and ask again later.",
+        503,
+    )
 
 
 def _unauthorised() -> Problem:
@@ -79,6 +103,7 @@ def _unauthorised() -> Problem:
         "We do not know who is calling",
         "Send an Authorization header with a current bearer token from the token issuer of this system.",
         401,
+        headers={"WWW-Authenticate": "Bearer"},
     )
 
 
@@ -89,7 +114,7 @@ def require(scope: str) -> Callable[..., Awaitable[Caller]]:
     """A FastAPI dependency that gives the caller, who must hold `scope`.
 
     Raises:
-        Problem: 401 without a valid token, 403 without the scope.
+        Problem: 401 without a valid token, 403 without the scope, 503 while the issuer's keys cannot be read.
     """
 
     async def caller(

@@ -1,23 +1,32 @@
 """Errors that people act on: RFC 9457 problem details, with a stable code and a sentence that says what to do."""
 
+from collections.abc import Mapping
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from servicekit.envelope import Unfit
 
 
 class Problem(Exception):
-    """Something that the caller can act on. `detail` is in our own words and quotes nothing that was sent."""
+    """Something that the caller can act on. `detail` is in our own words and quotes nothing that was sent.
 
-    def __init__(self, code: str, title: str, detail: str, status: int = 400) -> None:
+    `headers` are those that HTTP asks for with the status, such as `WWW-Authenticate` with 401.
+    """
+
+    def __init__(
+        self, code: str, title: str, detail: str, status: int = 400, *, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(code)
         self.code = code
         self.title = title
         self.detail = detail
         self.status = status
+        self.headers = headers
 
 
 class ProblemDetails(BaseModel):
@@ -80,10 +89,19 @@ _KINDS = {
 }
 
 
-def respond(status: int, code: str, title: str, detail: str) -> JSONResponse:
+def respond(status: int, code: str, title: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """A problem details response."""
     body = {"type": f"urn:throughgate:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
-    return JSONResponse(body, status, media_type="application/problem+json")
+    return JSONResponse(body, status, headers, media_type="application/problem+json")
+
+
+def _allowed(request: Request) -> str:
+    """The methods of the path. Starlette's own list has those of its first route only."""
+    methods = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+    routes = request.app.routes
+    return ", ".join(
+        m for m in methods if any(r.matches({**request.scope, "method": m})[0] is Match.FULL for r in routes)
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -91,7 +109,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def _problem(_: Request, error: Problem) -> JSONResponse:
-        return respond(error.status, error.code, error.title, error.detail)
+        return respond(error.status, error.code, error.title, error.detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -103,12 +121,14 @@ def install(app: FastAPI) -> None:
         )
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
         detail = {
             404: "There is nothing at this address that you may see. Check the path against the API page at /docs.",
             405: "Use one of the methods that the API page at /docs lists for this path.",
         }.get(error.status_code, "See the API page at /docs for what this path takes.")
-        return respond(error.status_code, f"http-{error.status_code}", "The request cannot be answered", detail)
+        code, title = f"http-{error.status_code}", "The request cannot be answered"
+        headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+        return respond(error.status_code, code, title, detail, headers)
 
     @app.exception_handler(Exception)
     async def _unexpected(_: Request, error: Exception) -> JSONResponse:

@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import FrameType
@@ -31,8 +32,11 @@ class _Server(uvicorn.Server):
 
 
 def serve(app: FastAPI, settings: Settings, service: str) -> None:
-    """Run an API until it is told to stop."""
+    """Run an API until it is told to stop. Without a key set, by which callers are known, it does not start."""
     telemetry.set_up(settings, service)
+    if not settings.jwks:
+        log.critical("THROUGHGATE_JWKS is not set: no caller could be known, so the API does not start")
+        sys.exit(1)
     _spare_the_collector()
     uvicorn.run(
         app,
@@ -41,6 +45,7 @@ def serve(app: FastAPI, settings: Settings, service: str) -> None:
         log_config=None,
         access_log=False,
         loop="uvloop",
+        ws="none",
         server_header=False,
     )
 
@@ -77,7 +82,13 @@ async def _work(main: Callable[[Callable[[], None]], Awaitable[None]], settings:
     problems.install(app)
     app.include_router(probes(ready))
     config = uvicorn.Config(
-        app, host=settings.http_host, port=settings.http_port, log_config=None, access_log=False, server_header=False
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        log_config=None,
+        access_log=False,
+        ws="none",
+        server_header=False,
     )
     server = _Server(config)
     serving = asyncio.create_task(server._serve())

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     namespace: str = ""
     """Prefix of topic names, groups and transactional ids, so that several systems can share a cluster."""
     jwks: str = ""
-    """Path or http(s) URL of the key set that signs our callers' tokens."""
+    """Path or http(s) URL of the key set that signs our callers' tokens. Without it no API starts."""
     issuer: str = "throughgate-development"
     """The `iss` of our callers' tokens. A token of another issuer is refused."""
     audience: str = "throughgate"

@@ -32,6 +32,10 @@ SET_ASIDE = Counter("throughgate_set_aside", "Poison records set aside; each nee
 UNANSWERED = Counter("throughgate_unanswered", "Answers whose topic could not be written.")
 RELAYED = Counter("throughgate_relayed", "Outbox rows acknowledged by the brokers.")
 
+SHARED = ("servicekit", "contracts")
+"""The packages that every service shares: what they log is in our own words, like that of the service's own package."""
+LEFT_OUT = "(text of a library left out)"
+
 log = logging.getLogger(__name__)
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 _tracer = trace.get_tracer("throughgate")
@@ -39,7 +43,10 @@ _sampling = 0.0
 
 
 def set_up(settings: Settings, service: str) -> None:
-    """Make logs JSON lines on standard error and export traces where an endpoint is given. Once a process."""
+    """Make logs JSON lines on standard error and export traces where an endpoint is given. Once a process.
+
+    `service` begins with the package that the process runs, as `referral-worker` does: what that package logs is ours.
+    """
     global _tracer, _sampling
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter(service))
@@ -72,6 +79,7 @@ class SafeFormatter(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
+        self._ours = {*SHARED, service.partition("-")[0], "__main__"}
 
     def format(self, record: logging.LogRecord) -> str:
         """One line of JSON."""
@@ -80,7 +88,7 @@ class SafeFormatter(logging.Formatter):
             "level": record.levelname,
             "service": self._service,
             "logger": record.name,
-            "message": _safe_message(record),
+            "message": self._message(record),
         }
         if record.exc_info and record.exc_info[0]:
             line["error"] = _classes(record.exc_info[1])
@@ -90,27 +98,25 @@ class SafeFormatter(logging.Formatter):
             ]
         return json.dumps(line)
 
+    def _message(self, record: logging.LogRecord) -> str:
+        """An exception given as an argument is reduced to its class; a foreign library's text to its template."""
+        if isinstance(record.msg, BaseException):
+            return type(record.msg).__name__
+        package = record.name.partition(".")[0]
+        if package == "uvicorn" and "\n" in str(record.msg):
+            return LEFT_OUT  # the traceback of a failed start
+        if package != "uvicorn" and package not in self._ours:
+            return str(record.msg) if isinstance(record.msg, str) and record.args else LEFT_OUT
+        if isinstance(record.args, tuple) and any(isinstance(a, BaseException) for a in record.args):
+            record.args = tuple(type(a).__name__ if isinstance(a, BaseException) else a for a in record.args)
+        return record.getMessage()
+
 
 def _classes(error: BaseException | None) -> str:
     """The class of an exception, and of those inside a group: names of ours, never a message."""
     if isinstance(error, BaseExceptionGroup):
         return f"{type(error).__name__}({', '.join(_classes(inner) for inner in error.exceptions)})"
     return type(error).__name__
-
-
-def _safe_message(record: logging.LogRecord) -> str:
-    """An exception given as an argument is reduced to its class; a foreign library's text to its template."""
-    if isinstance(record.msg, BaseException):
-        return type(record.msg).__name__
-    if record.name.startswith("uvicorn") and "\n" in str(record.msg):
-        return "(text of a library left out)"  # the traceback of a failed start
-    if not record.name.startswith(
-        ("servicekit", "consent", "referral", "matching", "notifications", "uvicorn", "__main__")
-    ):
-        return str(record.msg) if isinstance(record.msg, str) and record.args else "(text of a library left out)"
-    if isinstance(record.args, tuple) and any(isinstance(a, BaseException) for a in record.args):
-        record.args = tuple(type(a).__name__ if isinstance(a, BaseException) else a for a in record.args)
-    return record.getMessage()
 
 
 class Step:

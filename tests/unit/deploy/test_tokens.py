@@ -10,7 +10,7 @@ import jwt
 import pytest
 from typer.testing import CliRunner
 
-from throughgate import demo
+from throughgate import running
 from throughgate.cli import app
 from throughgate.issuer import AUDIENCE
 from throughgate.story.tokens import StoredIssuer
@@ -31,7 +31,7 @@ def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoredIssuer:
     """That of a system of this checkout, which runs as far as its state file tells."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     made = StoredIssuer()
-    demo._write_state(Surroundings("", URLS, {}, made), (), made, tmp_path)
+    running.remember(Surroundings("", URLS, {}, made), made.save(tmp_path / "issuer-key.json"))
     return made
 
 
@@ -93,10 +93,10 @@ def test_a_scope_that_no_route_asks_for_is_refused(issuer: StoredIssuer) -> None
 
 
 def test_the_scopes_are_those_that_the_services_ask_for() -> None:
-    services = Path(demo.CHECKOUT) / "services"
+    services = running.CHECKOUT / "services"
     sources = [path.read_text() for path in services.glob("*/*/**/*.py")]
     asked = {found for text in sources for found in re.findall(r'require\("([a-z:-]+)"\)', text)}
     assert set(SCOPES) == asked | {"subject-access"}  # that one only adds to another
-    page = (Path(demo.CHECKOUT) / "docs" / "how-to" / "tokens.md").read_text()
+    page = (running.CHECKOUT / "docs" / "how-to" / "tokens.md").read_text()
     table = page.partition("## Scopes")[2]
     assert re.findall(r"^\| `([a-z:-]+)` \|", table, re.MULTILINE) == list(SCOPES)

@@ -4,8 +4,15 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
+import os
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +27,7 @@ from servicekit import problems
 from servicekit.auth import Caller, Verifier, require
 from servicekit.problems import Problem
 from servicekit.settings import Settings
+from servicekit.telemetry import SafeFormatter
 from throughgate.issuer import Issuer
 
 
@@ -134,11 +142,101 @@ def test_it_is_refused(what: str, forge: Forge, app: FastAPI) -> None:
     assert (caught.value.code, caught.value.status) == ("not-authenticated", 401)
 
 
-@pytest.mark.parametrize("jwks", ["", "/nowhere/jwks.json", "/dev/null"])
-def test_without_a_key_set_nobody_is_known(jwks: str, forge: Forge) -> None:
-    verifier = Verifier(Settings(database_url="x", jwks=jwks, issuer=forge.name))
-    with pytest.raises(Problem, match="not-authenticated"):
-        verifier.verify(forge.made())
+@contextmanager
+def key_server(*answers: bytes | None) -> Iterator[str]:
+    """The address of an identity provider that gives these key sets, one a request and then the last; None is 500."""
+    waiting = list(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+            self.send_response(200 if body is not None else 500)
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/{SECRET}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+SECRET = "Zq7Secret"
+
+
+def refused(verifier: Verifier, token: str, caplog: pytest.LogCaptureFixture) -> tuple[str, int]:
+    """Code and status; a failure of ours is told to operations, without address or token."""
+    caplog.clear()
+    with pytest.raises(Problem) as caught:
+        verifier.verify(token)
+    told = [SafeFormatter("consent-api").format(r) for r in caplog.records if r.levelno >= logging.ERROR]
+    assert bool(told) is (caught.value.status >= 500)
+    assert not any(SECRET in one or token in one for one in told)
+    assert SECRET not in caught.value.detail
+    return caught.value.code, caught.value.status
+
+
+NOT_READABLE, NOBODY = ("keys-not-readable", 503), ("not-authenticated", 401)
+
+
+@pytest.mark.parametrize(
+    "kept", [None, b"", b"[]", b"null", b"{}", b'{"keys": []}', b'{"keys": 7}', b"\xff", b"[" * 20_000]
+)
+def test_a_key_set_that_cannot_be_read_is_no_fault_of_the_caller(
+    kept: bytes | None, forge: Forge, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / SECRET
+    if kept is not None:
+        path.write_bytes(kept)
+    with key_server(kept) as url:
+        for jwks in (str(path), url):
+            verifier = Verifier(Settings(database_url="x", jwks=jwks, issuer=forge.name))
+            assert refused(verifier, forge.made(), caplog) == NOT_READABLE
+            assert refused(verifier, "nonsense", caplog) == NOBODY
+
+
+def test_keys_are_known_while_the_identity_provider_is_away(forge: Forge, caplog: pytest.LogCaptureFixture) -> None:
+    new = Forge()
+    with key_server(json.dumps(forge.jwks()).encode()) as url:
+        verifier = Verifier(Settings(database_url="x", jwks=url, issuer=forge.name))
+        assert verifier.verify(forge.made()).agency == "hmp-leeds"
+        assert refused(verifier, new.made(), caplog) == NOBODY
+    assert verifier.verify(forge.made()).agency == "hmp-leeds"
+    verifier._remote.cooldown_duration = 0  # type: ignore[union-attr] # as if half a minute had gone by
+    assert refused(verifier, new.made(), caplog) == NOT_READABLE, "a key that we never saw may be good"
+    assert verifier.verify(forge.made()).agency == "hmp-leeds"
+
+
+def test_a_new_key_of_the_identity_provider_is_found(forge: Forge) -> None:
+    new = Forge()
+    both = {"keys": [*forge.jwks()["keys"], *new.jwks()["keys"]]}
+    with key_server(json.dumps(forge.jwks()).encode(), json.dumps(both).encode()) as url:
+        verifier = Verifier(Settings(database_url="x", jwks=url, issuer=forge.name))
+        verifier._remote.cooldown_duration = 0  # type: ignore[union-attr]
+        assert verifier.verify(forge.made()).agency == "hmp-leeds"
+        assert verifier.verify(new.made()).agency == "hmp-leeds"
+
+
+def test_an_api_without_a_key_set_does_not_start() -> None:
+    start = """
+from fastapi import FastAPI
+from servicekit.run import serve
+from servicekit.settings import Settings
+serve(FastAPI(), Settings(database_url="x", http_port=0), "consent-api")
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("THROUGHGATE_")}
+    done = subprocess.run([sys.executable, "-c", start], env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    (told,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert told["level"] == "CRITICAL"
+    assert "THROUGHGATE_JWKS is not set" in told["message"]
 
 
 def test_a_current_token_says_who_calls(forge: Forge, app: FastAPI) -> None:
@@ -164,4 +262,5 @@ def test_over_http(forge: Forge, app: FastAPI) -> None:
     assert [a.status_code for a in answers] == [401, 401, 401, 401, 403, 200]
     assert [a.json()["code"] for a in answers[:-1]] == [*["not-authenticated"] * 4, "scope-missing"]
     assert all(a.headers["content-type"] == "application/problem+json" for a in answers[:-1])
+    assert [a.headers.get("www-authenticate") for a in answers] == [*["Bearer"] * 4, None, None]  # RFC 9110, 11.6.1
     assert answers[-1].json() == "hmp-leeds"

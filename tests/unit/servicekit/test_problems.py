@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import pytest
-from fastapi import FastAPI, Query
+from fastapi import APIRouter, FastAPI, Query
 from fastapi.testclient import TestClient
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
 
@@ -52,6 +52,11 @@ def http() -> TestClient:
     @app.get("/refused")
     async def refused() -> None:
         raise Problem("no-such-thing", "There is no such thing", "Make one first.", 404)
+
+    router = APIRouter(prefix="/two")
+    router.get("/{id}")(refused)
+    router.delete("/{id}")(refused)
+    app.include_router(router)
 
     @app.get("/broken")
     async def broken() -> None:
@@ -106,6 +111,11 @@ def test_every_error_is_a_problem(method: str, path: str, status: int, code: str
     assert body == problems.ProblemDetails.model_validate(body).model_dump()
     assert (body["code"], body["status"], body["type"]) == (code, status, f"urn:throughgate:problem:{code}")
     assert MARKER not in answer.text
+
+
+def test_what_http_asks_for_with_a_status_is_there(http: TestClient) -> None:
+    assert http.put("/things").headers["allow"] == "POST"  # RFC 9110, 15.5.6
+    assert http.put("/two/7").headers["allow"] == "DELETE, GET", "those of every route of the path"
 
 
 def test_a_body_that_is_too_large_is_refused_told_or_not(http: TestClient) -> None:

@@ -2,19 +2,25 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
+from aiokafka import ConsumerRecord
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy.exc import DataError, IntegrityError
 
+from contracts.door import Door
 from contracts.intake import INTAKE
 from servicekit import telemetry
 from servicekit.telemetry import SafeFormatter, across_the_border, follow, from_headers, header
@@ -80,8 +86,8 @@ def record_of(name: str, message: Any, *args: Any, error: BaseException | None =
     return logging.LogRecord(name, logging.ERROR, __file__, 1, message, args, info)
 
 
-def line(record: logging.LogRecord) -> dict[str, Any]:
-    text = SafeFormatter("test").format(record)
+def line(record: logging.LogRecord, service: str = "consent-worker") -> dict[str, Any]:
+    text = SafeFormatter(service).format(record)
     assert "\n" not in text
     found: dict[str, Any] = json.loads(text)
     return found
@@ -101,6 +107,7 @@ def raised(make: Callable[[], BaseException], chained: bool = False) -> BaseExce
 
 LOGGERS = [
     "servicekit.worker",
+    "contracts.views",
     "consent.service.intake",
     "uvicorn.error",
     "sqlalchemy.pool",
@@ -130,8 +137,45 @@ def test_no_message_of_an_exception_reaches_the_line(logger: str, kind: str, cha
 def test_our_own_words_and_their_values_are_kept() -> None:
     found = line(record_of("consent.worker", "set aside %s/%d: %s", "intake.hmp", 7, "too-large"))
     assert found["message"] == "set aside intake.hmp/7: too-large"
-    assert (found["level"], found["service"], found["logger"]) == ("ERROR", "test", "consent.worker")
+    assert (found["level"], found["service"], found["logger"]) == ("ERROR", "consent-worker", "consent.worker")
     assert line(record_of("consent.worker", "failed: %s", KeyError(MARKER)))["message"] == "failed: KeyError"
+
+
+@pytest.mark.parametrize("service", ["consent", "referral", "matching", "notifications"])
+def test_what_each_package_of_a_process_says_is_ours(service: str) -> None:
+    for package in ("servicekit.worker", "contracts.door", f"{service}.service", service, "__main__"):
+        assert line(record_of(package, "somebody is to see to it"), f"{service}-worker")["message"] == (
+            "somebody is to see to it"
+        )
+        told = line(record_of(package, "the door did not answer: %s", "ReadTimeout"), f"{service}-api")["message"]
+        assert told == "the door did not answer: ReadTimeout"
+    assert line(record_of(f"{service}ish.x", "foreign"), f"{service}-worker")["message"] == telemetry.LEFT_OUT
+
+
+def test_every_process_is_named_after_its_package() -> None:
+    root = Path(__file__).resolve().parents[3] / "services"
+    started = {
+        path: re.findall(r'(?:set_up|serve|work)\(.*"([a-z]+)-[a-z]+"\)', path.read_text())
+        for path in root.glob("*/*/*.py")
+    }
+    named = {(path.parent.name, name) for path, names in started.items() for name in names}
+    assert {package for package, _ in named} == {"consent", "referral", "matching", "notifications"}
+    assert all(package == name for package, name in named), named
+
+
+async def test_a_withdrawal_that_cannot_be_applied_is_told_to_a_person(caplog: pytest.LogCaptureFixture) -> None:
+    withdrawn = json.dumps({"type": "throughgate.client.withdrawn.v9", "subject": str(UUID(int=7))}).encode()
+
+    async def nothing(*_: Any) -> None:
+        pass
+
+    session: Any = SimpleNamespace(execute=nothing)
+    record = ConsumerRecord("cleared.referral", 0, 0, 0, 0, None, withdrawn, 0, 0, len(withdrawn), ())
+    await Door("referral").poison(nothing)(session, record, "ValidationError")
+    (told,) = [line(r, "referral-worker") for r in caplog.records if r.name.startswith("contracts")]
+    assert "its open work is to be ended by a person" in told["message"]
+    assert told["level"] == "ERROR"
+    assert str(UUID(int=7)) not in json.dumps(told)
 
 
 def test_of_a_library_only_the_template_is_kept() -> None:
@@ -155,7 +199,7 @@ import logging, os, warnings
 from servicekit import telemetry
 from servicekit.settings import Settings
 os.environ["THROUGHGATE_LOG_LEVEL"] = "DEBUG"
-telemetry.set_up(Settings(database_url="x"), "test")
+telemetry.set_up(Settings(database_url="x"), "consent-test")
 """
 FALLS: dict[str, str] = {
     "an exception in a log line": f"""

@@ -93,8 +93,8 @@ RIGHTS = {
     "match": "SELECT, INSERT, UPDATE",
     "match_history": "SELECT, INSERT",
     "last_round": "SELECT, INSERT, UPDATE",
-    "outbox": "SELECT, INSERT, UPDATE, DELETE",
-    "inbox": "SELECT, INSERT, DELETE",
+    "outbox": "SELECT, INSERT, DELETE",
+    "inbox": "SELECT, INSERT",
     "set_aside": "SELECT, INSERT",
 }
 API_RIGHTS = {
@@ -104,7 +104,7 @@ API_RIGHTS = {
     "match": "SELECT, INSERT, UPDATE",
     "match_history": "SELECT, INSERT",
     "last_round": "SELECT, INSERT, UPDATE",
-    "outbox": "SELECT, INSERT",
+    "outbox": "INSERT",
 }
 
 

@@ -81,8 +81,8 @@ RIGHTS = {
     "plan": "SELECT, INSERT, UPDATE",
     "step": "SELECT, INSERT, UPDATE",
     "clock": "SELECT, INSERT, UPDATE",
-    "outbox": "SELECT, INSERT, UPDATE, DELETE",
-    "inbox": "SELECT, INSERT, DELETE",
+    "outbox": "SELECT, INSERT, DELETE",
+    "inbox": "SELECT, INSERT",
     "set_aside": "SELECT, INSERT",
 }
 API_RIGHTS = {

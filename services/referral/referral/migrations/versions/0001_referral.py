@@ -89,8 +89,8 @@ RIGHTS = {
     "directory": "SELECT, INSERT, UPDATE",
     "referral": "SELECT, INSERT, UPDATE",
     "referral_history": "SELECT, INSERT",
-    "outbox": "SELECT, INSERT, UPDATE, DELETE",
-    "inbox": "SELECT, INSERT, DELETE",
+    "outbox": "SELECT, INSERT, DELETE",
+    "inbox": "SELECT, INSERT",
     "set_aside": "SELECT, INSERT",
 }
 API_RIGHTS = {
@@ -99,7 +99,7 @@ API_RIGHTS = {
     "directory": "SELECT, INSERT, UPDATE",
     "referral": "SELECT, INSERT, UPDATE",
     "referral_history": "SELECT, INSERT",
-    "outbox": "SELECT, INSERT",
+    "outbox": "INSERT",
 }
 
 
