@@ -52,7 +52,7 @@ async def send(settings: Settings, size: int) -> None:
     await producer.start()
     sent: list[int] = []
     filler = b"." * size
-    async with listening(url, CHANNEL) as woken:
+    async with listening(url, CHANNEL) as (woken,):
         while True:
             async with db.transaction(isolation="repeatable_read"):
                 if sent:

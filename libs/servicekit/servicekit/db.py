@@ -130,8 +130,8 @@ class Database:
 
 
 def wake_after_commit(session: AsyncSession, channel: str) -> None:
-    """Ask for a NOTIFY on `channel` once this session's transaction is committed."""
-    session.info.setdefault("wake", set()).add(channel)
+    """Ask for a NOTIFY on `channel` once this session's transaction is committed, in the order of asking."""
+    session.info.setdefault("wake", {})[channel] = None
 
 
 def _plain(url: str) -> str:
@@ -143,24 +143,23 @@ class Waker:
 
     def __init__(self, url: str) -> None:
         self._url = _plain(url)
-        self._channels: set[str] = set()
+        self._channels: dict[str, None] = {}  # in order
         self._task: asyncio.Task[None] | None = None
         self._connection: asyncpg.Connection[Any] | None = None
 
     def wake(self, channel: str) -> None:
         """Notify soon. Never fails: whoever listens polls as well."""
-        self._channels.add(channel)
+        self._channels[channel] = None
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._notify())
 
     async def _notify(self) -> None:
         while self._channels:
-            channels, self._channels = self._channels, set()
+            channels, self._channels = list(self._channels), {}
             try:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await asyncpg.connect(self._url, timeout=5)
-                for channel in channels:
-                    await self._connection.execute("SELECT pg_notify($1, '')", channel)
+                await self._connection.execute("SELECT pg_notify(c, '') FROM unnest($1::text[]) AS c", channels)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 self._connection = None
                 return
@@ -176,13 +175,14 @@ class Waker:
 
 
 @asynccontextmanager
-async def listening(url: str, channel: str) -> AsyncIterator[asyncio.Event]:
-    """An event that is set when `channel` is notified. Only a hint: a listener that loses its connection must poll."""
-    woken = asyncio.Event()
+async def listening(url: str, *channels: str) -> AsyncIterator[list[asyncio.Event]]:
+    """An event for each channel, set when that is notified. Only a hint: who loses the connection must poll."""
+    events = {channel: asyncio.Event() for channel in channels}
     connection = await asyncpg.connect(_plain(url), timeout=10)
-    await connection.add_listener(channel, lambda *_: woken.set())
+    for channel in channels:
+        await connection.add_listener(channel, lambda _connection, _pid, name, _payload: events[name].set())
     try:
-        yield woken
+        yield list(events.values())
     finally:
         connection.terminate()
 

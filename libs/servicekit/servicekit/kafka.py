@@ -131,13 +131,17 @@ async def send_all(producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> l
     """Send and wait until the brokers have them all; gives their `RecordMetadata` in order.
 
     Raises:
-        KafkaError: at least one record was not taken. The others may have been.
+        KafkaError: at least one record was not taken. The others may have been. Where a record or its topic is to
+            blame, it is that: the others fail with the transaction, as if another producer had taken it over.
     """
     futures = [
         await producer.send(r.topic, r.value, key=r.key, headers=list(r.headers) if r.headers else None)
         for r in records
     ]
-    return await asyncio.gather(*futures) if futures else []
+    sent = await asyncio.gather(*futures, return_exceptions=True)
+    if errors := [one for one in sent if isinstance(one, BaseException)]:
+        raise next((error for error in errors if isinstance(error, UNSENDABLE)), errors[0])
+    return sent
 
 
 GONE_SECONDS = 10.0

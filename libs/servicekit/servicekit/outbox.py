@@ -83,7 +83,7 @@ class Relay:
         url = self._settings.database_url.get_secret_value()
         engine = create_engine(url, 1, "relay", isolation_level="AUTOCOMMIT")
         try:
-            async with engine.connect() as connection, listening(url, CHANNEL) as woken:
+            async with engine.connect() as connection, listening(url, CHANNEL) as (woken,):
                 while not await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
                     await asyncio.sleep(self._poll)
                 producer = create_producer(self._settings)

@@ -114,7 +114,7 @@ class Discloser:
     """Runs cycles for one shard on one database session."""
 
     def __init__(self, settings: DiscloserSettings, connection: AsyncConnection, retracts: asyncio.Event) -> None:
-        """`retracts` is set whenever a retraction was queued."""
+        """`retracts` is set when a change of facts queued a retraction."""
         self._settings = settings
         self._db = connection
         self._retracts = retracts
@@ -235,7 +235,10 @@ class Discloser:
         return not self._unsent
 
     async def _try(self, leaving: list[Leaving], only: Collection[int] | None, finishing: Cycle | None) -> None:
-        """Send; when that fails, leave everything to a new producer and to other cycles."""
+        """Send; when that fails, leave everything to a new producer and to other cycles.
+
+        `finishing`: where given, late retractions and notices leave with it.
+        """
         self._failed = True
         try:
             await self._send(leaving, finishing)
@@ -243,6 +246,8 @@ class Discloser:
         except UNSENDABLE as error:
             log.warning("a cycle of %d is tried again in parts after %s", len(leaving), type(error).__name__)
             await self._renew_producer()
+            if finishing:
+                return  # what joined it may be to blame: once more without that
             if not leaving and HEADS not in self._paused:
                 self._paused.add(HEADS)
             await self._in_parts(leaving, error, only)
@@ -286,11 +291,7 @@ class Discloser:
     async def _hold(self, damaged: Collection[int]) -> None:
         """Behind the cycle's commit, for a hold needs its client's row, and no cycle may wait for one."""
         if damaged:
-            try:
-                await self._read(partial(hold_damaged, rows=damaged))
-            except DBAPIError as error:
-                if sqlstate(error) not in RETRYABLE:
-                    raise
+            await self._unless_locked(partial(hold_damaged, rows=damaged))
 
     async def _send(self, leaving: list[Leaving], finishing: Cycle | None) -> None:
         """Send in one Kafka transaction, with the heads that are not in their topic yet; behind them retractions that
@@ -309,7 +310,8 @@ class Discloser:
             await producer.begin_transaction()
             steps, written = await self._write(producer, leaving, heads)
             sent = Sent(_placed(leaving, written), [*self._sent.heads, *heads])  # the heads stand behind the others
-        late = await self._read(partial(self._claim_late, finishing)) if finishing and self._retracts.is_set() else None
+        faults.point("discloser.written")
+        late = await self._claim_late(finishing) if finishing and self._retracts.is_set() else None
         async with asyncio.timeout_at(until):
             if finishing and late:
                 steps += await self._send_late(producer, finishing, late, sent)
@@ -322,13 +324,18 @@ class Discloser:
         self._sent = sent
         self._unsent = []
 
-    async def _claim_late(self, cycle: Cycle, db: AsyncConnection) -> Late:
+    async def _claim_late(self, cycle: Cycle) -> Late | None:
         """What was queued since to leave first. All that was decided before it is with the brokers by now: so it stands
         behind that in this same Kafka transaction, as it would in the next.
         """
-        settings = self._settings
-        rows = await queue.claim_first(db, settings.shard, settings.shards, settings.batch, list(self._paused))
-        return await join(db, cycle, rows)
+        settings, paused = self._settings, list(self._paused)
+
+        async def claim(db: AsyncConnection) -> Late:
+            return await join(
+                db, cycle, await queue.claim_first(db, settings.shard, settings.shards, settings.batch, paused)
+            )
+
+        return await self._unless_locked(claim)
 
     async def _send_late(self, producer: AIOKafkaProducer, cycle: Cycle, late: Late, sent: Sent) -> list[Step]:
         """Send it, unless a topic of it is missing: the next cycle sees to that."""
@@ -431,6 +438,15 @@ class Discloser:
         async with self._db.begin():
             return await work(self._db)
 
+    async def _unless_locked(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T | None:
+        """What can be left for another cycle: None where it would have to wait for others."""
+        try:
+            return await self._read(work)
+        except DBAPIError as error:
+            if sqlstate(error) not in RETRYABLE:
+                raise
+            return None
+
     async def close(self) -> None:
         """Enter what was sent and stop the producer."""
         if self._sent.leaving and not self._db.invalidated:
@@ -469,8 +485,7 @@ async def main(ready: Callable[[], None]) -> None:
     engine = create_engine(url, 1, f"discloser {settings.shard}", settings.session())
     async with (
         engine.connect() as connection,
-        listening(url, queue.CHANNEL) as woken,
-        listening(url, queue.RETRACTIONS) as retracts,
+        listening(url, queue.CHANNEL, queue.RETRACTIONS) as (woken, retracts),
     ):
         discloser = Discloser(settings, connection, retracts)
         await discloser.take_over()

@@ -16,7 +16,7 @@ from support.settled import settled
 from throughgate.native.process import Process
 from throughgate.verify import RETRACTED, Placed, behind_retraction
 
-POINTS = ("discloser.decided", "discloser.claimed", "discloser.sending")
+POINTS = ("discloser.decided", "discloser.claimed", "discloser.written", "discloser.sending")
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -4,8 +4,9 @@ missing. And what must wait, or be taken back.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -128,7 +129,70 @@ async def test_a_record_too_large_for_the_topic_is_set_aside(door: Any) -> None:
         await connection.close()
 
 
+@pytest.mark.parametrize("kind", ["partner", "replies"])
+async def test_a_topic_that_may_not_be_written_holds_up_no_other(lone_door: Any, kind: str) -> None:
+    """It was taken away while a cycle was under way, which a retraction then joined: no record of that is to blame."""
+    door, system = lone_door, lone_door.system
+    topic, told = (
+        (f"partner.{door.mentors.name}", [door.hostel, door.mentors])
+        if kind == "partner"
+        else (f"replies.{door.prison.name}", [door.hostel])
+    )
+    await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(*told))
+    await quiet(door)
+    system.stop_process("consent.discloser")
+    for _ in range(RECORDS):
+        await door.prison.answered(door.recorded())
+    connection = await _admin(door)
+    await connection.execute("DELETE FROM queue WHERE topic LIKE 'cleared.%'")  # else a failed cycle is split by topic
+    patient = {"THROUGHGATE_SESSION_SECONDS": "60"}
+    system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"} | patient)
+    await _stands_still(door)
+    pid, logged = system.pid("consent.discloser"), system.log("consent.discloser").stat().st_size
+    heads = await connection.fetchval("SELECT count(*) FROM head")
+    withdrawal = door.withdrawal()
+    await door.prison.answered(withdrawal)
+    with _forbidden(system, topic):
+        system.kill("consent.discloser", signal.SIGCONT)
+
+        async def retracted() -> bool:
+            return any(r.event["type"] == RETRACTED for r in await door.hostel.received())
+
+        await eventually_true(retracted, "the retraction that may leave", 40)
+        await _logged(door, logged, f"topic {topic} does not exist or may not be written")
+        assert system.pid("consent.discloser") == pid, "it took itself for replaced"
+        assert await connection.fetchval("SELECT count(*) FROM head") - heads < RECORDS, "row by row"
+    await connection.close()
+    await door.prison.done(withdrawal["id"], 60)
+    for recipient in told:
+        assert behind_retraction(await recipient.received()) == []
+    assert "topic heads" not in system.log("consent.discloser").read_text()[logged:]
+
+
+RECORDS = 30
+"""On their way to one recipient."""
+
+
 # --- the topic of the heads -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _forbidden(system: Any, topic: str) -> Iterator[None]:
+    """The discloser may not write a topic for a while."""
+    rule = (
+        ResourceType.TOPIC,
+        f"{system.namespace}{topic}",
+        ResourcePatternType.LITERAL,
+        "User:consent-discloser",
+        "*",
+    )
+    denied, admin = (*rule, AclOperation.WRITE, AclPermissionType.DENY), system.kafka.admin()
+    admin.create_acls([AclBinding(*denied)])[AclBinding(*denied)].result()
+    try:
+        yield
+    finally:
+        admin.delete_acls([AclBindingFilter(*denied)])[AclBindingFilter(*denied)].result()
 
 
 @pytest.mark.parametrize("fault", ["missing", "forbidden"])
@@ -136,15 +200,14 @@ async def test_where_heads_cannot_be_written_the_shard_waits(lone_door: Any, fau
     """No record, recipient or topic is blamed for it, and no producer is made anew without a pause."""
     door, system = lone_door, lone_door.system
     topic, admin = f"{system.namespace}heads", system.kafka.admin()
-    rule = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:consent-discloser", "*")
-    denied = (*rule, AclOperation.WRITE, AclPermissionType.DENY)
+    forbidden = ExitStack()
     await door.prison.answered(door.recorded())
     await quiet(door)
     logged = system.log("consent.discloser").stat().st_size
     if fault == "missing":
         await delete_topic(admin, topic)
     else:
-        admin.create_acls([AclBinding(*denied)])[AclBinding(*denied)].result()
+        forbidden.enter_context(_forbidden(system, "heads"))
     system.start_process("consent.discloser")  # which knows nothing of the topics yet
     connection = await _admin(door)
     try:
@@ -160,10 +223,9 @@ async def test_where_heads_cannot_be_written_the_shard_waits(lone_door: Any, fau
         assert await door.hostel.received() == []
     finally:
         await connection.close()
+        forbidden.close()
         if fault == "missing":
             system.provision_kafka()
-        else:
-            admin.delete_acls([AclBindingFilter(*denied)])[AclBindingFilter(*denied)].result()
 
     async def left() -> bool:
         return len(await door.hostel.received()) == 1

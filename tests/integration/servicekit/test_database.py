@@ -176,7 +176,7 @@ async def test_what_is_transient(state: str, transient: bool, database: Database
 
 async def test_who_waits_is_woken_after_the_commit_and_only_then(database: Database, scalar: Scalar) -> None:
     url = database.engine.url.render_as_string(hide_password=False)
-    async with listening(url, "kept") as kept, listening(url, "undone") as undone:
+    async with listening(url, "kept", "undone") as (kept, undone):
 
         async def work(session: AsyncSession, channel: str, fails: bool) -> None:
             await add_one(session, 1)

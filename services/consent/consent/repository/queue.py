@@ -163,10 +163,10 @@ async def done_with(db: Executor, retractions: Collection[UUID]) -> Sequence[Any
         return ()
     result = await db.execute(
         text(
-            "SELECT id, client_id, agency, event_id, traceparent FROM withdrawal w WHERE done_at IS NULL"
-            " AND agency IS NOT NULL AND id IN (SELECT withdrawal_id FROM retraction WHERE id = ANY(:ids))"
-            " AND NOT EXISTS (SELECT 1 FROM retraction r WHERE r.withdrawal_id = w.id AND r.done_at IS NULL"
-            " AND r.id <> ALL(:ids))"
+            "SELECT id, client_id, agency, event_id, traceparent FROM withdrawal w JOIN (SELECT withdrawal_id, count(*)"
+            " AS these FROM retraction WHERE id = ANY(:ids) AND done_at IS NULL GROUP BY withdrawal_id) l"
+            " ON l.withdrawal_id = w.id WHERE done_at IS NULL AND agency IS NOT NULL AND these ="
+            " (SELECT count(*) FROM retraction r WHERE r.withdrawal_id = w.id AND r.done_at IS NULL)"
         ),
         {"ids": list(retractions)},
     )
