@@ -97,7 +97,7 @@ def door_of(*, tokens: bool = True) -> Surroundings:
     url = os.environ.get("THROUGHGATE_CONSENT_URL")
     if not url:
         return _running()
-    key = Path(os.environ.get("THROUGHGATE_ISSUER_KEY", "issuer-key.json"))
+    key = Path(os.environ.get("THROUGHGATE_ISSUER_KEY") or "issuer-key.json")
     return Surroundings("", {"consent": url}, {}, _issuer(key) if tokens else StoredIssuer())
 
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def create_engine(
 
     `session` adds server settings, such as `idle_session_timeout`.
     """
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=pool,
         max_overflow=0,
@@ -81,6 +81,16 @@ def create_engine(
         },
         **options,
     )
+    event.listen(engine.sync_engine, "checkout", _not_closed)
+    return engine
+
+
+def _not_closed(_dbapi: Any, record: Any, _proxy: Any) -> None:
+    """A connection that the server ended while it lay in the pool is made anew: else the first request after a restart
+    of the database would fail. What it costs is no round trip, as asking first would.
+    """
+    if record.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 class Database:

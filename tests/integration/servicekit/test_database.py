@@ -139,6 +139,19 @@ async def test_an_error_does_not_quote_its_parameters(database: Database) -> Non
     assert "88888" not in str(caught.value).replace(str(caught.value.orig), ""), "SQLAlchemy's own part of it"
 
 
+async def test_a_connection_that_was_ended_in_the_pool_is_made_anew(database: Database) -> None:
+    """As by a restart of the server: the first request after it is to be answered."""
+
+    async def own(session: AsyncSession) -> int:
+        return int((await session.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+    async with database.engine.connect() as other:
+        ended = await database.run(own)
+        await other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": ended})
+        await asyncio.sleep(0.1)  # in which the client hears of it
+        assert await database.run(own) != ended
+
+
 async def test_a_lost_connection_is_transient(database: Database) -> None:
     async def work(session: AsyncSession) -> None:
         await session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
