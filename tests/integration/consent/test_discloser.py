@@ -412,7 +412,7 @@ async def test_a_cycle_is_cut_short_for_a_retraction_that_waits(database_of: Any
 
     async def refused() -> int:
         async with database.engine.connect() as db:
-            rows = await queue.claim(db, 0, 1, 1000, [], None)
+            rows = await queue.claim(db, 0, 1, 3 * queue.BESIDE, [], None)
             cycle = await decide_cycle(db, rows, {}, Sealer(bytes(32), 0, 1), None, waits)
             assert cycle.claimed == 3 * queue.BESIDE
             await db.rollback()

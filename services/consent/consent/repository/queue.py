@@ -67,7 +67,7 @@ _NOT_BEHIND = (
 )
 
 
-BESIDE = 50
+BESIDE = 500
 """So many of the records that may leave do so in a cycle whatever is in a hurry: beside retractions and notices, and
 before a cycle is cut short for them.
 """
