@@ -244,7 +244,7 @@ class Discloser:
             await self._send(leaving, finishing)
             self._failed = False
         except UNSENDABLE as error:
-            log.warning("a cycle of %d is tried again in parts after %s", len(leaving), type(error).__name__)
+            log.warning("a cycle of %d cannot be sent: %s", len(leaving), type(error).__name__)
             await self._renew_producer()
             if finishing:
                 return  # what joined it may be to blame: once more without that
