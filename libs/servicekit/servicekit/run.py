@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import FrameType
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -38,16 +39,7 @@ def serve(app: FastAPI, settings: Settings, service: str) -> None:
         log.critical("THROUGHGATE_JWKS is not set: no caller could be known, so the API does not start")
         sys.exit(1)
     _spare_the_collector()
-    uvicorn.run(
-        app,
-        host=settings.http_host,
-        port=settings.http_port,
-        log_config=None,
-        access_log=False,
-        loop="uvloop",
-        ws="none",
-        server_header=False,
-    )
+    uvicorn.run(app, loop="uvloop", **_http(settings))
 
 
 def work(main: Callable[[Callable[[], None]], Awaitable[None]], settings: Settings, service: str) -> None:
@@ -60,6 +52,18 @@ def work(main: Callable[[Callable[[], None]], Awaitable[None]], settings: Settin
     _spare_the_collector()
     with suppress(KeyboardInterrupt):
         uvloop.run(_work(main, settings))
+
+
+def _http(settings: Settings) -> dict[str, Any]:
+    """What every server of ours is told: uvicorn logs no request, not even a WebSocket's, and does not name itself."""
+    return {
+        "host": settings.http_host,
+        "port": settings.http_port,
+        "log_config": None,
+        "access_log": False,
+        "ws": "none",
+        "server_header": False,
+    }
 
 
 def _spare_the_collector() -> None:
@@ -81,16 +85,7 @@ async def _work(main: Callable[[Callable[[], None]], Awaitable[None]], settings:
     app = FastAPI(openapi_url=None, telemetry=NO_TELEMETRY)
     problems.install(app)
     app.include_router(probes(ready))
-    config = uvicorn.Config(
-        app,
-        host=settings.http_host,
-        port=settings.http_port,
-        log_config=None,
-        access_log=False,
-        ws="none",
-        server_header=False,
-    )
-    server = _Server(config)
+    server = _Server(uvicorn.Config(app, **_http(settings)))
     serving = asyncio.create_task(server._serve())
     working = asyncio.ensure_future(main(is_ready.set))
     loop = asyncio.get_running_loop()

@@ -311,7 +311,9 @@ class Discloser:
             steps, written = await self._write(producer, leaving, heads)
             sent = Sent(_placed(leaving, written), [*self._sent.heads, *heads])  # the heads stand behind the others
         faults.point("discloser.written")
-        late = await self._claim_late(finishing) if finishing and self._retracts.is_set() else None
+        late = None
+        if finishing and self._retracts.is_set():
+            late = await self._unless_locked(partial(self._claim_late, finishing))
         async with asyncio.timeout_at(until):
             if finishing and late:
                 steps += await self._send_late(producer, finishing, late, sent)
@@ -324,18 +326,13 @@ class Discloser:
         self._sent = sent
         self._unsent = []
 
-    async def _claim_late(self, cycle: Cycle) -> Late | None:
+    async def _claim_late(self, cycle: Cycle, db: AsyncConnection) -> Late:
         """What was queued since to leave first. All that was decided before it is with the brokers by now: so it stands
         behind that in this same Kafka transaction, as it would in the next.
         """
-        settings, paused = self._settings, list(self._paused)
-
-        async def claim(db: AsyncConnection) -> Late:
-            return await join(
-                db, cycle, await queue.claim_first(db, settings.shard, settings.shards, settings.batch, paused)
-            )
-
-        return await self._unless_locked(claim)
+        settings = self._settings
+        rows = await queue.claim_first(db, settings.shard, settings.shards, settings.batch, list(self._paused))
+        return await join(db, cycle, rows)
 
     async def _send_late(self, producer: AIOKafkaProducer, cycle: Cycle, late: Late, sent: Sent) -> list[Step]:
         """Send it, unless a topic of it is missing: the next cycle sees to that."""

@@ -31,6 +31,11 @@ IdentifierKey = tuple[str, str, str]
 """Type, issuer (for CASE the agency, for THROUGHGATE the recipient, else empty), value."""
 
 
+def is_reference(key: IdentifierKey) -> bool:
+    """Whether it is a reference, which only the door gives: no event can bring a client one that is new."""
+    return key[0] == "THROUGHGATE"
+
+
 @dataclass(slots=True)
 class Reference:
     """The random id of a client for one recipient."""
@@ -94,7 +99,7 @@ async def find(db: Executor, keys: Collection[IdentifierKey]) -> dict[Identifier
         return {}
     own: dict[IdentifierKey, int] = {}
     rows: dict[int, Node] = {}
-    statement = _FIND[frozenset(type == "THROUGHGATE" for type, _, _ in keys)]
+    statement = _FIND[frozenset(map(is_reference, keys))]
     for type, issuer, value, id, *node in await arrays(db, statement, keys):
         own[type, issuer, value] = id
         rows[id] = Node(*node)

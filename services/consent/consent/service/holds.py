@@ -173,7 +173,7 @@ def deny(desk: Desk, keys: Sequence[IdentifierKey], names_more: bool, problem: P
         else:
             refused = True
     for key in keys:
-        if key not in desk.known and key[0] != "THROUGHGATE":
+        if key not in desk.known and not clients.is_reference(key):
             number_held = key, agency, problem.code
             if _has_room(desk, agency, number_held in desk.held_numbers):
                 desk.held_numbers.add(number_held)

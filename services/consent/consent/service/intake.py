@@ -216,7 +216,7 @@ async def _confirm(session: AsyncSession, cases: Sequence[Case], desk: Desk) -> 
             client, agency = desk.clients[case.client], case.arrival.agency
             known = {r.id for r in [*client.references.values(), *client.former] if r.recipient == agency}
             # of an undone link, too; what nobody found may be another's
-            known |= {UUID(key[2]) for key in case.keys if key[0] == "THROUGHGATE" and key in desk.known}
+            known |= {UUID(key[2]) for key in case.keys if clients.is_reference(key) and key in desk.known}
             confirmed.append((case, {(case.event.data.retraction, reference) for reference in known}))
     entered = await clients.acknowledge_retractions(session, set().union(*(pairs for _, pairs in confirmed)))
     for case, pairs in confirmed:

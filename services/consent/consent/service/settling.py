@@ -44,7 +44,7 @@ async def open_desk(session: AsyncSession, cases: Sequence[Case]) -> Desk:
     named = {id(case): _named(case) for case in cases}
     keys = set().union(*named.values())
     known = await clients.find(session, keys)
-    if any(key[0] != "THROUGHGATE" for key in keys - known.keys()):  # a reference is given by the door, in no event
+    if not all(map(clients.is_reference, keys - known.keys())):
         # A withdrawal for a number that nobody has yet and the event that brings the number must see each other.
         await clients.lock_numbers(session, exclusive=any(case.changes_sharing for case in cases))
     whom = {client for found in known.values() for client in {found.client} | found.instead}
@@ -183,7 +183,7 @@ class _Settling:
     def _cannot_grow(self, case: Case, found: Collection[int]) -> Problem | None:
         """Why no client may get the numbers that are new in what is recorded, if so."""
         unknown = self._unknown(case)
-        if any(type == "THROUGHGATE" for type, _, _ in unknown):
+        if any(map(clients.is_reference, unknown)):
             return UNKNOWN_CLIENT
         had = [self._numbers.get(client, {}) for client in found]
         return CONFLICT if _contradicts(had[0] if had else {}, unknown) else None
