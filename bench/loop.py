@@ -16,12 +16,13 @@ from datetime import UTC, datetime
 
 import uvloop
 
-from consent.discloser import Discloser, DiscloserSettings
+from consent.discloser import Discloser
 from consent.repository import queue
 from consent.repository.ledger import Entry
 from consent.repository.sql import Executor, at_once
 from consent.service.disclosing import Cycle, Leaving, Sent
 from consent.service.ledger import Batch, Sealer
+from consent.settings import DiscloserSettings
 from contracts.heads import Head
 from servicekit import run, telemetry
 from servicekit.db import create_engine

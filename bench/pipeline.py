@@ -270,7 +270,7 @@ def check(records: Sequence[bytes], count: int) -> None:
 
 async def prepare(system: System) -> None:
     """Register the two agencies and enter the agreement between them."""
-    token = system.issuer.token("operations", "operator", ["operator", "agreements:write", "agreements:read"])
+    token = system.issuer.token("operations", "operator", ["operator", "agreements:read"])
     headers = {"Authorization": f"Bearer {token}"}
     terms = {"purpose": "referral", "basis": "consent", "categories": SHARED, "subscription": True}
     agreement = {

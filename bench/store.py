@@ -22,7 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from bench.figures import say
 from bench.peers.cases import AGENCIES, NOW, Case, ask, make
 from consent.domain import Item, Policy, Question, decide
-from consent.repository import clients, parties, sharing
+from consent.repository import agreements, clients, parties, sharing
+from consent.repository.agreements import Version
 from consent.repository.sharing import Said
 from consent.repository.sql import arrays, at_once, insert_of
 from consent.service import register
@@ -137,7 +138,7 @@ async def _fill(url: str, count: int, policy: Policy, cases: Sequence[Case]) -> 
         for agency in AGENCIES.values():
             await parties.put_agency(db, agency, agency.id)
         for agreement in policy.agreements:
-            await parties.add_agreement(db, agreement, {}, agreement.starts + timedelta(days=180))
+            await agreements.add_version(db, Version(agreement, agreement.starts + timedelta(days=180), {}))
         ids = await clients.make(db, min(count, len(cases)))
         said = [
             Said(id, fact, f"event-{id}-{fact.version}", None, "{}", NOW)

@@ -29,11 +29,12 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.figures import Figures, say
 from bench.pipeline import PRISON, SHARED, Reader, machine
+from contracts.leaving import RETRACTED
 from throughgate.native.kafka import Kafka
 from throughgate.native.postgres import Postgres
 from throughgate.native.process import NativeError
+from throughgate.promises import Placed, behind_retraction
 from throughgate.system import System
-from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 CHARITIES = [f"charity-{n}" for n in range(4)]
 PATIENCE = 60.0
@@ -232,7 +233,7 @@ def _iso(seconds: float) -> str:
 
 
 async def _prepare(system: System) -> None:
-    token = system.issuer.token("operations", "operator", ["operator", "agreements:write", "agreements:read"])
+    token = system.issuer.token("operations", "operator", ["operator", "agreements:read"])
     terms = {"purpose": "referral", "basis": "consent", "categories": SHARED, "subscription": True}
     agreement = {
         "id": "resettlement",

@@ -98,7 +98,7 @@ def _opens(consents: Consents, category: str) -> bool:
     return any(
         category in grant.categories
         and question.purpose in grant.purposes
-        and (recipient.id in grant.agencies or (recipient.kind, recipient.area) in grant.kinds)
+        and grant.recipients.name(recipient, None)
         and grant.asserted_by != recipient.id
         and consents.newest <= grant.version
         and consents.latest < grant.given_at

@@ -20,6 +20,7 @@ from consent.domain import (
     Item,
     Policy,
     Question,
+    Recipients,
     Scope,
     SharingFact,
     Terms,
@@ -114,7 +115,7 @@ def stops(facts: ClientFacts, question: Question) -> tuple[int, datetime]:
     reaching = [
         event
         for event in facts.history
-        if isinstance(event, Withdrawn) and event.scope.reaches(question.recipient.id, question.purpose)
+        if isinstance(event, Withdrawn) and event.scope.reaches(question.recipient, question.purpose, question.service)
     ]
     return (
         max((event.version for event in reaching), default=-1),
@@ -202,7 +203,7 @@ def _history(rng: random.Random, question: Question, size: int) -> list[SharingF
         if version > 1 and rng.random() < 0.15:
             wide = rng.random() < 0.1
             scope = Scope(
-                None if wide else frozenset(_some(rng, list(AGENCIES), 1, 5)),
+                None if wide else Recipients(frozenset(_some(rng, list(AGENCIES), 1, 5))),
                 None if wide else frozenset(_some(rng, PURPOSES, 1, 2)),
             )
             history.append(Withdrawn(version, rng.choice(list(AGENCIES)), at, scope))
@@ -213,8 +214,10 @@ def _history(rng: random.Random, question: Question, size: int) -> list[SharingF
             Granted(
                 version,
                 rng.choice(list(AGENCIES)),
-                frozenset(agencies),
-                frozenset((rng.choice(KINDS), rng.choice(AREAS)) for _ in range(rng.randint(0, 2))),
+                Recipients(
+                    frozenset(agencies),
+                    frozenset((rng.choice(KINDS), rng.choice(AREAS)) for _ in range(rng.randint(0, 2))),
+                ),
                 frozenset(_some(rng, PURPOSES, 1, 3)) | ({question.purpose} if likely else frozenset()),
                 frozenset(_some(rng, CATEGORIES, 5, 13)),
                 at,

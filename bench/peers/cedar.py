@@ -119,8 +119,8 @@ def _attributes(grant: Granted) -> str:
         {
             "version": grant.version,
             "by": grant.asserted_by,
-            "agencies": sorted(grant.agencies),
-            "kinds": sorted(f"{kind}/{area}" for kind, area in grant.kinds),
+            "agencies": sorted(grant.recipients.agencies),
+            "kinds": sorted(f"{kind}/{area}" for kind, area in grant.recipients.kinds),
             "purposes": sorted(grant.purposes),
             "given": micros(grant.given_at),
             "from": micros(grant.valid_from) if grant.valid_from else 0,

@@ -178,8 +178,8 @@ def _facts(facts: ClientFacts) -> str:
         {
             "version": event.version,
             "by": event.asserted_by,
-            "agencies": sorted(event.agencies),
-            "kinds": sorted(f"{kind}/{area}" for kind, area in event.kinds),
+            "agencies": sorted(event.recipients.agencies),
+            "kinds": sorted(f"{kind}/{area}" for kind, area in event.recipients.kinds),
             "purposes": sorted(event.purposes),
             "categories": sorted(event.categories),
             "given": micros(event.given_at),
@@ -195,7 +195,7 @@ def _facts(facts: ClientFacts) -> str:
             "version": event.version,
             "at": micros(event.at),
             "purposes": None if event.scope.purposes is None else sorted(event.scope.purposes),
-            "recipients": None if event.scope.recipients is None else sorted(event.scope.recipients),
+            "recipients": None if (named := event.scope.recipients) is None else sorted(named.agencies),
         }
         for event in facts.history
         if isinstance(event, Withdrawn)

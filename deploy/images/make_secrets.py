@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from contracts.heads import new_signing_key
-from contracts.merkle import spell
+from contracts.merkle import to_base64url
 from contracts.topics import read_topics
+from throughgate.issuer import Issuer
 from throughgate.provision import databases, topics
 from throughgate.story.cast import read_agencies
-from throughgate.story.tokens import StoredIssuer
 from throughgate.system import PROCESSES
 
 POSTGRES = os.environ.get("POSTGRES", "postgres:5432")
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     write(folder / "postgres" / "password", known["postgres"])
     write(folder / "story" / "passwords", lines(known, agencies))
     if not (folder / "story" / "issuer-key.json").exists():
-        issuer = StoredIssuer()
+        issuer = Issuer()
         issuer.write_jwks(folder / "keys" / "jwks.json")
         issuer.save(folder / "story" / "issuer-key.json")
 
@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
             write(mine / "THROUGHGATE_KAFKA_PASSWORD", known[kind.kafka_user])
     signing_key = folder / "consent" / "discloser" / "THROUGHGATE_SIGNING_KEY"
     if not signing_key.exists():  # a new one would be another ledger's
-        write(signing_key, spell(new_signing_key()))
+        write(signing_key, to_base64url(new_signing_key()))
     for service, database in ours.items():
         write(folder / service / "migrate" / "THROUGHGATE_DATABASE_URL", url(service, database.owner))
 

@@ -10,10 +10,10 @@ from uuid import UUID
 
 import typer
 
-from throughgate.door import Door
+from throughgate.api import Api
+from throughgate.reaching import CommandError
 from throughgate.running import door_of
 from throughgate.sentences import sentences
-from throughgate.story.world import StoryError
 
 TEMPLATE = "minimum-standard"
 STOP_SECONDS = 30.0
@@ -46,10 +46,10 @@ Agreement = Annotated[str, typer.Argument(help="The agreement's id, from `throug
 Reason = Annotated[str, typer.Option(help="Why; every party reads it, so it names no client.")]
 
 
-def _door(agency: str) -> Door:
+def _door(agency: str) -> Api:
     if agency:
-        return Door(door_of(), agency, "agreements:read", "agreements:sign")
-    return Door(door_of(), "operator", "agreements:read", "operator")
+        return Api(door_of(), agency, "agreements:read", "agreements:sign")
+    return Api(door_of(), "operator", "agreements:read", "operator")
 
 
 # --- looking ---
@@ -98,7 +98,7 @@ def compare(
         versions = {v["version"]: v for v in door.get(f"/agreements/{id}").json()["versions"] if v["state"] != "draft"}
     for wanted in (one, other):
         if wanted not in versions:
-            raise StoryError(f"There is no version {wanted} of {id}: it has {', '.join(map(str, sorted(versions)))}.")
+            raise CommandError(f"There is no version {wanted} of {id}: it has {', '.join(map(str, sorted(versions)))}.")
     before, after = (dict(_lines(versions[n])) for n in (one, other))
     for name in sorted(before.keys() | after.keys()):
         was, now = before.get(name, "nothing"), after.get(name, "nothing")
@@ -143,9 +143,9 @@ def propose(
     try:
         text = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
     except OSError as error:
-        raise StoryError(f"{file} cannot be read: {error.strerror}.") from error
+        raise CommandError(f"{file} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise StoryError(f"{file} is not JSON: throughgate agreement propose --help shows one.") from error
+        raise CommandError(f"{file} is not JSON: throughgate agreement propose --help shows one.") from error
     with _door(agency) as door:
         typer.echo(door.post("/agreement-drafts", text).json()["draft"])
 
@@ -167,7 +167,7 @@ def sign(
             try:
                 draft = UUID(id)
             except ValueError as error:
-                raise StoryError(f"{id} is not the id of a draft: see throughgate agreement list.") from error
+                raise CommandError(f"{id} is not the id of a draft: see throughgate agreement list.") from error
             signed = door.post(f"/agreement-drafts/{draft}/signatures", signature).json()
             change = signed["change"]
             if change is None:
@@ -218,7 +218,7 @@ def _stop(id: str, how: str, reason: str, agency: str, done: str) -> None:
         change = door.post(f"/agreements/{id}/{how}", {"reason": reason}).json()["change"]
         while not (status := door.get(f"/agreement-changes/{change}").json())["done"]:
             if time.monotonic() - begun > STOP_SECONDS:
-                raise StoryError(
+                raise CommandError(
                     f"{id} is {done}, but shards {status['waitingFor']} of the discloser have not confirmed it in"
                     f" {STOP_SECONDS:.0f} s: look whether they run, and ask /agreement-changes/{change} again."
                 )

@@ -20,23 +20,16 @@ from confluent_kafka.admin import AdminClient
 from contracts.topics import read_topics
 from throughgate import agreements, replay, tokens, told, verifying
 from throughgate import demo as demonstration
+from throughgate.case_system import CaseSystem, Received, make_event, read_message
+from throughgate.issuer import Issuer
 from throughgate.provision import databases as database_provision
 from throughgate.provision import topics as topic_provision
+from throughgate.reaching import CommandError, Surroundings, passwords_from_environment, records_on
 from throughgate.running import topics_of, whole_of
+from throughgate.sentences import make_console
 from throughgate.sentences import sentences as _sentences
 from throughgate.story.cast import AGENCIES_FILE, Party, read_agencies
-from throughgate.story.narrator import Narrator, make_console
-from throughgate.story.tokens import StoredIssuer
-from throughgate.story.world import (
-    CaseSystem,
-    Received,
-    StoryError,
-    Surroundings,
-    make_event,
-    passwords_from_environment,
-    read_message,
-    records_on,
-)
+from throughgate.story.narrator import Narrator
 
 app = typer.Typer(
     name="throughgate",
@@ -70,9 +63,9 @@ def _agencies(path: Path) -> tuple[Party, ...]:
     try:
         return read_agencies(path)
     except OSError as error:
-        raise StoryError(f"The agencies cannot be read from {path}: {error.strerror}.") from error
+        raise CommandError(f"The agencies cannot be read from {path}: {error.strerror}.") from error
     except ValueError as error:
-        raise StoryError(f"{error}.") from error
+        raise CommandError(f"{error}.") from error
 
 
 # --- running it ---
@@ -157,7 +150,7 @@ def _wait_ready(around: Surroundings, seconds: float) -> None:
                 if httpx.get(f"{url}/readyz", timeout=5).is_success:
                     break
             if time.monotonic() > until:
-                raise StoryError(f"The {service} API at {url} was not ready in {seconds:.0f} s: is the system up?")
+                raise CommandError(f"The {service} API at {url} was not ready in {seconds:.0f} s: is the system up?")
             time.sleep(0.2)
 
 
@@ -173,13 +166,19 @@ def _case_system(agency: str) -> Iterator[CaseSystem]:
         system.close()
 
 
-def _reply(system: CaseSystem, look: Callable[[Received], bool], expected: str, seconds: float = 30.0) -> Received:
+def _reply(
+    system: CaseSystem,
+    look: Callable[[Received], bool],
+    expected: str,
+    otherwise: str = "look into the logs of the door.",
+    seconds: float = 30.0,
+) -> Received:
     until = time.monotonic() + seconds
     while True:
         if found := next((r for r in system.replies() if look(r)), None):
             return found
         if time.monotonic() > until:
-            raise StoryError(f"{expected} did not come in {seconds:.0f} s: look into the logs of the door.")
+            raise CommandError(f"{expected} did not come in {seconds:.0f} s: {otherwise}")
         time.sleep(0.02)
 
 
@@ -223,19 +222,30 @@ def publish(
     try:
         value = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
-        raise StoryError(f"{file} cannot be read: {error.strerror}.") from error
+        raise CommandError(f"{file} cannot be read: {error.strerror}.") from error
     if fresh:
         try:
             event = json.loads(value)
             new = make_event(agency, "", event["data"])
             value = json.dumps(event | {n: new[n] for n in ("id", "time", "source")}).encode()
         except (ValueError, KeyError, TypeError) as error:
-            raise StoryError(f"{file} is not an event in JSON, so it cannot be made a fresh one.") from error
+            raise CommandError(f"{file} is not an event in JSON, so it cannot be made a fresh one.") from error
     with _case_system(agency) as system:
         reply = _publish(system, value)
     typer.echo(json.dumps(reply.event, indent=2))
     if reply.type == "event.rejected":
         raise typer.Exit(1)
+
+
+def _recipient(name: str) -> dict[str, str]:
+    """Whom a no names, as an event has it: `agency`, `agency/service`, or `kind@area`."""
+    if "/" in name:
+        agency, service = name.split("/", 1)
+        return {"agency": agency, "service": service}
+    if "@" in name:
+        kind, area = name.split("@", 1)
+        return {"kind": kind, "area": area}
+    return {"agency": name}
 
 
 @app.command(rich_help_panel=CLIENT)
@@ -245,23 +255,36 @@ def withdraw(
     reference: Annotated[
         UUID, typer.Argument(help="The client's reference at that agency: `client` in the reply to its events.")
     ],
+    recipients: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipient",
+            help="For whom only: an agency, one service of it as `harbour-housing/beds`, or every agency of a kind in"
+            " an area as `vcs@leeds`. May be given again. By default for everybody.",
+        ),
+    ] = None,
 ) -> None:
-    """Publish that a client withdrew every consent, wait until it is done, and print where each retraction stands."""
+    """Publish that a client withdrew consent, wait until it is done, and print where each retraction stands."""
     begun = time.monotonic()
     with _case_system(agency) as system:
-        data = {
+        data: dict[str, Any] = {
             "identifiers": [{"type": "THROUGHGATE", "value": str(reference)}],
             "withdrawnAt": datetime.now(UTC).isoformat(),
-            "scope": "everything",
+            "scope": "listed" if recipients else "everything",
         }
+        if recipients:
+            data["recipients"] = [_recipient(one) for one in recipients]
         reply = _publish(system, json.dumps(make_event(agency, "consent.withdrawn", data)).encode())
         if reply.type == "event.rejected":
-            raise StoryError(f"Rejected ({reply.data['code']}): {reply.data['detail']}")
+            raise CommandError(f"Rejected ({reply.data['code']}): {reply.data['detail']}")
         withdrawal = reply.data["withdrawal"]
         done = _reply(
             system,
             lambda r: r.type == "withdrawal.done" and r.data["withdrawal"] == withdrawal,
-            "That the withdrawal is done",
+            "That the withdrawal is done everywhere",
+            "it is recorded, and nothing new is permitted; for some recipient it waits until its topic can be written. "
+            f"GET /withdrawals/{withdrawal} tells you for whom it is done; the operator sees who is missing at "
+            "GET /retractions/overdue?hours=0.",
         )
     took = (time.monotonic() - begun) * 1000
     recipients = done.data["recipients"]
@@ -287,7 +310,7 @@ def tail(
     """
     reader = agency or topic.partition(".")[2]
     if not reader:
-        raise StoryError(f"Say who reads {topic}: --as AGENCY.")
+        raise CommandError(f"Say who reads {topic}: --as AGENCY.")
     try:
         for message in records_on(topics_of(reader), reader, topic, follow=follow):
             if (record := read_message(message)) is not None:
@@ -325,7 +348,7 @@ def provision(
     plan = topic_provision.plan(read_topics(topics), [p.id for p in _agencies(agencies)], namespace)
     passwords = passwords_from_environment(plan.users)
     servers, user = _variable("THROUGHGATE_KAFKA_SERVERS"), _variable("THROUGHGATE_KAFKA_ADMIN_USER")
-    admin_around = Surroundings(servers, {}, {user: _variable("THROUGHGATE_KAFKA_ADMIN_PASSWORD")}, StoredIssuer())
+    admin_around = Surroundings(servers, {}, {user: _variable("THROUGHGATE_KAFKA_ADMIN_PASSWORD")}, Issuer())
     admin = AdminClient(admin_around.kafka_config(user))
     until = time.monotonic() + wait
     while True:
@@ -334,7 +357,7 @@ def provision(
             break
         except KafkaException as error:
             if time.monotonic() > until:
-                raise StoryError(
+                raise CommandError(
                     f"Kafka at {servers} does not answer to {user}: is it up, and the password right?"
                 ) from error
     brokers = int(os.environ.get("THROUGHGATE_KAFKA_BROKERS", "1"))
@@ -344,7 +367,7 @@ def provision(
         f"{len(plan.users)} users, {len(plan.acls)} permissions ({len(done.removed)} taken away)."
     )
     if done.differing:
-        raise StoryError(
+        raise CommandError(
             f"These topics have another number of partitions, which is never changed: {', '.join(done.differing)}."
         )
 
@@ -371,7 +394,7 @@ def databases(
             break
         except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError) as error:
             if time.monotonic() > until:
-                raise StoryError(
+                raise CommandError(
                     f"PostgreSQL did not answer in {wait:.0f} s: is it up, and THROUGHGATE_POSTGRES_URL right?"
                 ) from error
             time.sleep(0.3)
@@ -391,22 +414,22 @@ def issuer(
     key = folder / "issuer-key.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        made = StoredIssuer.load(key) if key.exists() else StoredIssuer()
+        made = Issuer.load(key) if key.exists() else Issuer()
         if not key.exists():
             made.save(key)
         public = made.write_jwks(folder / "jwks.json")
         public.chmod(0o644)
     except OSError as error:
-        raise StoryError(f"The issuer's key cannot be kept in {folder}: {error.strerror}.") from error
+        raise CommandError(f"The issuer's key cannot be kept in {folder}: {error.strerror}.") from error
     except ValueError as error:
-        raise StoryError(f"{error}: remove it, and run this again.") from error
+        raise CommandError(f"{error}: remove it, and run this again.") from error
     typer.echo(f"{key} and {public}")
 
 
 def _variable(name: str) -> str:
     if value := os.environ.get(name):
         return value
-    raise StoryError(f"{name} is not set: throughgate COMMAND --help says what it is for.")
+    raise CommandError(f"{name} is not set: throughgate COMMAND --help says what it is for.")
 
 
 def main() -> None:

@@ -13,21 +13,22 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from types import FrameType
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import psutil
 
+from contracts.vocabulary import LONDON
+from throughgate.issuer import Issuer
 from throughgate.native.kafka import Kafka
 from throughgate.native.postgres import Postgres
 from throughgate.native.process import NativeError
+from throughgate.reaching import CommandError, Surroundings
 from throughgate.running import CHECKOUT, forget, remember, state_folder
 from throughgate.story import setting
 from throughgate.story.cast import Cast, Party, make_cast
 from throughgate.story.narrator import Narrator
 from throughgate.story.play import Story
 from throughgate.story.report import report
-from throughgate.story.tokens import StoredIssuer
-from throughgate.story.world import Api, StoryError, Surroundings, World, opened
+from throughgate.story.world import Callers, World, opened
 from throughgate.system import System
 from throughgate.traces import Receiver
 
@@ -37,7 +38,6 @@ CLOCKED = ("notifications.main", "notifications.worker")
 PATIENCE = 30.0
 PATIENCE_IN_CHAOS = 120.0
 """A consumer that was killed is missed by its group only after ten seconds."""
-_LONDON = ZoneInfo("Europe/London")
 
 
 # --- starting and stopping ---
@@ -53,7 +53,7 @@ def _only_one(wanted: bool) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StoryError(
+            raise CommandError(
                 "A system of this checkout is running already: stop it with Ctrl-C there, or use throughgate story."
             ) from error
         try:
@@ -65,7 +65,7 @@ def _only_one(wanted: bool) -> Iterator[None]:
 class Whole:
     """The running system with its trace receiver, its issuer and its surroundings."""
 
-    def __init__(self, system: System, agencies: Sequence[Party], receiver: Receiver, issuer: StoredIssuer) -> None:
+    def __init__(self, system: System, agencies: Sequence[Party], receiver: Receiver, issuer: Issuer) -> None:
         self.system = system
         self.agencies = tuple(agencies)
         self.receiver = receiver
@@ -93,10 +93,10 @@ def started(brokers: int, agencies: Sequence[Party], tell: Narrator, *, findable
     """The whole, running; stopped at the end, whatever happens. `findable`: with a state file for other commands.
 
     Raises:
-        NativeError, StoryError: it did not start.
+        NativeError, CommandError: it did not start.
     """
     if brokers not in (1, 3):
-        raise StoryError(f"{brokers} brokers cannot be: give 1 or 3.")
+        raise CommandError(f"{brokers} brokers cannot be: give 1 or 3.")
     _terminate_like_interrupt()
     with _only_one(findable):
         run_dir = state_folder() / f"run-{os.getpid()}"
@@ -104,7 +104,7 @@ def started(brokers: int, agencies: Sequence[Party], tell: Narrator, *, findable
         run_dir.mkdir(mode=0o700)
         receiver = Receiver()
         receiver.start()
-        issuer = StoredIssuer()
+        issuer = Issuer()
         environment = {name: {"THROUGHGATE_CLOCK": "adjustable"} for name in CLOCKED}
         environment["matching.worker"] = {"THROUGHGATE_ROUND_SECONDS": "1"}
         system = System(
@@ -229,13 +229,13 @@ class Chaos:
         """Wait until all were killed and run again.
 
         Raises:
-            StoryError: one was not killed.
+            CommandError: one was not killed.
         """
         for timer in self._timers:
             timer.join()
         self._system.wait_ready()
         if missing := set(WORKERS) - set(self._killed):
-            raise StoryError(f"Chaos did not kill {', '.join(sorted(missing))}.")
+            raise CommandError(f"Chaos did not kill {', '.join(sorted(missing))}.")
         self._tell.line(f"Chaos: {len(self._killed)} workers were killed and run again; the story ended the same.")
 
     def stop(self) -> None:
@@ -248,9 +248,9 @@ def play(around: Surroundings, agencies: Sequence[Party], tell: Narrator, chaos:
     """Play the story against a system and tell how it ended. Gives its people.
 
     Raises:
-        StoryError: something was not as it must be.
+        CommandError: something was not as it must be.
     """
-    people = make_cast(datetime.now(_LONDON).date())
+    people = make_cast(datetime.now(LONDON).date())
     world: World
     with opened(around, [p.id for p in agencies], PATIENCE_IN_CHAOS if chaos else PATIENCE) as world:
         story = Story(world, people, agencies, tell, chaos.on_step if chaos else None)
@@ -272,7 +272,7 @@ def search_for_people(whole: Whole, people: Cast, tell: Narrator) -> None:
     """Look for the people's names, numbers and addresses where they must never be.
 
     Raises:
-        StoryError: something of them stands in a log, a metric or a span.
+        CommandError: something of them stands in a log, a metric or a span.
     """
     values = [value for person in people.people for value in person.personal_values()]
     texts = {f"the log {path.name}": path.read_text(errors="replace") for path in whole.system.run_dir.glob("logs/*")}
@@ -282,7 +282,7 @@ def search_for_people(whole: Whole, people: Cast, tell: Narrator) -> None:
     texts["a span"] = "\n".join(f"{span.service} {span.name} {span.says}" for span in whole.receiver.spans)
     for where, text in texts.items():
         if any(value in text for value in values):
-            raise StoryError(f"Personal data stands in {where}.")
+            raise CommandError(f"Personal data stands in {where}.")
     logs = sum(where.startswith("the log") for where in texts)
     tell.line(
         f"None of the {len(values)} names, numbers and addresses stands in {logs} logs, the metrics of "
@@ -291,8 +291,8 @@ def search_for_people(whole: Whole, people: Cast, tell: Narrator) -> None:
 
 
 def furnish(around: Surroundings, agencies: Sequence[Party]) -> None:
-    """Agencies, agreements and what the services work with, without a story. Raises StoryError."""
-    api = Api(around)
+    """Agencies, agreements and what the services work with, without a story. Raises CommandError."""
+    api = Callers(around)
     try:
         for _ in (*setting.register(api, agencies), *setting.equip(api)):
             pass

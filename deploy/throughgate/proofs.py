@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from contracts.heads import Head, check_chain, head_hash, keys_by_id
 from contracts.leaving import HEADS, PARTNER, ClientWithdrawn
-from contracts.merkle import HASH_BYTES, ProofError, canonical, read, root_of
+from contracts.merkle import HASH_BYTES, ProofError, canonical, from_base64url, root_of
 from contracts.proof import check_record
-from throughgate.verify import Placed, behind_retraction, beyond_receipt
+from throughgate.promises import Placed, behind_retraction, beyond_receipt, out_of_order
 
 
 @dataclass
@@ -59,7 +59,7 @@ def read_keys(value: str | bytes) -> dict[str, bytes]:
         Unreadable: it is no such list.
     """
     try:
-        found = [read(one["publicKey"]) for one in read_json(value)]
+        found = [from_base64url(one["publicKey"]) for one in read_json(value)]
     except (KeyError, TypeError, ValueError):
         raise Unreadable("is no list of public keys as GET /ledger-keys gives it") from None
     if not found or any(len(key) != HASH_BYTES for key in found):
@@ -133,6 +133,8 @@ def check_partner(
                 f"Record at {_place(placed)}: its receipt names head {head.sequence} of shard {head.shard}, and that"
                 " is not the one on the topic heads."
             )
+    for placed, why in out_of_order(sound):
+        checked.wrong.append(f"Record at {_place(placed)}: {why}, so nobody can tell what stands behind what.")
     for violation in behind_retraction(sound):
         checked.wrong.append(
             f"Record at partition {violation.partition}, offset {violation.record_offset}: it stands behind the"
@@ -253,11 +255,7 @@ def check_batch(head: Head, entries: Sequence[Entry]) -> list[str]:
     where = f"Shard {head.shard}, batch {head.sequence}"
     leaves = [entry.leaf for entry in entries]
     if [entry.position for entry in entries] == list(range(head.size)) and _leads(leaves, head):
-        return [
-            f"{where}, position {e.position}: what it holds, or a column beside it, is not what was sealed."
-            for e in entries
-            if _differs(e)
-        ]
+        return [f"{where}, position {e.position}: {_difference(e)}" for e in entries if _differs(e)]
     if len(entries) < head.size:
         gaps = sorted(set(range(head.size)) - {e.position for e in entries})
         named = [f"{where}, position {n}: the entry is missing." for n in gaps[: head.size - len(entries)]]
@@ -268,14 +266,20 @@ def check_batch(head: Head, entries: Sequence[Entry]) -> list[str]:
 
 
 def _differs(entry: Entry) -> bool:
-    """Whether an entry that was opened holds something else than its leaf says."""
+    """Whether an entry that was opened holds something else than its leaf says, or is erased by no erasure."""
     opened = entry.opened
-    return opened is not None and not opened.erased and not (opened.agrees and opened.leaf == entry.leaf)
+    return opened is not None and not (opened.agrees and (opened.erased or opened.leaf == entry.leaf))
+
+
+def _difference(entry: Entry) -> str:
+    if entry.opened is not None and entry.opened.erased:
+        return "nobody can open it, and no entry of an erasure closed it as it stands."
+    return "what it holds, or a column beside it, is not what was sealed."
 
 
 def _leads(leaves: Sequence[bytes], head: Head) -> bool:
     try:
-        return len(leaves) == head.size and root_of(leaves) == read(head.root)
+        return len(leaves) == head.size and root_of(leaves) == from_base64url(head.root)
     except ProofError:  # a leaf of another length
         return False
 
@@ -312,10 +316,7 @@ def _altered(where: str, head: Head, entries: Sequence[Entry]) -> list[str]:
             for e, leaf in zip(entries, meant, strict=True)
             if e.leaf != leaf
         ]
-    suspects = [
-        e for e in entries if e.opened and not e.opened.erased and not (e.opened.leaf == e.leaf and e.opened.agrees)
-    ]
-    if suspects:
+    if suspects := [e for e in entries if _differs(e)]:
         return [f"{where}, position {e.position}: what stands there is not what was sealed there." for e in suspects]
     if None in opened:
         return [f"{where}: one of its {head.size} entries was altered; open them to tell which."]

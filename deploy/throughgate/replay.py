@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from throughgate.reaching import CommandError
 from throughgate.running import door_of
 from throughgate.sentences import sentences, stop
-from throughgate.story.world import StoryError
 
 SHOWN = 3
 """Decisions that are named in a line; `--json` has them all."""
@@ -38,18 +38,18 @@ def replay(
     door runs elsewhere, run `python -m consent.replay` in its image.
     """
     if find_spec("consent") is None:  # no setting would help here
-        raise StoryError(
+        raise CommandError(
             "The door is not installed here: run python -m consent.replay in its image (docs/how-to/replay.md)."
         )
     try:
         change = json.dumps(yaml.safe_load(policy.read_bytes()) or {}, default=_moment).encode()
     except OSError as error:
-        raise StoryError(f"{policy} cannot be read: {error.strerror}.") from error
+        raise CommandError(f"{policy} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # an alias may stand in itself
-        raise StoryError(f"{policy} is no YAML that can be read: {type(error).__name__}.") from error
+        raise CommandError(f"{policy} is no YAML that can be read: {type(error).__name__}.") from error
     url = os.environ.get("THROUGHGATE_DATABASE_URL") or door_of().database
     if not url:
-        raise StoryError("THROUGHGATE_DATABASE_URL is not set: it says where the door's database is.")
+        raise CommandError("THROUGHGATE_DATABASE_URL is not set: it says where the door's database is.")
     done = subprocess.run(
         [sys.executable, "-m", "consent.replay", "--since", since],
         input=change,

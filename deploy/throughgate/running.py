@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from throughgate.story.tokens import StoredIssuer, write_private
-from throughgate.story.world import StoryError, Surroundings, passwords_from_environment
+from throughgate.issuer import Issuer, write_private
+from throughgate.reaching import CommandError, Surroundings, passwords_from_environment
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SERVICES = ("consent", "referral", "matching", "notifications")
@@ -54,12 +54,12 @@ def forget() -> None:
 def _running() -> Surroundings:
     try:
         kept = json.loads(_state_file().read_text())
-        issuer = StoredIssuer.load(Path(kept["key"]))
+        issuer = Issuer.load(Path(kept["key"]))
         alive = psutil.pid_exists(kept["pid"])
     except (OSError, ValueError, KeyError):
         alive = False
     if not alive:
-        raise StoryError("No system of this checkout is running: start one with throughgate up, in another terminal.")
+        raise CommandError("No system of this checkout is running: start one with throughgate up, in another terminal.")
     return Surroundings(
         kept["kafka"], kept["urls"], kept["passwords"], issuer, kept["namespace"], kept["traces"], kept["database"]
     )
@@ -70,7 +70,7 @@ def whole_of(agencies: Sequence[str]) -> Surroundings:
     passwords say, where the first is set.
 
     Raises:
-        StoryError: something of these is missing, and the sentence names it; or nothing runs.
+        CommandError: something of these is missing, and the sentence names it; or nothing runs.
     """
     servers = os.environ.get("THROUGHGATE_KAFKA_SERVERS")
     if not servers:
@@ -92,33 +92,33 @@ def door_of(*, tokens: bool = True) -> Surroundings:
     Without `tokens` no key is needed: for what the door tells everyone.
 
     Raises:
-        StoryError: the key cannot be read, or nothing runs.
+        CommandError: the key cannot be read, or nothing runs.
     """
     url = os.environ.get("THROUGHGATE_CONSENT_URL")
     if not url:
         return _running()
     key = Path(os.environ.get("THROUGHGATE_ISSUER_KEY") or "issuer-key.json")
-    return Surroundings("", {"consent": url}, {}, _issuer(key) if tokens else StoredIssuer())
+    return Surroundings("", {"consent": url}, {}, _issuer(key) if tokens else Issuer())
 
 
 def topics_of(agency: str) -> Surroundings:
     """Where an agency reads its topics: THROUGHGATE_KAFKA_SERVERS with its password, or the running system.
 
     Raises:
-        StoryError: the password is missing, or nothing runs.
+        CommandError: the password is missing, or nothing runs.
     """
     servers = os.environ.get("THROUGHGATE_KAFKA_SERVERS")
     if not servers:
         return _running()
     namespace = os.environ.get("THROUGHGATE_NAMESPACE", "")
-    return Surroundings(servers, {}, passwords_from_environment([agency]), StoredIssuer(), namespace)
+    return Surroundings(servers, {}, passwords_from_environment([agency]), Issuer(), namespace)
 
 
-def _issuer(key: Path) -> StoredIssuer:
+def _issuer(key: Path) -> Issuer:
     try:
-        return StoredIssuer.load(key)
+        return Issuer.load(key)
     except (OSError, ValueError) as error:
-        raise StoryError(
+        raise CommandError(
             f"The issuer's key cannot be read from {key}: name it in THROUGHGATE_ISSUER_KEY,"
             " or make one with throughgate issuer."
         ) from error
@@ -127,4 +127,4 @@ def _issuer(key: Path) -> StoredIssuer:
 def _needed(name: str) -> str:
     if value := os.environ.get(name):
         return value
-    raise StoryError(f"{name} is not set: it says where the running system is (docs/tutorial.md lists them all).")
+    raise CommandError(f"{name} is not set: it says where the running system is (docs/tutorial.md lists them all).")

@@ -9,13 +9,14 @@ from typing import NoReturn, ParamSpec
 import asyncpg
 import typer
 from confluent_kafka import KafkaException
+from rich.console import Console
 
 from contracts.topics import TopicFileError
 from throughgate.native.process import NativeError
-from throughgate.story.narrator import make_console
-from throughgate.story.world import StoryError
+from throughgate.reaching import CommandError
 
 P = ParamSpec("P")
+WIDTH = 170
 
 
 def sentences(command: Callable[P, None]) -> Callable[P, None]:
@@ -27,7 +28,7 @@ def sentences(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except KeyboardInterrupt:
             stop("Stopped.", 130)
-        except (StoryError, NativeError, TopicFileError) as error:
+        except (CommandError, NativeError, TopicFileError) as error:
             stop(str(error))
         except KafkaException as error:
             stop(f"Kafka refused or does not answer: {error.args[0]}")
@@ -43,3 +44,11 @@ def sentences(command: Callable[P, None]) -> Callable[P, None]:
 def stop(sentence: str, code: int = 1) -> NoReturn:
     make_console(stderr=True).print(sentence, markup=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that does not break lines where no terminal asks for it."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, width=WIDTH, color_system=None)
+    return console

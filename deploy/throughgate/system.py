@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from contracts.heads import new_signing_key
-from contracts.merkle import spell
+from contracts.merkle import to_base64url
 from contracts.topics import read_topics
 from throughgate.issuer import Issuer
 from throughgate.native.kafka import Kafka
@@ -275,7 +275,7 @@ class System:
         if kind.module == "consent.main":
             mine["THROUGHGATE_AGENCY_DATABASE_URL"] = self._database_url("consent", self.databases["consent"].agency)
         if kind.module == "consent.discloser":
-            mine["THROUGHGATE_SIGNING_KEY"] = spell(self.signing_key)
+            mine["THROUGHGATE_SIGNING_KEY"] = to_base64url(self.signing_key)
         return _inherited() | mine | self._common | dict(self._environment.get(name, {}))
 
     def memory(self) -> dict[str, int]:

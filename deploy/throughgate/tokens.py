@@ -5,22 +5,21 @@ from typing import Annotated
 
 import typer
 
+from throughgate.reaching import CommandError
 from throughgate.running import door_of
 from throughgate.sentences import sentences
-from throughgate.story.world import StoryError
 
 SCOPES = {
-    "operator": "everything that waits for a person, of every service; the register of agencies",
+    "operator": "everything that waits for a person, of every service; the registers of agencies and of agreements",
     "identity": "link clients, undo links",
     "audit": "leaves and heads of the ledger",
     "agreements:read": "agreements of the agency",
-    "agreements:write": "enter agreements that were signed on paper",
     "agreements:sign": "propose and sign for the agency",
     "events:write": "publish events with POST /events",
     "decisions:ask": "may I share this?",
     "views:read": "see what the agency may see; with --practitioner",
     "disclosures:read": "who was told of a client",
-    "subject-access": "that as the page for the client, and whole",
+    "subject-access": "that as a page; for prison, probation, police and the operator whole",
     "directory:write": "referral: services that take referrals",
     "referrals:read": "referral: lists of referrals",
     "referrals:write": "referral: refer a client to a service",
@@ -63,11 +62,11 @@ def token(
 
     """
     if unknown := [one for one in scope if one not in SCOPES]:
-        raise StoryError(f"There is no scope {unknown[0]}: choose of {', '.join(SCOPES)}.")
+        raise CommandError(f"There is no scope {unknown[0]}: choose of {', '.join(SCOPES)}.")
     try:
         around = door_of()
-    except StoryError as error:
-        raise StoryError(f"{error} {ELSEWHERE}") from error
+    except CommandError as error:
+        raise CommandError(f"{error} {ELSEWHERE}") from error
     made = around.issuer.token(f"command@{agency}", agency, scope, minutes * 60.0, practitioner or None)
     if not export:
         typer.echo(made)

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import typer
 
-from throughgate.door import Door
+from throughgate.api import Api
+from throughgate.reaching import CommandError
 from throughgate.running import door_of
 from throughgate.sentences import sentences
-from throughgate.story.world import StoryError
 
 PAGE = 500
 BATCH = 200
@@ -32,10 +32,13 @@ def who_was_told(
 ) -> None:
     """Who has been told what about a client, when, why, on whose authority: the answer to a subject access request.
 
-    All of it, newest first: what was sent or shown, what was refused and why, who asked beforehand, overrides, and what
-    happened to the record itself. What was taken back while it was being sent is there as "may have arrived".
+    A prison, probation or police that recorded something of the client gets all of it, newest first: what was sent or
+    shown, what was refused and why, who asked beforehand, overrides, and what happened to the record itself. What was
+    taken back while it was being sent is there as "may have arrived". So does `--as operator`, by any agency's
+    reference. Any other agency gets what it was told, and what became of what it recorded.
     """
-    with Door(door_of(), agency, "disclosures:read", "subject-access") as door:
+    as_operator = ("operator",) if agency == "operator" else ()
+    with Api(door_of(), agency, "disclosures:read", "subject-access", *as_operator) as door:
         path = f"/clients/{client}/disclosures"
         if page is not None:
             content = door.get(path, accept="text/html").content
@@ -51,7 +54,7 @@ def who_was_told(
         return
     for entry in told["entries"]:
         typer.echo(_in_words(entry, told["names"]))
-    typer.echo(f"{len(told['entries'])} entries.")
+    typer.echo(f"{len(told['entries'])} entries{'' if told['whole'] else ': what this agency may know, not all'}.")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -59,10 +62,10 @@ def _write(path: Path, content: bytes) -> None:
         path.write_bytes(content)
         path.chmod(0o600)
     except OSError as error:
-        raise StoryError(f"{path} cannot be written: {error.strerror}.") from error
+        raise CommandError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def _all(door: Door, path: str) -> dict[str, Any]:
+def _all(door: Api, path: str) -> dict[str, Any]:
     told: dict[str, Any] = door.get(path, limit=PAGE).json()
     last = told["entries"]
     while len(last) == PAGE:
@@ -120,7 +123,7 @@ def may_i(
     if service:
         question["service"] = service
     verdicts: list[dict[str, Any]] = []
-    with Door(door_of(), agency, "decisions:ask") as door:
+    with Api(door_of(), agency, "decisions:ask") as door:
         for start in range(0, len(clients), BATCH):
             some = [str(client) for client in clients[start : start + BATCH]]
             verdicts += door.post("/decisions", question | {"clients": some}).json()["verdicts"]

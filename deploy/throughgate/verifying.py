@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from contracts.heads import Head
-from contracts.merkle import read
+from contracts.merkle import from_base64url
 from throughgate import proofs
-from throughgate.door import Door
+from throughgate.api import Api
+from throughgate.promises import Placed
 from throughgate.proofs import Checked, Entry, Opened, Unreadable
+from throughgate.reaching import CommandError, records_on
 from throughgate.running import door_of, topics_of
 from throughgate.sentences import sentences
-from throughgate.story.world import StoryError, records_on
-from throughgate.verify import Placed
 
 SHOWN = 20
 """Findings that are printed in full; more are counted."""
@@ -52,15 +52,16 @@ def verify(
 
     **As a partner**, `--as AGENCY`, or with `--records` and `--heads` from files and nothing running: every record
     leads by its receipt to a signed head and tells no more than that permits, every head is one of an unbroken chain
-    that all partners see, nothing stands behind a retraction that must not, and no id stands on two different records.
+    that all partners see, nothing stands behind a retraction that must not, a client's records stand under its
+    reference in one partition, and no id stands on two different records.
 
     **As an auditor**, `--ledger`: the entries of every batch lead to its signed head. One that was altered, taken out
     or put in is named with its place. With `--open`, what they hold is checked as well; what is erased is counted.
     """
     if open and not ledger:
-        raise StoryError("--open goes with --ledger: only the door's own entries can be opened.")
+        raise CommandError("--open goes with --ledger: only the door's own entries can be opened.")
     if not ledger and not (agency or (records and heads)):
-        raise StoryError("Say who checks, --as AGENCY, or give both --records and --heads from files.")
+        raise CommandError("Say who checks, --as AGENCY, or give both --records and --heads from files.")
     unreadable: list[str] = []
     told = [placed for path in records or () for placed in _from_file(path, unreadable)]
     if agency and not records and not ledger:
@@ -98,14 +99,14 @@ def _tell(checked: Checked, *, trusting_us: bool, alone: bool) -> None:
 
 def _keys(path: Path | None) -> dict[str, bytes]:
     if path is None:
-        with Door(door_of(tokens=False), "nobody") as door:
+        with Api(door_of(tokens=False), "nobody") as door:
             return proofs.read_keys(door.get("/ledger-keys").content)
     try:
         return proofs.read_keys(path.read_bytes())
     except OSError as error:
-        raise StoryError(f"The public keys cannot be read from {path}: {error.strerror}.") from error
+        raise CommandError(f"The public keys cannot be read from {path}: {error.strerror}.") from error
     except Unreadable as error:
-        raise StoryError(f"{path} {error}.") from error
+        raise CommandError(f"{path} {error}.") from error
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -115,15 +116,15 @@ def _from_file(path: Path, unreadable: list[str]) -> Iterator[Placed]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
-        raise StoryError(f"{path} cannot be read: {error.strerror}.") from error
+        raise CommandError(f"{path} cannot be read: {error.strerror}.") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 value = proofs.read_json(line)
-                yield Placed(int(value["partition"]), int(value["offset"]), value["event"])
+                yield Placed(int(value["partition"]), int(value["offset"]), value["event"], value.get("key"))
             except Unreadable as error:
                 unreadable.append(f"{path}, line {number}: it {error}.")
-            except (KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, TypeError, ValueError):
                 unreadable.append(f"{path}, line {number}: it is no line of throughgate tail.")
 
 
@@ -131,7 +132,9 @@ def _from_topic(agency: str, topic: str, unreadable: list[str]) -> Iterator[Plac
     for message in records_on(topics_of(agency), agency, topic):
         partition, offset = message.partition() or 0, message.offset() or 0
         try:
-            yield Placed(partition, offset, proofs.read_json(message.value() or b""))
+            key = message.key()
+            event = proofs.read_json(message.value() or b"")
+            yield Placed(partition, offset, event, None if key is None else bytes(key).decode(errors="replace"))
         except Unreadable as wrong:
             unreadable.append(f"Topic {topic}, partition {partition}, offset {offset}: it {wrong}.")
 
@@ -141,7 +144,7 @@ def _from_topic(agency: str, topic: str, unreadable: list[str]) -> Iterator[Plac
 
 def _audit(public: list[Head], keys: dict[str, bytes], open: bool, from_start: bool) -> Checked:
     """Entries are read between two readings of the heads, so that the ledger may go on growing meanwhile."""
-    with Door(door_of(), "operator", "audit") as door:
+    with Api(door_of(), "operator", "audit") as door:
         extent = door.get("/ledger").json()
         shards = sorted({s["shard"] for s in extent["shards"] if s["shard"] >= 0} | {head.shard for head in public})
         before = {(shard, s["sequence"]) for shard in shards for s in _heads(door, shard)}
@@ -184,11 +187,11 @@ def _audit(public: list[Head], keys: dict[str, bytes], open: bool, from_start: b
     return checked
 
 
-def _heads(door: Door, shard: int) -> Iterator[dict[str, Any]]:
+def _heads(door: Api, shard: int) -> Iterator[dict[str, Any]]:
     return _pages(lambda after: door.get("/ledger/heads", shard=shard, after=after).json(), lambda s: s["sequence"])
 
 
-def _entries(door: Door, shard: int, open: bool) -> Iterator[tuple[int, Entry]]:
+def _entries(door: Api, shard: int, open: bool) -> Iterator[tuple[int, Entry]]:
     return _pages(lambda after: _page(door, shard, after, open=open), lambda one: one[0])
 
 
@@ -199,7 +202,7 @@ def _pages(page: Callable[[int], list[Any]], sequence: Callable[[Any], int]) -> 
         after = sequence(found[-1])
 
 
-def _page(door: Door, shard: int, after: int, *, open: bool) -> list[tuple[int, Entry]]:
+def _page(door: Api, shard: int, after: int, *, open: bool) -> list[tuple[int, Entry]]:
     found = door.get("/ledger/entries", shard=shard, after=after, open=open).json()
     return [(one["sequence"], _entry(one)) for one in found]
 
@@ -207,6 +210,6 @@ def _page(door: Door, shard: int, after: int, *, open: bool) -> list[tuple[int, 
 def _entry(one: dict[str, Any]) -> Entry:
     opened = one["opened"]
     if opened is not None:
-        leaf = None if opened["leaf"] is None else read(opened["leaf"])
+        leaf = None if opened["leaf"] is None else from_base64url(opened["leaf"])
         opened = Opened(opened["erased"], leaf, opened["agrees"])
-    return Entry(one["position"], read(one["leaf"]), opened)
+    return Entry(one["position"], from_base64url(one["leaf"]), opened)

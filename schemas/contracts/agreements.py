@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from contracts.vocabulary import AgencyId, Basis, Category, Purpose
-from servicekit.envelope import NO_NUL, Moment, StrictWire
+from servicekit.envelope import NO_NUL, Moment, StrictWire, Unfit
 
 AgreementId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,60}$")]
 
@@ -22,7 +22,7 @@ class AgreementTerms(StrictWire):
     subscription: bool = False
     """Whether recipients get every change, and a snapshot when a permit begins, without asking."""
     own_word: bool = False
-    """Whether a consent counts that the recipient itself recorded."""
+    """Whether the recipient's own word counts: a consent that it recorded, or that it invoked the gateway itself."""
 
 
 class AgreementText(StrictWire):
@@ -41,11 +41,11 @@ class AgreementText(StrictWire):
     @model_validator(mode="after")
     def _is_of_a_piece(self) -> "AgreementText":
         if not self.starts < self.review <= self.ends:
-            raise ValueError("an agreement starts, is reviewed and ends, in this order")
+            raise Unfit("starts must lie before review, and review not after ends")
         if len({t.purpose for t in self.terms}) < len(self.terms):
-            raise ValueError("each purpose stands once")
+            raise Unfit("each purpose has one entry in terms")
         if not set(self.enforces) <= {*self.sources, *self.recipients}:
-            raise ValueError("only a party can undertake to enforce exclusions")
+            raise Unfit("enforces names parties only: agencies in sources or recipients")
         return self
 
 

@@ -8,10 +8,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from contracts.fields import FieldKind, models_in
 from contracts.vocabulary import AgencyId, Category
-from servicekit.envelope import StrictWire, Unfit, Wire
-
-NO_NUL = r"^[^\u0000]*$"
-"""U+0000 is refused at the edge: PostgreSQL cannot store it, so such an event could only be set aside."""
+from servicekit.envelope import NO_NUL, StrictWire, Unfit, Wire
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=NO_NUL)]
 Short = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)]

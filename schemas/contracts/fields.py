@@ -82,22 +82,6 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models_in(part)
 
 
-def uncategorised(model: type[BaseModel]) -> list[str]:
-    """Each field of a model, and of every model in it at any depth, that has not exactly one category."""
-    found, seen, todo = [], {model}, [model]
-    while todo:
-        current = todo.pop()
-        for name, field in current.model_fields.items():
-            try:
-                category_of(current, name)
-            except LookupError as error:
-                found.append(str(error))
-            inner = set(models_in(field.annotation)) - seen
-            seen |= inner
-            todo += inner
-    return sorted(found)
-
-
 def told_by(message: BaseModel) -> frozenset[Category]:
     """The categories that a message gives away by itself: those of the fields that are there in it."""
     told = set()

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import Field, StringConstraints
 
 from contracts.fields import FieldKind
-from contracts.merkle import HASH_BYTES, ProofError, canonical, read, spell
+from contracts.merkle import HASH_BYTES, ProofError, canonical, from_base64url, to_base64url
 from servicekit.envelope import Wire
 
 Count = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
@@ -35,7 +35,7 @@ UtcTime = Annotated[
 
 _DOMAIN = b"throughgate ledger head 1\n"
 """Stands before what is signed and hashed, so that a head's signature is good for nothing else."""
-_NONE = spell(bytes(HASH_BYTES))
+_NONE = to_base64url(bytes(HASH_BYTES))
 
 
 class Head(Wire):
@@ -108,14 +108,14 @@ def sign_head(seed: bytes, before: Head | None, *, shard: int, root: bytes, size
     fields: dict[str, object] = {
         "shard": shard,
         "sequence": before.sequence + 1 if before else 1,
-        "previous": spell(head_hash(before)) if before else _NONE,
-        "root": spell(root),
+        "previous": to_base64url(head_hash(before)) if before else _NONE,
+        "root": to_base64url(root),
         "size": size,
         "total": (before.total if before else 0) + size,
         "at": at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z",
         "key": key_id(key.public_key().public_bytes_raw()),
     }
-    return Head.model_validate({**fields, "signature": spell(key.sign(_signed(fields)))})
+    return Head.model_validate({**fields, "signature": to_base64url(key.sign(_signed(fields)))})
 
 
 def head_hash(head: Head) -> bytes:
@@ -134,7 +134,7 @@ def check_head(head: Head, public_keys: Mapping[str, bytes]) -> None:
             "unknown-key", f"{_named(head)} is signed with key {head.key}, which is not among those given."
         )
     try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(read(head.signature), _signed_part(head))
+        Ed25519PublicKey.from_public_bytes(public_key).verify(from_base64url(head.signature), _signed_part(head))
     except InvalidSignature:
         raise ProofError(
             "bad-signature", f"{_named(head)} does not carry a good signature of key {head.key}."
@@ -171,7 +171,9 @@ def check_chain(heads: Iterable[Head], public_keys: Mapping[str, bytes], *, from
 
 
 def _check_next(before: Head | None, head: Head) -> None:
-    last, previous, total = (before.sequence, spell(head_hash(before)), before.total) if before else (0, _NONE, 0)
+    last, previous, total = 0, _NONE, 0
+    if before:
+        last, previous, total = before.sequence, to_base64url(head_hash(before)), before.total
     if head.sequence != last + 1:
         raise ProofError("gap", f"{_named(head)} follows {last or 'the start'}: what is between them is missing.")
     if head.previous != previous:

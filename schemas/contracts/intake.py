@@ -111,8 +111,10 @@ class ClientRecordedData(AboutClient):
         return self
 
 
-class ConsentRecipient(StrictWire):
-    """Who the client agrees may be told: one agency, one named service of it, or every agency of a kind in an area."""
+class Recipient(StrictWire):
+    """Whom a consent, a no or a restriction names: one agency, one named service of it, or every agency of a kind in an
+    area, also one that comes to it later.
+    """
 
     holds: ClassVar = FieldKind.SHARING
 
@@ -123,7 +125,7 @@ class ConsentRecipient(StrictWire):
     area: Area | None = None
 
     @model_validator(mode="after")
-    def _names_someone(self) -> "ConsentRecipient":
+    def _names_someone(self) -> "Recipient":
         named = (self.agency is not None, self.kind is not None, self.area is not None)
         if named not in ((True, False, False), (False, True, True)) or (self.service and not self.agency):
             raise Unfit("a recipient is an agency, an agency and its service, or a kind together with an area")
@@ -165,7 +167,7 @@ class ConsentGrantedData(AboutClient):
 
     form: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$"), FieldKind.REFERENCE]
     """The number of the signed form, unique within the agency: a form opens a permit once."""
-    recipients: Annotated[list[ConsentRecipient], Field(min_length=1, max_length=50)]
+    recipients: Annotated[list[Recipient], Field(min_length=1, max_length=50)]
     purposes: Annotated[list[Purpose], Field(min_length=1)]
     categories: Annotated[list[Category], Field(min_length=1)]
     given_at: Moment
@@ -186,7 +188,7 @@ class _No(AboutClient):
     scope: Literal["everything", "listed"]
     """Must be said: what cannot be read denies everything. Of what is listed, each list that is empty means all."""
     purposes: list[Purpose] = []
-    recipients: list[AgencyId] = []
+    recipients: list[Recipient] = []
     categories: list[Category] = []
 
     @model_validator(mode="after")
@@ -228,7 +230,7 @@ class RestrictionImposedData(AboutClient):
 
     restriction: Annotated[OwnId, FieldKind.REFERENCE]
     kind: RestrictionKind
-    recipients: list[AgencyId] = []
+    recipients: list[Recipient] = []
     allowed: list[AgencyId] = []
     """For `limited-access`: the only recipients that it does not reach."""
     practitioners: Annotated[list[Practitioner], FieldKind.PARTS] = []
@@ -277,7 +279,7 @@ class GatewayInvokedData(AboutClient):
     starts: Moment
     ends: Moment
     once: bool = False
-    """For one disclosure: the recipients get what is known when it begins, and not each later change besides."""
+    """For one disclosure: the recipients get what is known when it begins, and nothing later unasked."""
     authorised_by_role: Annotated[Short, FieldKind.ADMINISTRATIVE]
     """Role, never the name, of the person who decided that it is necessary and proportionate."""
     reason: Annotated[Text, FieldKind.KEPT]
@@ -365,7 +367,8 @@ class IdentityLinkedData(AboutClient):
 
 
 class IdentityUnlinkedData(AboutClient):
-    """What was linked is not one person. Each list names one of the two, by numbers from before the link."""
+    """What was linked is not one person. Each list names one of the two, by numbers from before the link; or the second
+    those that one client got by mistake."""
 
     not_same_as: Annotated[list[Identifier], Field(min_length=1, max_length=10), FieldKind.IDENTIFIER]
     reason: Annotated[Text, FieldKind.KEPT]

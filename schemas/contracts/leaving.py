@@ -237,6 +237,10 @@ class ClientWithdrawn(Event[WithdrawnData]):
     type: Literal["throughgate.client.withdrawn.v1"]
 
 
+RETRACTED = "throughgate.client.withdrawn.v1"
+"""The type of every retraction, whatever it is for: a withdrawal, a restriction, an erasure, an end."""
+
+
 class RequestSettled(Event[SettledData]):
     """`throughgate.request.settled.v1`: what became of a request, to the service that made it."""
 

@@ -81,13 +81,13 @@ def _only_plain(value: Any) -> None:
             _only_plain(inner)
 
 
-def spell(raw: bytes) -> str:
+def to_base64url(raw: bytes) -> str:
     """Bytes on the wire: base64url without padding (RFC 4648, section 5), 43 characters for a hash; hex takes 64."""
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def read(spelled: str) -> bytes:
-    """The bytes of what `spell` wrote. Forms are checked by the models' patterns, which allow one spelling only."""
+def from_base64url(spelled: str) -> bytes:
+    """The bytes of what `to_base64url` wrote. Forms are checked by the models' patterns, which allow but one."""
     return urlsafe_b64decode(spelled + "=" * (-len(spelled) % 4))
 
 
@@ -120,7 +120,7 @@ def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
 
 
 def _paths(levels: list[list[str]]) -> list[tuple[str, ...]]:
-    """Every leaf's path in one pass from the root down: a node's path is its sibling and then its parent's path."""
+    """Every leaf's inclusion path in one pass from the root down: a node's is its sibling, then its parent's path."""
     paths: list[tuple[str, ...]] = [()]
     for level in reversed(levels[:-1]):
         below: list[tuple[str, ...]] = []
@@ -137,18 +137,18 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
     return _levels(leaves)[-1][0]
 
 
-def grow(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[str, ...]]]:
-    """The root, and each leaf's path: the siblings on its way to the root, lowest first, spelled as on the wire.
+def root_and_paths(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[str, ...]]]:
+    """The root, and each leaf's inclusion path: the siblings on its way to the root, lowest first, in base64url.
 
     Raises as `root_of` does.
     """
     levels = _levels(leaves)
-    # Spelled first: each node once, not once a path.
-    return levels[-1][0], _paths([[spell(node) for node in level] for level in levels])
+    # In base64url first: each node once, not once a path.
+    return levels[-1][0], _paths([[to_base64url(node) for node in level] for level in levels])
 
 
-def climb(leaf: bytes, position: int, size: int, path: Sequence[bytes]) -> bytes:
-    """The root that a leaf's path leads to (RFC 9162, section 2.1.3.2).
+def root_from_path(leaf: bytes, position: int, size: int, path: Sequence[bytes]) -> bytes:
+    """The root that a leaf's inclusion path leads to (RFC 9162, section 2.1.3.2).
 
     Args:
         leaf: 32 bytes.

@@ -24,7 +24,15 @@ from pydantic import Field, ValidationError
 
 from contracts.fields import FieldKind
 from contracts.heads import Count, Hash, Head, Salt, check_head, sign_head
-from contracts.merkle import ProofError, canonical, climb, grow, leaf_hash, read, spell
+from contracts.merkle import (
+    ProofError,
+    canonical,
+    from_base64url,
+    leaf_hash,
+    root_and_paths,
+    root_from_path,
+    to_base64url,
+)
 from servicekit.envelope import Wire
 
 SALT_BYTES = 16
@@ -98,7 +106,7 @@ def leaf_of_hashes(salt: bytes, told: bytes, untold: bytes) -> Leaf:
 
 
 def _leaf(part: bytes, told: bytes, untold: bytes) -> Leaf:
-    return Leaf(leaf_hash(part + told + untold), spell(part), spell(untold))
+    return Leaf(leaf_hash(part + told + untold), to_base64url(part), to_base64url(untold))
 
 
 def _untold(kept: bytes, explanation: bytes) -> bytes:
@@ -124,7 +132,7 @@ def seal(
         ProofError: `tree`: there is no leaf.
         ValueError: as `sign_head`.
     """
-    root, paths = grow([leaf.hash for leaf in leaves])
+    root, paths = root_and_paths([leaf.hash for leaf in leaves])
     head = sign_head(seed, before, shard=shard, root=root, size=len(leaves), at=at)
     return head, _proofs(head, leaves, paths)
 
@@ -135,8 +143,8 @@ def proofs_again(head: Head, leaves: Sequence[Leaf]) -> list[bytes]:
     Raises:
         ProofError: `root`: these are not the leaves that it seals.
     """
-    root, paths = grow([leaf.hash for leaf in leaves])
-    if spell(root) != head.root:
+    root, paths = root_and_paths([leaf.hash for leaf in leaves])
+    if to_base64url(root) != head.root:
         raise ProofError("root", f"The leaves do not lead to the root of head {head.sequence} of shard {head.shard}.")
     return _proofs(head, leaves, paths)
 
@@ -189,8 +197,11 @@ def check_record(record: Mapping[str, Any], public_keys: Mapping[str, bytes]) ->
         raise ProofError("malformed", f"{place} is missing, or is not of the form that a proof has.") from None
     head = proof.head
     check_head(head, public_keys)
-    leaf = leaf_hash(read(proof.salt) + sha256(canonical(told_of(record))).digest() + read(proof.untold))
-    if spell(climb(leaf, proof.position, head.size, [read(part) for part in proof.path])) != head.root:
+    leaf = leaf_hash(
+        from_base64url(proof.salt) + sha256(canonical(told_of(record))).digest() + from_base64url(proof.untold)
+    )
+    path = [from_base64url(node) for node in proof.path]
+    if to_base64url(root_from_path(leaf, proof.position, head.size, path)) != head.root:
         raise ProofError(
             "root",
             f"The record does not lead to the root of head {head.sequence} of shard {head.shard} from position "

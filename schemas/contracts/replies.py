@@ -3,10 +3,10 @@
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Discriminator, TypeAdapter
+from pydantic import AwareDatetime
 
 from contracts.fields import FieldKind
-from contracts.vocabulary import AgencyId
+from contracts.vocabulary import AgencyId, IdentifierType
 from servicekit.envelope import Event, Wire
 
 
@@ -21,6 +21,9 @@ class AcceptedData(Wire):
     withdrawal: UUID | None = None
     """For whatever stops sharing (a withdrawal, refusal, restriction, end, link or erasure): its id, for
     `GET /withdrawals/{id}`. None for other events."""
+    not_attached: list[IdentifierType] | None = None
+    """For what an agency recorded that may not say who is one person: the kinds of those numbers in it that the client
+    did not get. Name it by the others."""
 
 
 class RejectedData(Wire):
@@ -117,5 +120,8 @@ class SharingExpired(Event[SharingExpiredData]):
 
 
 Reply = EventAccepted | EventRejected | WithdrawalDone | ConsentExpired | SharingExpired
-REPLIES: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Discriminator("type")])
-"""Reads one reply from its bytes."""
+
+
+def replies_topic(agency: str) -> str:
+    """Where the door answers what an agency publishes, without the namespace."""
+    return f"replies.{agency}"

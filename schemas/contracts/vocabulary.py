@@ -2,8 +2,12 @@
 
 from enum import StrEnum
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, StringConstraints
+
+LONDON = ZoneInfo("Europe/London")
+"""Whose days count, in the law, on forms and in plans; what is stored is UTC."""
 
 
 class AgencyKind(StrEnum):

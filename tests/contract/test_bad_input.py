@@ -342,6 +342,8 @@ SCOPE = "scope 'listed' names purposes"
 KIND = "limited-access may list allowed"
 RULES: dict[str, tuple[str, Callable[[Any], None], str]] = {
     "a recipient that is nobody": (GRANTED, put([{}], "data", "recipients"), NOBODY_NAMED),
+    "refusal of a kind in no area": (REFUSED, put([{"kind": "vcs"}], "data", "recipients"), NOBODY_NAMED),
+    "exclusion of the service of nobody": (IMPOSED, put([{"service": MARKER}], "data", "recipients"), NOBODY_NAMED),
     "a service of a kind": (
         GRANTED,
         put([{"kind": "vcs", "area": "leeds", "service": MARKER}], "data", "recipients"),
@@ -356,8 +358,8 @@ RULES: dict[str, tuple[str, Callable[[Any], None], str]] = {
     ),
     "nothing recorded": (RECORDED, put({}, "data", "facts"), "facts must hold at least one category"),
     "refusal of everything and of some": (REFUSED, put("everything", "data", "scope"), SCOPE),
-    "refusal of nothing": (REFUSED, differently(purposes=[], categories=[]), SCOPE),
-    "limited access but not for": (f"{IMPOSED}.limited-access", differently(recipients=["a-b"]), KIND),
+    "refusal of nothing": (REFUSED, differently(purposes=[], recipients=[], categories=[]), SCOPE),
+    "limited access but not for": (f"{IMPOSED}.limited-access", differently(recipients=[{"agency": "a-b"}]), KIND),
     "exclusion of nobody": (IMPOSED, differently(recipients=[]), KIND),
     "exclusion of all but": (IMPOSED, differently(allowed=["a-b"]), KIND),
     "practitioners and purposes": (

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from contracts import make
 from contracts.facts import FIELDS, Facts, Section
-from contracts.fields import FieldKind, category_of, models_in, told_by, uncategorised
+from contracts.fields import FieldKind, category_of, models_in, told_by
 from contracts.leaving import OfferMessage, ReferralSentMessage, StepMessage
 from contracts.requests import REQUESTS
 from contracts.vocabulary import Category
@@ -47,6 +47,22 @@ def properties(schema: Schema) -> Iterator[tuple[str, Schema]]:
                     todo += list(value.items())
                 elif key not in ("if", "default", "const", "enum", "examples"):
                     todo.append((place, value))
+
+
+def uncategorised(model: type[BaseModel]) -> list[str]:
+    """Each field of a model, and of every model in it at any depth, that has not exactly one category."""
+    found, seen, todo = [], {model}, [model]
+    while todo:
+        current = todo.pop()
+        for name, field in current.model_fields.items():
+            try:
+                category_of(current, name)
+            except LookupError as error:
+                found.append(str(error))
+            inner = set(models_in(field.annotation)) - seen
+            seen |= inner
+            todo += inner
+    return sorted(found)
 
 
 def inner(schema: Schema, prop: Schema) -> set[str]:

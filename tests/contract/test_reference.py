@@ -1,9 +1,12 @@
 """The reference pages name every stable code and every term that the code has, and no term that it has not."""
 
+import ast
 import importlib.util
 import itertools
 import re
+from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -32,9 +35,31 @@ def test_every_code_of_a_problem_is_explained() -> None:
     assert missing == {}, "add a row to docs/reference/errors.md"
 
 
+def problems(path: Path) -> Iterator[tuple[str, int]]:
+    """Code and status of every `Problem` that a file makes with both of them spelt out."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Call(ast.Name("Problem"), [ast.Constant(str(code)), _, _]):
+                yield code, 400
+            case ast.Call(ast.Name("Problem"), [ast.Constant(str(code)), _, _, ast.Constant(int(status))]):
+                yield code, status
+
+
+def statuses() -> dict[str, int]:
+    """The status of each code, as the page says."""
+    return {row[0].strip("`"): int(row[1]) for row in table("errors.md", "code") if row[1].isdigit()}
+
+
+def test_every_problem_has_the_status_of_the_page() -> None:
+    made = [(str(path.relative_to(ROOT)), *problem) for path in SOURCES for problem in problems(path)]
+    assert {"malformed-json", "too-many-holds"} <= {code for _, code, _ in made}, "the pattern finds them"
+    page = statuses()
+    assert [(path, code, status) for path, code, status in made if page[code] != status] == []
+
+
 def test_a_rejection_over_http_has_the_status_of_the_page() -> None:
     publishing = pytest.importorskip("consent.api.publishing", reason="consent is not installed here")
-    page = {row[0].strip("`"): int(row[1]) for row in table("errors.md", "code") if row[1].isdigit()}
+    page = statuses()
     published = (make.REFERENCE / "errors.md").read_text().split("## When an event is published\n")[1].split("\n## ")[0]
     codes = {*publishing.STATUS, *re.findall(r"^\| `([^`]+)`", published, re.MULTILINE)}
     assert {code: publishing.STATUS.get(code, 422) for code in codes} == {code: page[code] for code in codes}
@@ -92,6 +117,21 @@ def test_the_rules_are_those_of_the_page_in_the_same_order(door: Any) -> None:
     assert table("rules.md", "rule") == [
         [f"`{rule.code}`", rule.withholds, rule.remedy, rule.source, rule.told] for rule in door.RULES
     ]
+
+
+def test_what_is_told_where_nothing_can_be_decided_is_on_the_page(door: Any) -> None:
+    assert table("rules.md", "reason") == [[f"`{r.code}`", r.withholds, r.remedy, r.source] for r in door.BEFORE]
+
+
+def test_no_reason_is_told_that_is_not_on_the_page(door: Any) -> None:
+    """A reason is told with its remedy, which stands in the tables. Only what is told quietly has words of its own."""
+    telling = importlib.import_module("consent.service.telling")
+    by_hand = [path.name for path in SOURCES if re.search(r'"rule":\s*"', path.read_text())]
+    assert by_hand == []
+    made_up = door.Withheld(door.Item("prison", vocabulary.Category.RISK), "made-up")
+    with pytest.raises(KeyError):
+        telling.withheld(door.Decision(withheld=(made_up,)))
+    assert f"`{telling.QUIETLY[0]}`" in (make.REFERENCE / "rules.md").read_text()
 
 
 def test_the_gateways_are_those_of_the_page(door: Any) -> None:

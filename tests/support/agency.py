@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 from uuid import uuid4
 
 import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from pydantic import Discriminator, TypeAdapter
 
+from contracts.replies import Reply
+from throughgate.promises import Placed
 from throughgate.system import System
-from throughgate.verify import Placed
 
 T = TypeVar("T")
+REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Discriminator("type")])
 
 _numbers = itertools.count()
 
@@ -86,7 +89,7 @@ class Agency:
         self.token = system.issuer.token("case-system", name, SCOPES)
         self._stack = AsyncExitStack()
         self.producer = AIOKafkaProducer(**self.connection(), enable_idempotence=True, max_request_size=4 * 1024 * 1024)
-        self.replies: list[dict[str, Any]] = []
+        self._replies: list[dict[str, Any]] = []
         self._reader: asyncio.Task[None] | None = None
 
     def connection(self) -> dict[str, Any]:
@@ -118,6 +121,17 @@ class Agency:
         return httpx.AsyncClient(
             base_url=self.system.urls["consent"], headers={"Authorization": f"Bearer {self.token}"}, timeout=30
         )
+
+    @property
+    def replies(self) -> list[dict[str, Any]]:
+        """What stands on its replies topic, each once, in order.
+
+        Raises:
+            ValidationError: one is not to the letter what the contract says.
+        """
+        if self._reader and self._reader.done() and not self._reader.cancelled():
+            self._reader.result()
+        return self._replies
 
     async def publish(self, body: dict[str, Any] | bytes, key: str = "k", headers: Any = None) -> str:
         """Publish and wait for the broker; gives the event's id."""
@@ -176,10 +190,11 @@ class Agency:
             await consumer.start()
             stack.push_async_callback(consumer.stop)
             async for record in consumer:
+                REPLY.validate_json(record.value, strict=True, by_alias=True, by_name=False, extra="forbid")
                 reply = json.loads(record.value)
                 if reply["id"] not in seen:
                     seen.add(reply["id"])
-                    self.replies.append(reply)
+                    self._replies.append(reply)
 
     async def received(self, topic: str | None = None) -> list[Placed]:
         """All that stands on this agency's partner topic now, read with read_committed up to its end."""
@@ -241,7 +256,7 @@ class Operator:
     """Registers agencies and enters agreements, as the operator of the system under test."""
 
     def __init__(self, system: System) -> None:
-        scopes = ["operator", "agreements:write", "agreements:read"]
+        scopes = ["operator", "agreements:read"]
         self.system = system
         self.headers = {"Authorization": f"Bearer {system.issuer.token('operations', 'operator', scopes)}"}
 

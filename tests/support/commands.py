@@ -8,8 +8,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from throughgate.cli import app
-from throughgate.story.tokens import StoredIssuer
-from throughgate.story.world import variable
+from throughgate.reaching import variable
 from throughgate.system import System
 
 
@@ -24,7 +23,7 @@ class Commands:
         """What a person would have set."""
         key = self.folder / "issuer-key.json"
         if not key.exists():
-            StoredIssuer.save(self.system.issuer, key)  # type: ignore[arg-type]
+            self.system.issuer.save(key)
         password = "THROUGHGATE_KAFKA_PASSWORD_"
         return {
             "THROUGHGATE_CONSENT_URL": self.system.urls["consent"],

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from contracts.leaving import RETRACTED
 from support.programs import AGREED, PRISON, PROBATION, PROTECTION, End, Grant, Impose, Invoke, No, Said
-from throughgate.verify import RETRACTED, Placed
+from throughgate.promises import Placed
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class Row:
     """(source, category) to when it was recorded, and its text."""
     references: dict[str, str] = field(default_factory=dict)
     """By recipient."""
+    held: bool = False
+    """An agency ended what it had not begun: nothing leaves until a person has looked, and here nobody does."""
 
 
 class Clients:
@@ -138,6 +141,8 @@ class Clients:
             rows[r["client_id"]].facts[r["source"], r["category"]] = (r["recorded_at"], text_of(json.loads(r["data"])))
         for r in await db.fetch("SELECT client_id, recipient, id FROM reference WHERE client_id = ANY($1)", wanted):
             rows[r["client_id"]].references[r["recipient"]] = str(r["id"])
+        for r in await db.fetch("SELECT client_id FROM hold WHERE client_id = ANY($1)", wanted):
+            rows[r["client_id"]].held = True
         return cls(rows)
 
     def now(self) -> list[Row]:
@@ -181,7 +186,7 @@ class Clients:
     def may_hold(self, row: Row, recipient: str, purpose: str, source: str, category: str) -> bool:
         """Whether the recipient may hold this of a client, under whichever reference this row has there."""
         root = self._root(row)
-        histories = self.histories(root)
+        histories = [] if any(member.held for member in self._members(root)) else self.histories(root)
         return bool(histories) and all(permits(h, recipient, purpose, source, category) for h in histories)
 
     def reference(self, root: Row, recipient: str) -> str | None:
@@ -260,8 +265,7 @@ def differences(clients: Clients, recipient: str, topic: dict[str, list[Placed]]
             for (source, category), text in clients.facts(root).items():
                 if source not in agreed.sources or source == recipient or category not in agreed.categories:
                     continue
-                histories = clients.histories(root)
-                if not all(permits(h, recipient, agreed.purpose, source, category) for h in histories):
+                if not clients.may_hold(root, recipient, agreed.purpose, source, category):
                     continue
                 held = _last_told(stands, agreed.purpose, source, category)
                 if held != text:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from contracts.leaving import RETRACTED
 from support.agency import Agency, Operator, event, granted, terms, withdrawn
-from throughgate.verify import RETRACTED, Placed
+from throughgate.promises import Placed
 
 CATEGORIES = ["identity", "needs.accommodation"]
 PARTNERS = ["harbour-housing", "second-chance-mentors"]

@@ -74,9 +74,10 @@ class Reach:
         return all(one in some or not some for one, some in asked)
 
     @property
-    def lists(self) -> dict[str, list[str]]:
+    def lists(self) -> dict[str, list[Any]]:
         """Its lists, as an event has them."""
-        return {k: list(v) for k, v in vars(self).items() if v}
+        lists = {k: list(v) for k, v in vars(self).items() if v}
+        return lists | ({"recipients": [{"agency": r} for r in self.recipients]} if self.recipients else {})
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,19 @@ _anyone: list[st.SearchStrategy[Any]] = [
 
 
 def _lane(*more: st.SearchStrategy[Any], size: int = 18) -> st.SearchStrategy[list[Step]]:
-    return st.lists(st.one_of(*_anyone, *more), min_size=size // 2, max_size=size)
+    return st.lists(st.one_of(*_anyone, *more), min_size=size // 2, max_size=size).map(_with_a_beginning)
+
+
+def _with_a_beginning(lane: list[Step]) -> list[Step]:
+    """Without ends of what this agency did not begin: each would hold a client, and there would be little left to see.
+    One may still arrive first, by the quicker way, or after an undone link took its beginning away.
+    """
+    kept: list[Step] = []
+    for step in lane:
+        ends = (step.client, step.number, step.what) if isinstance(step, End) and step.what != "restriction" else None
+        if ends is None or any(isinstance(s, Invoke) and (s.client, s.number, s.what) == ends for s in kept):
+            kept.append(step)
+    return kept
 
 
 _faults = st.builds(

@@ -10,16 +10,6 @@ from rich.padding import Padding
 from rich.status import Status
 from rich.table import Table
 
-WIDTH = 170
-
-
-def make_console(*, stderr: bool = False) -> Console:
-    """A console that does not break lines where no terminal asks for it."""
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=stderr, highlight=False, width=WIDTH, color_system=None)
-    return console
-
 
 class Narrator:
     """Tells of steps, and of facts in them."""

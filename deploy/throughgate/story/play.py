@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
-from zoneinfo import ZoneInfo
 
+from contracts.vocabulary import LONDON
 from throughgate import traces
+from throughgate.case_system import Received, make_event
+from throughgate.promises import Placed, behind_retraction
+from throughgate.reaching import CommandError
 from throughgate.story import cast, setting
 from throughgate.story.cast import (
     ACCOMMODATION,
@@ -26,10 +29,8 @@ from throughgate.story.cast import (
     Person,
 )
 from throughgate.story.narrator import Narrator
-from throughgate.story.world import Received, StoryError, World, check, make_event, try_to_read
-from throughgate.verify import Placed, behind_retraction
+from throughgate.story.world import World, check, try_to_read
 
-LONDON = ZoneInfo("Europe/London")
 TOLD_BY_CONSENT = (*VOLUNTARY, *SERVICES)
 """Whoever learns of a client by consent only."""
 
@@ -75,7 +76,7 @@ class Story:
         """Play every step.
 
         Raises:
-            StoryError: something did not come out as it must.
+            CommandError: something did not come out as it must.
         """
         tobias = self.people.tobias.given
         steps: list[tuple[str, Callable[[], None]]] = [
@@ -129,7 +130,7 @@ class Story:
         def look() -> dict[str, Any] | None:
             for reply in self.world[agency].replies():
                 if reply.data.get("event") == event_id and reply.type == "event.rejected":
-                    raise StoryError(f"The door rejected an event of {agency}: {reply.data['code']}")
+                    raise CommandError(f"The door rejected an event of {agency}: {reply.data['code']}")
                 if reply.data.get("event") == event_id and reply.type == "event.accepted":
                     return reply.data
             return None
@@ -542,10 +543,10 @@ class Story:
         intake = self.world.around.topic(f"intake.{PRISON}")
         try:
             self.world[HOUSING].publish(b"{}", "x", topic=intake)
-        except StoryError as error:
+        except CommandError as error:
             check("TOPIC_AUTHORIZATION_FAILED" in str(error), f"Kafka refuses to let {HOUSING} speak for {PRISON}")
         else:
-            raise StoryError(f"{HOUSING} could write to intake.{PRISON}.")
+            raise CommandError(f"{HOUSING} could write to intake.{PRISON}.")
         self.tell.fact(f"{HOUSING} writes to intake.{PRISON}: TopicAuthorizationFailed")
 
     def withdraw(self) -> None:

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from throughgate.case_system import Received, short
 from throughgate.story.cast import Party
 from throughgate.story.narrator import Narrator
 from throughgate.story.play import Told
-from throughgate.story.world import Received, short
 
 
 def report(told: Told, agencies: Sequence[Party], tell: Narrator) -> None:

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
+from contracts.vocabulary import LONDON
+from throughgate.api import Refused
+from throughgate.reaching import CommandError
 from throughgate.story import cast
 from throughgate.story.cast import MENTORS, POLICE, Party
-from throughgate.story.world import Api, StoryError
+from throughgate.story.world import Callers
 
 
-def register(api: Api, agencies: Sequence[Party]) -> Iterator[str]:
+def register(api: Callers, agencies: Sequence[Party]) -> Iterator[str]:
     """Register the agencies and enter what they agreed, where it is not so already. Gives what was done, in words."""
     for party in agencies:
         api.operator("PUT", f"/agencies/{party.id}", json={"name": party.name, "kind": party.kind, "area": party.area})
@@ -28,9 +30,9 @@ def register(api: Api, agencies: Sequence[Party]) -> Iterator[str]:
     yield f"nothing names {POLICE}: it will be told nothing"
 
 
-def equip(api: Api) -> Iterator[str]:
+def equip(api: Callers) -> Iterator[str]:
     """Give the services their directory, volunteers and gate partners. Gives what was done, in words."""
-    today = datetime.now(ZoneInfo("Europe/London")).date()
+    today = datetime.now(LONDON).date()
     for id, line in cast.directory(today).items():
         api.service("referral", "PUT", f"/services/{id}", json=line)
     yield "directory: Harbour House hostel and Harbour lodgings, for accommodation in Leeds"
@@ -41,17 +43,17 @@ def equip(api: Api) -> Iterator[str]:
     yield f"{MENTORS} meets releases from HMP Leeds (LEI) at the gate"
 
 
-def set_clock(api: Api, at: datetime) -> None:
+def set_clock(api: Callers, at: datetime) -> None:
     """Bring the clock of the notifications service to a time.
 
     Raises:
-        StoryError: it cannot be set in this system.
+        CommandError: it cannot be set in this system.
     """
     try:
         api.service("notifications", "PUT", "/clock", json={"now": at.isoformat()})
-    except StoryError as error:
-        if "status 404" in str(error) or " 404 " in str(error):
-            raise StoryError(
+    except Refused as refusal:
+        if refusal.status == 404:
+            raise CommandError(
                 "The clock of this system cannot be set: start notifications with THROUGHGATE_CLOCK=adjustable."
-            ) from error
+            ) from refusal
         raise

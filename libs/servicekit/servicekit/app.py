@@ -14,13 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from servicekit import problems
 from servicekit.auth import Verifier
 from servicekit.db import Database
+from servicekit.envelope import MAX_EVENT
 from servicekit.settings import Settings
 
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI's own telemetry puts paths and queries into spans, whatever a caller wrote there."""
-
-MAX_BODY = 262_144
-"""Bytes of one request's body, and of one event over Kafka: 256 KiB."""
 
 
 class Api(FastAPI):
@@ -48,14 +46,14 @@ def create_app(
     title: str,
     description: str,
     routers: Sequence[APIRouter],
-    version: str = "0.1.0",
-    max_body: int = MAX_BODY,
+    max_body: int = MAX_EVENT,
     more_databases: Mapping[str, SecretStr] | None = None,
     while_running: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
     """An API with everything that the services share. Routes find `database` and `settings` on `app.state`.
 
-    `more_databases` are URLs by the name under which routes find them there, such as that of another role.
+    `max_body` is in bytes. `more_databases` are URLs by the name under which routes find them there, such as that of
+    another role.
     `while_running` is entered before the first request and left after the last.
     """
     urls = {"database": settings.database_url, **(more_databases or {})}
@@ -77,7 +75,7 @@ def create_app(
     app = Api(
         title=title,
         description=description,
-        version=version,
+        version="0.1.0",
         lifespan=lifespan,
         telemetry=NO_TELEMETRY,
         responses={

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from servicekit.auth import Caller, require
+from servicekit.auth import OPERATOR, Caller, require
 from servicekit.db import Database, every
 from servicekit.envelope import Wire
 from servicekit.migrate import grants
@@ -60,7 +60,7 @@ class SetAside(Wire):
 @router.get("/set-aside", summary="Events that could not be applied")
 async def get_set_aside(
     request: Request,
-    _: Annotated[Caller, Depends(require("operator"))],
+    _: Annotated[Caller, Depends(require(OPERATOR))],
     limit: Annotated[int, Query(ge=1, le=200)] = 100,
     after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
 ) -> list[SetAside]:

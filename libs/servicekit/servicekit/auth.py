@@ -17,6 +17,8 @@ from servicekit.settings import Settings
 
 log = logging.getLogger(__name__)
 
+OPERATOR = "operator"
+"""The scope of whoever runs the system; in what is recorded, also the name in which they act."""
 ALGORITHMS = ["EdDSA", "ES256", "RS256"]
 """Asymmetric only: a key set is public, so a symmetric algorithm in a token must never be believed."""
 
@@ -32,9 +34,14 @@ class Caller:
     """The agency's own id of the person who asks. None: a program asks, and nobody knows who will read the answer."""
 
     @property
+    def is_operator(self) -> bool:
+        """Whether it acts for whoever runs the system."""
+        return OPERATOR in self.scopes
+
+    @property
     def within(self) -> str | None:
         """The agency that the caller is held to: its own; None for an operator, who is held to none."""
-        return None if "operator" in self.scopes else self.agency
+        return None if self.is_operator else self.agency
 
 
 class Verifier:
@@ -107,6 +114,13 @@ def _unauthorised() -> Problem:
     )
 
 
+def scope_missing(scope: str, otherwise: str = "") -> Problem:
+    """What a caller without `scope` is told. `otherwise`: what it can do without."""
+    return Problem(
+        "scope-missing", "You may not do this", f"Ask the operator for a token with the scope {scope}{otherwise}.", 403
+    )
+
+
 _bearer = HTTPBearer(auto_error=False, description="JWT with the claims agency and scope")
 
 
@@ -126,9 +140,7 @@ def require(scope: str) -> Callable[..., Awaitable[Caller]]:
         found = await asyncio.to_thread(verifier.verify, credentials.credentials)
         request.state.caller = found
         if scope not in found.scopes:
-            raise Problem(
-                "scope-missing", "You may not do this", f"Ask the operator for a token with the scope {scope}.", 403
-            )
+            raise scope_missing(scope)
         return found
 
     return caller

@@ -10,8 +10,10 @@ from pydantic.alias_generators import to_camel
 
 D = TypeVar("D")
 
+MAX_EVENT = 262_144
+"""Bytes of one event, over Kafka or HTTP: 256 KiB."""
 NO_NUL = r"^[^\x00]*$"
-"""PostgreSQL cannot store U+0000 in text, so nothing that is stored may hold it."""
+"""PostgreSQL cannot store U+0000 in text, so it is refused at the edge: such an event could only be set aside."""
 
 Moment = Annotated[AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))]
 """A time with its offset, in years that every store and every arithmetic with offsets can hold."""

@@ -73,7 +73,7 @@ def connection(settings: Settings) -> dict[str, Any]:
     return options
 
 
-def create_producer(settings: Settings, transactional_id: str | None = None, **options: Any) -> AIOKafkaProducer:
+def create_producer(settings: Settings, transactional_id: str | None = None) -> AIOKafkaProducer:
     """An idempotent producer; with a transactional id, starting it fences every older one of that id."""
     return AIOKafkaProducer(
         **connection(settings),
@@ -84,7 +84,6 @@ def create_producer(settings: Settings, transactional_id: str | None = None, **o
         max_batch_size=256 * 1024,
         request_timeout_ms=10_000,
         partitioner=_partition,
-        **options,
     )
 
 
@@ -100,7 +99,7 @@ def _partition(key: bytes | None, partitions: Sequence[int], available: Sequence
     return partitions[(_hashed(key) & 0x7FFFFFFF) % len(partitions)]
 
 
-def create_consumer(settings: Settings, group: str | None, **options: Any) -> AIOKafkaConsumer:
+def create_consumer(settings: Settings, group: str | None) -> AIOKafkaConsumer:
     """A consumer that reads committed records only and commits offsets only when told."""
     return AIOKafkaConsumer(
         **connection(settings),
@@ -113,7 +112,6 @@ def create_consumer(settings: Settings, group: str | None, **options: Any) -> AI
         session_timeout_ms=10_000,
         heartbeat_interval_ms=2_000,
         metadata_max_age_ms=10_000,
-        **options,
     )
 
 

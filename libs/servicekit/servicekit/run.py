@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -20,16 +19,6 @@ from servicekit.app import NO_TELEMETRY, probes
 from servicekit.settings import Settings
 
 log = logging.getLogger(__name__)
-
-
-class _Server(uvicorn.Server):
-    """A server inside a larger process, which handles the signals itself."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Leave the signals to the process."""
-
-    def install_signal_handlers(self) -> None:
-        """Leave the signals to the process."""
 
 
 def serve(app: FastAPI, settings: Settings, service: str) -> None:
@@ -85,8 +74,8 @@ async def _work(main: Callable[[Callable[[], None]], Awaitable[None]], settings:
     app = FastAPI(openapi_url=None, telemetry=NO_TELEMETRY)
     problems.install(app)
     app.include_router(probes(ready))
-    server = _Server(uvicorn.Config(app, **_http(settings)))
-    serving = asyncio.create_task(server._serve())
+    server = uvicorn.Server(uvicorn.Config(app, **_http(settings)))
+    serving = asyncio.create_task(server._serve())  # serve() would take the signals, which are the process's
     working = asyncio.ensure_future(main(is_ready.set))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

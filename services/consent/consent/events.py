@@ -1,9 +1,11 @@
-"""The events that the door takes in and gives out, by topic."""
+"""What is in every event that the door sends, how it passes answers on, and a head of the ledger as an event."""
 
 from contracts.heads import Head
-from contracts.intake import INTAKE, PASSED_ON, STOPPING_TYPES, IntakeEvent
-from contracts.requests import REQUESTS, SENT_AS, ServiceRequest
 from servicekit.envelope import encode
+
+CHANGED, SNAPSHOT = "throughgate.client.changed.v1", "throughgate.client.snapshot.v1"
+UNASKED = frozenset({CHANGED, SNAPSHOT})
+"""What leaves though nobody asked for it."""
 
 ANSWER_PASSED_AS = {
     "throughgate.referral.answered.v1": "throughgate.referral.answer-passed.v1",
@@ -19,17 +21,3 @@ def head_event(head: Head) -> bytes:
     """A head of the ledger for the topic `heads`. Sent again it is the same event."""
     data = head.model_dump(by_alias=True)
     return encode("throughgate.ledger.sealed.v1", SOURCE, data, id=f"{head.shard}/{head.sequence}", time=head.at)
-
-
-__all__ = [
-    "ANSWER_PASSED_AS",
-    "INTAKE",
-    "PASSED_ON",
-    "REQUESTS",
-    "SENT_AS",
-    "SOURCE",
-    "STOPPING_TYPES",
-    "IntakeEvent",
-    "ServiceRequest",
-    "head_event",
-]

@@ -46,11 +46,11 @@ class PausedTopics:
             self.add(topic)
         return found
 
-    async def look_again(self, producer: AIOKafkaProducer | None) -> list[str]:
+    async def look_again(self, producer: AIOKafkaProducer) -> list[str]:
         """Those that wait still, when those whose pause is over were looked for again."""
         now = time.monotonic()
         due = {topic for topic, until in self._until.items() if until <= now}
-        if due and producer is not None:
+        if due:
             try:
                 async with asyncio.timeout(self._answer_seconds):
                     found = await self.without_missing(producer, due)

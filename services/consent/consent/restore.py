@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer
 
-from consent.repository import clients, restoring
+from consent.repository import restoring
 from consent.repository.restoring import Restore
 from consent.service.restoring import (
     BEGINNING,
@@ -33,12 +33,13 @@ from consent.service.restoring import (
     take_back,
     take_heads_back,
 )
-from consent.upkeep import WorkerSettings
+from consent.settings import WorkerSettings
 from consent.worker import Intake
 from contracts.heads import Head
 from servicekit import telemetry
 from servicekit.db import Database
 from servicekit.kafka import create_consumer, create_producer, written_since
+from servicekit.sql import time_now
 from servicekit.worker import Worker
 
 T = TypeVar("T")
@@ -103,7 +104,7 @@ async def _read_back(settings: WorkerSettings, database: Database, restore: Rest
             await database.run(lambda session: restoring.nameless(session, restore)),
             promised,
             restore.since,
-            await database.run(clients.time_now),
+            await database.run(time_now),
         ),
     ]
 

@@ -7,38 +7,18 @@ discloser. May run at any time, and twice.
 import asyncio
 import logging
 import sys
-from datetime import timedelta
 from functools import partial
 
-from pydantic import PositiveInt
-
-from consent.domain.retention import REST, periods
 from consent.repository import restoring
 from consent.service import retention
-from consent.service.retention import Periods
-from contracts.vocabulary import Category
+from consent.settings import RetentionSettings
 from servicekit import telemetry
 from servicekit.db import Database
-from servicekit.settings import Settings
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 100
 """Clients of whom one transaction erases what is overdue."""
-
-
-class RetentionSettings(Settings):
-    """What a run needs to know besides."""
-
-    retention_days: dict[Category, int] = {}
-    """Days by category, as JSON, where they are not those of `consent.domain.retention`."""
-    rest_days: PositiveInt = REST.days
-    """Days after the last that was said, told or asked of a client, until what is left beside sections is erased."""
-
-    @property
-    def periods(self) -> Periods:
-        """How long what is kept here."""
-        return Periods(periods(self.retention_days), timedelta(days=self.rest_days))
 
 
 async def run(settings: RetentionSettings) -> int:
@@ -57,6 +37,8 @@ async def run(settings: RetentionSettings) -> int:
         ):
             after, erased = looked.after, erased + looked.erased
             log.info("erased what was overdue of %d clients so far", erased)
+        while await database.run(partial(retention.redact_overdue, periods=settings.periods)):
+            pass
         await database.run(retention.finish)
     finally:
         await database.close()

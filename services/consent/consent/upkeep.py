@@ -6,14 +6,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from prometheus_client import Gauge
-from pydantic import PositiveFloat
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.repository import erasure, restoring
-from consent.repository.due import Patience
-from consent.retention import RetentionSettings
 from consent.service import clock, erasing, retention
 from consent.service.clock import Waiting
+from consent.settings import WorkerSettings
 from servicekit.db import Database, every, is_transient
 
 log = logging.getLogger(__name__)
@@ -28,26 +26,6 @@ RETENTION = Gauge(
 
 BATCH = 50
 """Ends, reminders or erasures of one transaction: it holds the locks of their clients."""
-
-
-class WorkerSettings(RetentionSettings):
-    """What the worker needs to know besides."""
-
-    upkeep_seconds: PositiveFloat = 1.0
-    """How often to look for what the clock makes due."""
-    count_seconds: PositiveFloat = 60.0
-    """How often to count what waits for a person."""
-    reminder_hours: PositiveFloat = 24.0
-    """After so many hours a partner is reminded of a retraction, and again each time. Less than its topic keeps."""
-    service_reminder_hours: PositiveFloat = 2.0
-    """The same for our own services, whose topics keep hours only."""
-    overdue_hours: PositiveFloat = 24.0
-    """From when on a retraction that nobody confirmed is counted as overdue."""
-
-    @property
-    def patience(self) -> Patience:
-        """When to remind whom."""
-        return Patience(self.reminder_hours, self.service_reminder_hours)
 
 
 async def keep_up(database: Database, settings: WorkerSettings) -> None:

@@ -17,7 +17,9 @@ from consent.service.intake import refuse, stands_alone, take_in
 from consent.service.reading import Arrival
 from consent.service.requests import Asked, take_requests
 from consent.service.snapshots import offer_next_chunk, put_off
-from consent.upkeep import WorkerSettings, count, keep_up
+from consent.settings import WorkerSettings
+from consent.upkeep import count, keep_up
+from contracts.replies import replies_topic
 from servicekit import faults
 from servicekit.db import Database, is_transient
 from servicekit.kafka import Outgoing, create_consumer, create_producer
@@ -82,7 +84,7 @@ class Intake:
         return Arrival(self._who(record), record.value or b"", topic, record.partition, record.offset, traceparent)
 
     def _reply(self, arrival: Arrival, value: bytes) -> Outgoing:
-        return Outgoing(f"{self._namespace}replies.{arrival.agency}", None, value)
+        return Outgoing(self._namespace + replies_topic(arrival.agency), None, value)
 
 
 class StillClosed(TimeoutError):

@@ -7,13 +7,11 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
-from zoneinfo import ZoneInfo
 
 from contracts import cleared
 from contracts.cleared import Stop
-from contracts.vocabulary import NEEDS, Category
+from contracts.vocabulary import LONDON, NEEDS, Category
 
-LONDON = ZoneInfo("Europe/London")
 OFFER_STANDS = timedelta(hours=72)
 """An offer that nobody answers expires after this."""
 EXPIRY_REMEMBERED = timedelta(days=14)

@@ -20,26 +20,7 @@ from matching.domain import (
     State,
     Volunteer,
 )
-from servicekit.sql import do, json, rows, time_now
-
-__all__ = [
-    "clients",
-    "erase_poisoned",
-    "expiring",
-    "listed_volunteers",
-    "lock_clients",
-    "lock_volunteers",
-    "matches",
-    "past",
-    "put_volunteer",
-    "round_done",
-    "round_due",
-    "save",
-    "time_now",
-    "try_round_lock",
-    "volunteers",
-    "waiting",
-]
+from servicekit.sql import do, json, rows
 
 ROUND_LOCK = 7_203
 """Advisory lock of a round: one runs at a time, whoever started it."""

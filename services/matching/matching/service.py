@@ -14,12 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contracts import door
 from contracts.cleared import Stop
 from contracts.leaving import SettledData
-from contracts.vocabulary import Category
+from contracts.vocabulary import LONDON, Category
 from matching import domain, events, repository
-from matching.domain import KEPT, LONDON, OFFER_STANDS, TOLD, Actor, Client, Match, Reason, State
+from matching.domain import KEPT, OFFER_STANDS, TOLD, Actor, Client, Match, Reason, State
 from servicekit import faults, outbox
 from servicekit.kafka import Outgoing
 from servicekit.problems import Problem
+from servicekit.sql import time_now
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +32,10 @@ async def take_in(session: AsyncSession, received: Sequence[events.Received]) ->
 
 async def _begin(session: AsyncSession, received: Sequence[events.Received]) -> "Batch":
     clients = await repository.lock_clients(session, {r.client for r in received})
-    work = Batch(clients, await repository.time_now(session))
+    work = Batch(clients, await time_now(session))
     if answered := work.volunteers_that_answer(received):
         work.volunteers = await repository.lock_volunteers(session, answered)
-        work.now = await repository.time_now(session)
+        work.now = await time_now(session)
     return work
 
 
@@ -141,7 +142,7 @@ class Round:
 async def expire(session: AsyncSession) -> int:
     """Let the offers expire whose time has passed; how many."""
     clients = await repository.lock_clients(session, await repository.expiring(session))
-    now = await repository.time_now(session)
+    now = await time_now(session)
     count = 0
     for client in clients.values():
         found = client.open_match()
@@ -164,7 +165,7 @@ async def run_round(session: AsyncSession) -> Round:
     """
     if not await repository.try_round_lock(session):
         return Round(False, [], {}, {})
-    now = await repository.time_now(session)
+    now = await time_now(session)
     await repository.round_done(session, now)
     waiting = await repository.clients(session, await repository.waiting(session))
     profiles = [p for client in waiting.values() if (p := domain.profile(client))]
@@ -176,7 +177,7 @@ async def run_round(session: AsyncSession) -> Round:
     clients = await repository.lock_clients(session, {a.client.client for a in found})
     locked = await repository.lock_volunteers(session, {a.volunteer.id for a in found})
     past = _past(await repository.past(session, list(clients), now), clients)
-    now = await repository.time_now(session)
+    now = await time_now(session)
     outgoing = []
     for a in found:
         client, volunteer = clients[a.client.client], locked.get(a.volunteer.id)

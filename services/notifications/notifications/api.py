@@ -12,7 +12,7 @@ from contracts.views import ClientLine, Showing
 from contracts.vocabulary import AgencyId
 from notifications import events, repository, service
 from notifications.domain import PlanReason, PlanState, StepName, StepState
-from servicekit.auth import Caller, require
+from servicekit.auth import OPERATOR, Caller, require
 from servicekit.envelope import Moment, StrictWire, Wire
 
 router = APIRouter(tags=["notifications"])
@@ -112,6 +112,6 @@ async def get_plan(
 
 
 @clock_router.put("/clock", summary="Set the clock: for demonstrations and tests")
-async def put_clock(body: ClockBody, request: Request, _: Annotated[Caller, Depends(require("operator"))]) -> ClockBody:
+async def put_clock(body: ClockBody, request: Request, _: Annotated[Caller, Depends(require(OPERATOR))]) -> ClockBody:
     now = await request.app.state.database.run(lambda session: service.set_clock(session, body.now))
     return ClockBody(now=now)

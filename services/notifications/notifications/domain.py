@@ -5,13 +5,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from uuid import UUID, uuid4
-from zoneinfo import ZoneInfo
 
 from contracts import cleared
 from contracts.cleared import Stop
-from contracts.vocabulary import Category
+from contracts.vocabulary import LONDON, Category
 
-LONDON = ZoneInfo("Europe/London")
 TOO_LATE = timedelta(days=1)
 """A step that is later than this is marked missed and not sent."""
 KEPT: dict[Category, tuple[str, ...]] = {Category.CUSTODY_AND_RELEASE: ("prison", "status", "releaseDate")}

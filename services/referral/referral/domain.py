@@ -6,13 +6,11 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
-from zoneinfo import ZoneInfo
 
 from contracts import cleared
 from contracts.cleared import Section, Stop
-from contracts.vocabulary import NEEDS, Category
+from contracts.vocabulary import LONDON, NEEDS, Category
 
-LONDON = ZoneInfo("Europe/London")
 RESPOND_WITHIN = timedelta(hours=24)
 """A first contact is due this long after a referral is made."""
 DECLINE_REMEMBERED = timedelta(days=90)

@@ -10,20 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contracts import cleared_rows
 from contracts.vocabulary import NEEDS, Category
 from referral.domain import CLOSED, HOLDING, Client, Reason, Referral, Service, State, explained_by
-from servicekit.sql import do, json, rows, time_now
-
-__all__ = [
-    "erase_poisoned",
-    "history",
-    "lock_clients",
-    "lock_directory",
-    "lock_known_client",
-    "put_service",
-    "referrals",
-    "save",
-    "services",
-    "time_now",
-]
+from servicekit.sql import do, json, rows
 
 
 async def lock_clients(session: AsyncSession, references: Collection[UUID]) -> dict[UUID, Client]:

@@ -30,6 +30,7 @@ from referral.domain import (
 )
 from servicekit import outbox
 from servicekit.problems import Problem
+from servicekit.sql import time_now
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,10 @@ async def take_in(session: AsyncSession, received: Sequence[events.Received]) ->
 
 async def _begin(session: AsyncSession, received: Sequence[events.Received]) -> "Batch":
     clients = await repository.lock_clients(session, {r.client for r in received})
-    work = Batch(clients, await repository.time_now(session))
+    work = Batch(clients, await time_now(session))
     if pathways := work.pathways_at_stake(received):
         work.directory = await repository.lock_directory(session, pathways)
-        work.now = await repository.time_now(session)
+        work.now = await time_now(session)
     return work
 
 
@@ -278,7 +279,7 @@ async def refer(
             409,
         )
     directory = await repository.lock_directory(session, [pathway])
-    work = Batch({reference: client}, await repository.time_now(session))
+    work = Batch({reference: client}, await time_now(session))
     work.directory = directory
     service = directory.get(service_id)
     if service is None:

@@ -9,8 +9,8 @@ import json
 import signal
 from typing import Any
 
-import psutil
-from support.agency import event, eventually, withdrawn
+from support.agency import event, withdrawn
+from support.faults import stands_still
 from support.load import PARTNERS
 from support.settled import settled
 
@@ -24,12 +24,9 @@ async def test_what_is_recorded_while_a_withdrawal_commits_waits_for_it(scene: A
     assert "accepted" in (await scene.prison.answered(load.consent(person)))["type"]
     await scene.all_is_taken_in()  # or the fault would strike where the new one is given the consent again
     scene.system.start_process("consent.worker", {"THROUGHGATE_FAULT": "worker.applied:stop:1"})
-    stopped = scene.system.pid("consent.worker")
     withdrawal = event("consent.withdrawn", "hmp-leeds", withdrawn(person.identifiers))
     await scene.prison.publish(withdrawal)
-    await eventually(
-        lambda: psutil.Process(stopped).status() == psutil.STATUS_STOPPED or None, "the fault to strike", 60
-    )
+    await stands_still(scene.system.pid("consent.worker"), 60)
     async with scene.prison.http() as http:
         recording = asyncio.create_task(http.post("/events", content=json.dumps(load.change(person))))
         await asyncio.sleep(2)  # in which it would be queued, decided and sent, if nothing held it up

@@ -17,9 +17,10 @@ from support.agency import Agency, Operator, event, eventually, eventually_true,
 from support.commands import Commands
 
 from consent.service.restoring import KEPT
+from contracts.leaving import RETRACTED
 from contracts.topics import read_topics
+from throughgate.promises import Placed, behind_retraction
 from throughgate.system import System
-from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 PRISON, HOSTEL = "hmp-leeds", "harbour-housing"
 CATEGORIES = ["identity", "needs.accommodation"]

@@ -7,14 +7,15 @@ import signal
 from collections import Counter
 from typing import Any
 
-import psutil
 import pytest
 from support.agency import eventually, eventually_true, without_repeats
+from support.faults import stands_still
 from support.load import retractions
 from support.settled import settled
 
+from contracts.leaving import RETRACTED
 from throughgate.native.process import Process
-from throughgate.verify import RETRACTED, Placed, behind_retraction
+from throughgate.promises import Placed, behind_retraction
 
 POINTS = ("discloser.decided", "discloser.claimed", "discloser.written", "discloser.sending")
 
@@ -30,7 +31,7 @@ async def test_stopped_replaced_and_woken(scene: Any, point: str) -> None:
     for person in people:
         await load.send(person, load.change(person))
     await load.settle()
-    await eventually(lambda: psutil.Process(stopped).status() == psutil.STATUS_STOPPED or None, "the fault to strike")
+    await stands_still(stopped)
     second = scene.standby()
     try:
         for person in people[::2]:
@@ -64,7 +65,7 @@ async def test_stopped_and_woken_when_there_are_more_shards(scene: Any) -> None:
     for person in people:
         await load.send(person, load.change(person))
     await load.settle()
-    await eventually(lambda: psutil.Process(stopped).status() == psutil.STATUS_STOPPED or None, "the fault to strike")
+    await stands_still(stopped)
     second = scene.standby(1, 2)
     try:
         for person in people:

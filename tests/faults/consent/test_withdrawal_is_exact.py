@@ -5,11 +5,11 @@ import random
 import signal
 from typing import Any
 
-import psutil
 from support.agency import consents, eventually, eventually_true
+from support.faults import stands_still
 from support.load import retractions
 
-from throughgate.verify import behind_retraction
+from throughgate.promises import behind_retraction
 
 
 async def check(scene: Any) -> None:
@@ -78,7 +78,7 @@ async def test_a_stopped_discloser_that_wakes_cannot_send(scene: Any) -> None:
     scene.system.wait_ready()
     await scene.load.send(person, scene.load.change(person))
     await scene.load.settle()
-    await _is_stopped(stopped)
+    await stands_still(stopped)
     standby = scene.standby()
     try:
         await scene.load.send(person, scene.load.withdrawal(person))
@@ -106,7 +106,7 @@ async def test_who_only_has_rows_on_their_way_gets_a_retraction(scene: Any) -> N
     scene.system.wait_ready()
     await scene.load.send(person, scene.load.consent(person))
     await scene.load.settle()
-    await _is_stopped(stopped)
+    await stands_still(stopped)
     await scene.load.send(person, scene.load.withdrawal(person))
     await scene.load.settle()
     await eventually(lambda: len(scene.prison.replies) >= 3 or None, "the withdrawal to be accepted")
@@ -125,7 +125,3 @@ async def _everyone_has(scene: Any, count: int) -> None:
         return all([len(await p.received()) >= count for p in scene.partners])
 
     await eventually_true(arrived, f"{count} records at each partner")
-
-
-async def _is_stopped(pid: int) -> None:
-    await eventually(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED or None, "the fault to strike")

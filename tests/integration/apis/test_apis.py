@@ -27,7 +27,6 @@ SCOPES = {
         "events:write",
         "disclosures:read",
         "agreements:read",
-        "agreements:write",
         "agreements:sign",
     ],
     "referral": ["directory:write", "referrals:read", "referrals:write", "operator"],

@@ -5,7 +5,7 @@ from typing import Any
 import asyncpg
 import pytest
 from support.agency import event, probation_number
-from support.told import recorded
+from support.door import recorded
 
 
 async def _as_agency(door: Any, agency: str | None, *, whole: bool = False) -> Any:

@@ -21,12 +21,13 @@ import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from support.agency import Agency, Operator, event, eventually_true, granted, prison_number, terms
+from support.door import superuser
 from support.settled import settled
-from support.told import superuser
 
+from servicekit.auth import OPERATOR
 from throughgate.native.process import Process, free_port
-from throughgate.story.tokens import StoredIssuer
 from throughgate.system import System
+from throughgate.tokens import SCOPES
 
 SHARDS = {"THROUGHGATE_SHARDS": "2", "THROUGHGATE_SESSION_SECONDS": "60"}
 CATEGORIES = ["identity", "needs.accommodation"]
@@ -316,6 +317,20 @@ async def test_of_the_same_version_entered_many_times_at_once_one_is_taken(sides
         answers = await asyncio.gather(*(http.post("/agreements", json=body, timeout=30) for _ in range(8)))
     assert sorted(a.status_code for a in answers) == [202] + [409] * 7
     assert {a.json()["code"] for a in answers if a.status_code == 409} == {"version-conflict"}
+
+
+async def test_only_the_operator_enters_what_was_signed_on_paper(sides: Sides) -> None:
+    """Else an agency could sign in the name of others, whatever scopes it has."""
+    scopes = [scope for scope in SCOPES if scope != OPERATOR]
+    sides.prison.token = sides.shards.system.issuer.token("head", sides.prison.name, scopes)
+    body = sides.text(sides.hostel) | {
+        "id": f"forged-{sides.prison.name}",
+        "version": 1,
+        "signatories": {sides.prison.name: "A", sides.hostel.name: "B"},
+    }
+    answer = await sides.prison.call("POST", "/agreements", body)
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope-missing")
+    assert await sides.hostel.does("GET", "/agreements") == []
 
 
 async def test_all_that_a_version_says_is_kept_and_an_overdue_review_is_shown(sides: Sides) -> None:
@@ -701,7 +716,7 @@ async def test_a_worker_killed_between_chunks_goes_on_where_it_was(sides: Sides)
 
 async def test_the_command_line_agrees_and_stops(sides: Sides, tmp_path: Path) -> None:
     system = sides.shards.system
-    key = StoredIssuer.save(system.issuer, tmp_path / "issuer-key.json")  # type: ignore[arg-type]
+    key = system.issuer.save(tmp_path / "issuer-key.json")
     around = {"THROUGHGATE_CONSENT_URL": system.urls["consent"], "THROUGHGATE_ISSUER_KEY": str(key)}
 
     async def throughgate(*arguments: str, code: int = 0) -> str:

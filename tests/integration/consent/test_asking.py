@@ -5,14 +5,14 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from sqlalchemy import event as sql_events
 from support.agency import event, eventually_true, terms
 from support.commands import Commands
-from support.told import override, recorded, reference_of, superuser
+from support.door import override, recorded, reference_of, superuser
 
 from consent.service import asking
 from contracts.vocabulary import Category, Purpose
@@ -89,6 +89,14 @@ async def test_nothing_leaves_by_asking_and_the_question_is_sealed(lone_door: An
     assert [p["category"] for p in verdict["permitted"]] == ["needs.accommodation"]
     await sealed(lone_door, verdict["decision"])
     assert len(await lone_door.hostel.received()) == before
+
+
+@pytest.mark.parametrize("recipient", ["nobody", "referral"])
+async def test_who_asks_for_nobody_or_for_a_service_of_ours_is_told_so(lone_door: Any, recipient: str) -> None:
+    body = {"clients": [str(uuid4())], "recipient": recipient, "purpose": "referral", "categories": ["risk"]}
+    async with lone_door.prison.http() as http:
+        answer = await http.post("/decisions", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "no-such-recipient")
 
 
 async def sealed(door: Any, decision: str) -> None:
@@ -199,6 +207,12 @@ async def test_two_hundred_views_take_as_many_statements_as_two(lone_door: Any) 
         await database.close()
     assert counts[0] == counts[1]
     assert counts[1] < 20
+    one = [references[0]] * 200
+    assert len(await seen(lone_door, prison, [str(r) for r in one])) == 1, "who is named often is answered once"
+    asked = {"recipient": lone_door.hostel.name, "purpose": "referral", "categories": ["risk"]}
+    async with prison.http() as http:
+        said = await http.post("/decisions", json=asked | {"clients": [str(r) for r in one]})
+    assert len(said.json()["verdicts"]) == 1
     many = await seen(lone_door, prison, [str(r) for r in references])
     assert len({v["receipt"]["decision"] for v in many}) == 200
     async with prison.http() as http:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from support.agency import event, eventually, eventually_true, granted, withdrawn
 
-from throughgate.verify import RETRACTED
+from contracts.leaving import RETRACTED
 
 FACTS = {"identity": {"givenName": "Robin", "familyName": "Fictional"}}
 FUTURE = (datetime.now(UTC) + timedelta(days=1)).isoformat()

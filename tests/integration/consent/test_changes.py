@@ -12,8 +12,8 @@ from support.agency import prison_number
 
 from consent.repository import clients
 from consent.repository.changes import Changes
-from consent.repository.clients import Reference
-from servicekit.db import Database
+from consent.repository.clients import Identifier, Reference
+from servicekit.db import Database, TryAgain
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ async def test_a_reference_gets_both_marks_in_one_batch(
     """Without `queued` no retraction would be owed; without `recorded` an agency would not know its own client."""
     (client,) = await clients.make(session, 1)
     known = Reference(uuid4(), door.hostel.name, False, client)
-    assert await Changes(references=[known]).write(session)
+    await Changes(references=[known]).write(session)
     marks = Changes(first_queued=[known.id] * queued, first_recorded=[known.id] * recorded)
-    assert await marks.write(session)
+    await marks.write(session)
     reference = (await clients.load(session, [client], ()))[client].references[door.hostel.name]
     assert (reference.queued, reference.recorded) == (queued, recorded)
 
@@ -47,19 +47,20 @@ async def test_a_reference_gets_both_marks_in_one_batch(
 async def test_who_comes_second_with_a_number_or_an_event_begins_anew(door: Any, session: AsyncSession) -> None:
     """Each is told, however much else was written beside it."""
     client, other = await clients.make(session, 2)
-    number = ("NOMS", "", prison_number())
+    number = Identifier("NOMS", "", prison_number())
     event = (door.prison.name, str(uuid4()), b"digest", b"answer")
-    assert await Changes(identifiers=[(number, client, door.prison.name)], taken_in=[event]).write(session)
+    await Changes(identifiers=[(number, client, door.prison.name)], taken_in=[event]).write(session)
     facts = {(other, door.prison.name, "risk"): (datetime.now(UTC), "{}")}
-    free = ("NOMS", "", prison_number())
+    free = Identifier("NOMS", "", prison_number())
     for late in (
         Changes(identifiers=[(n, other, door.prison.name) for n in (free, number)], facts=facts),
         Changes(taken_in=[(door.prison.name, str(uuid4()), b"digest", b"answer"), event], facts=facts),
     ):
         inner = await session.begin_nested()
-        assert not await late.write(session)
+        with pytest.raises(TryAgain):
+            await late.write(session)
         await inner.rollback()
-    assert await Changes(identifiers=[(free, other, door.prison.name)], facts=facts).write(session)
+    await Changes(identifiers=[(free, other, door.prison.name)], facts=facts).write(session)
     assert await session.scalar(text("SELECT count(*) FROM fact WHERE client_id = :id"), {"id": other}) == 1
 
 

@@ -10,14 +10,15 @@ import asyncpg
 import pytest
 from support import servers
 from support.agency import Agency, Operator, event, eventually, eventually_true, granted, read_all, terms
+from support.door import decided, superuser
 from support.settled import settled
-from support.told import decided, superuser
 
 from consent import upkeep
 from consent.service import clock
+from contracts.leaving import RETRACTED
 from servicekit.db import Database
+from throughgate.promises import Placed, behind_retraction
 from throughgate.system import System
-from throughgate.verify import RETRACTED, Placed, behind_retraction
 
 SNAPSHOT = "throughgate.client.snapshot.v1"
 ENDS = {"validUntil": "valid_until", "until": "until", "ends": "ends"}
@@ -253,7 +254,7 @@ async def test_when_a_restriction_ends_what_it_withheld_may_leave(door: Any) -> 
             "identifiers": door.identifiers,
             "restriction": "r-1",
             "kind": "exclusion",
-            "recipients": [door.hostel.name],
+            "recipients": [{"agency": door.hostel.name}],
             "until": later(),
             "reason": "made up",
         },
@@ -302,7 +303,7 @@ INSERT INTO agreement (id, version, sources, recipients, terms, signatories, sta
     '{prison}', '{hostel}', '{"referral": {"basis": "consent", "categories": ["identity"], "subscription": true}}',
     '{}', '2026-01-01', '2029-01-01', '2030-01-01');
 """
-GRANT = """{"version": 1, "asserted_by": "prison", "agencies": ["hostel"], "kinds": [], "purposes": ["referral"],
+GRANT = """{"version": 1, "asserted_by": "prison", "recipients": {"agencies": ["hostel"]}, "purposes": ["referral"],
     "categories": ["identity"], "given_at": "2026-01-01T00:00:00Z", "valid_until": "2026-01-02T00:00:00Z"}"""
 
 

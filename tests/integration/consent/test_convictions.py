@@ -5,17 +5,17 @@ from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
 from support.agency import Agency, event, eventually_true, granted, terms
+from support.door import decided
 from support.settled import settled
-from support.told import decided
 
-from throughgate.verify import RETRACTED, behind_retraction
+from contracts.leaving import RETRACTED
+from contracts.vocabulary import LONDON
+from throughgate.promises import behind_retraction
 
-LONDON = ZoneInfo("Europe/London")
 IDENTITY = {"givenName": "Robin", "familyName": "Fictional"}
 LONG_AGO = {"spentOn": "2020-01-01"}
 NEVER = {"neverSpent": True}

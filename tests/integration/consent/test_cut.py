@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support.agency import event, eventually_true, granted, terms
-from support.told import decided
+from support.door import decided
 
 from contracts.facts import FIELDS
 

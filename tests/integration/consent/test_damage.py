@@ -1,6 +1,7 @@
 """What is kept of a client and cannot be read denies, for that client alone: a stop holds, and a page is answered."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -8,28 +9,35 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import psutil
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from support.agency import event, eventually_true
-from support.told import decided, override, recorded, reference_of, superuser, was_told
+from support.door import decided, override, recorded, reference_of, superuser, was_told
 
 from consent.repository import clients, links
+from consent.repository.changes import Changes
+from consent.repository.clients import Reference
+from consent.repository.ledger import open as open_entry
 from consent.repository.restoring import Restore
-from consent.service.cases import Damaged
+from consent.repository.retractions import StopRow
 from consent.service.holds import hold_damaged, lift
-from consent.service.notices import Retraction
+from consent.service.incoming import Damaged
+from consent.service.notices import Owed, queue_retraction
 from consent.service.requests import Asked, take_requests
 from consent.service.restoring import Retracted, UnderReference, take_back
 from contracts.door import Door as Talk
+from contracts.leaving import RETRACTED
+from contracts.proof import SALT_BYTES
 from contracts.vocabulary import Purpose
 from servicekit.db import Database
-from throughgate.verify import RETRACTED
 
 SEEN = ["identity", "needs.accommodation"]
 DAMAGES = {
@@ -352,9 +360,12 @@ async def test_a_restore_reads_back_what_stops_also_for_whom_it_cannot_read(lone
     now, hostel = datetime.now(UTC), damaged.hostel.name
     for offset, record in enumerate(await damaged.hostel.received()):
         reference = UUID(record.event["subject"])
-        one = Retraction(uuid4(), reference, [Purpose.REFERRAL], None, None, 9, 9)
-        place = f"partner.{hostel}", 0, 1_000_000 + offset
-        read = Retracted(one.id, 9, True, frozenset(one.purposes), None, now, one.encode(now).decode(), place)
+        changes, topic = Changes(), f"partner.{hostel}"
+        owed = Owed(Reference(reference, hostel, True, 0), [Purpose.REFERRAL])
+        queue_retraction(changes, StopRow(uuid4(), 0, 9, "withdrawn", now), owed, topic, consent_version=9)
+        (one,) = changes.retractions
+        place = topic, 0, 1_000_000 + offset
+        read = Retracted(one.id, 9, True, frozenset({Purpose.REFERRAL}), None, now, one.body, place)
         lost.append(UnderReference(hostel, reference, 9, [read]))
     await damage(owner, damaged, "what was said")
     worker = damaged.system.environment("consent.worker")["THROUGHGATE_DATABASE_URL"]
@@ -459,6 +470,65 @@ async def test_an_entry_that_is_too_short_is_unreadable_and_the_others_are_told(
     assert [e["kind"] for e in entries if e["unreadable"]] == ["disclosure"]
     assert len(entries) > 1
     assert "tampered" in page.text or "cannot be read" in page.text
+
+
+def put_in(entry: Any, explanation: Any) -> bytes:
+    """The body of an entry with another explanation in it, encrypted as the door does it."""
+    key, (nonce, sealed) = AESGCM(entry["key"]), (entry["body"][:12], entry["body"][12:])
+    plain = key.decrypt(nonce, sealed, entry["decision"].bytes)
+    start = SALT_BYTES + 4
+    told = plain[start + int.from_bytes(plain[SALT_BYTES:start], "big") :]
+    written = json.dumps(explanation).encode()
+    together = b"".join((plain[:SALT_BYTES], len(written).to_bytes(4, "big"), written, told))
+    return bytes(nonce + key.encrypt(nonce, together, entry["decision"].bytes))
+
+
+DECIDED = {"kind": "disclosure", "recipient": "hostel", "purpose": "referral", "decidedOn": 1}
+ITEM = {"category": "identity", "source": "prison", "basis": "consent"}
+NOT_OURS: dict[str, Any] = {
+    "no object": [],
+    "nothing in it": {},
+    "no items": DECIDED,
+    "items that are none": DECIDED | {"permitted": ["identity"], "withheld": []},
+    "an item of nobody": DECIDED | {"permitted": [{"category": "identity", "basis": "consent"}], "withheld": []},
+    "no such category": DECIDED | {"permitted": [ITEM | {"category": "shoes"}], "withheld": []},
+    "no version": DECIDED | {"permitted": [ITEM], "withheld": [], "decidedOn": None},
+    "no question": DECIDED | {"permitted": [ITEM], "withheld": [], "asked": []},
+    "no day": DECIDED | {"permitted": [ITEM], "withheld": [], "asked": {"spent": {"prison": "soon"}}},
+}
+
+
+@pytest.mark.parametrize("how", NOT_OURS)
+async def test_an_entry_that_says_what_the_door_never_does_is_unreadable_and_stops_nobody(
+    lone_door: Any, owner: Any, how: str
+) -> None:
+    """Whoever asks is answered, and erasing redacts the entries behind it."""
+    door = lone_door
+    client = UUID(await recorded(door))
+    await decided(door)
+    entries = (
+        "SELECT l.*, c.key FROM ledger l JOIN client c ON c.id = l.client_id WHERE l.kind = 'disclosure'"
+        " AND l.client_id = (SELECT client_id FROM reference WHERE id = $1) ORDER BY l.id"
+    )
+    first, *others = await owner.fetch(entries, client)
+    assert others
+    await owner.execute("UPDATE ledger SET body = $2 WHERE id = $1", first["id"], put_in(first, NOT_OURS[how]))
+    for scopes in (["disclosures:read"], ["disclosures:read", "subject-access"]):
+        token = door.system.issuer.token("p", door.prison.name, scopes)
+        async with httpx.AsyncClient(
+            base_url=door.system.urls["consent"], headers={"Authorization": f"Bearer {token}"}, timeout=30
+        ) as http:
+            answer = await http.get(f"/clients/{client}/disclosures")
+        assert answer.status_code == 200, answer.text
+    assert [e["entry"] for e in answer.json()["entries"] if e["unreadable"]] == [first["id"]], "to all that was told"
+    erase = {"identifiers": door.identifiers, "scope": "own", "reason": "client-asked"}
+    await door.prison.answered(event("erasure.requested", door.prison.name, erase))
+
+    async def redacted() -> bool:
+        _, *rows = await owner.fetch(entries, client)
+        return all(one is not None and one.told is None for one in (open_entry(SimpleNamespace(**r)) for r in rows))
+
+    await eventually_true(redacted, "what was told to be erased from the others")
 
 
 # --- who was erased is nobody -----------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import psutil
 import pytest
 from confluent_kafka.admin import (
     AclBinding,
@@ -27,18 +27,19 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from sqlalchemy import text
-from support.agency import eventually, eventually_true
+from support.agency import eventually_true
 from support.commands import Commands
-from support.told import decided, quiet
+from support.door import decided, quiet
+from support.faults import stands_still
 from support.topics import delete_topic
 
+from consent.events import CHANGED, SNAPSHOT
 from consent.repository import ledger, queue
 from consent.repository.queue import QueueRow
-from consent.service.desk import CHANGED, SNAPSHOT
 from consent.service.disclosing import decide_cycle
 from consent.service.ledger import Sealer
-from consent.service.notices import RETRACTED
-from throughgate.verify import behind_retraction
+from contracts.leaving import RETRACTED
+from throughgate.promises import behind_retraction
 
 
 async def _admin(door: Any) -> Any:
@@ -148,7 +149,7 @@ async def test_a_topic_that_may_not_be_written_holds_up_no_other(lone_door: Any,
     await connection.execute("DELETE FROM queue WHERE topic LIKE 'cleared.%'")  # else a failed cycle is split by topic
     patient = {"THROUGHGATE_SESSION_SECONDS": "60"}
     system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"} | patient)
-    await _stands_still(door)
+    await stands_still(door.system.pid("consent.discloser"))
     pid, logged = system.pid("consent.discloser"), system.log("consent.discloser").stat().st_size
     heads = await connection.fetchval("SELECT count(*) FROM head")
     withdrawal = door.withdrawal()
@@ -288,7 +289,8 @@ async def test_a_client_of_whom_something_cannot_be_read_is_held_and_the_others_
             "SELECT l.*, key FROM ledger l JOIN client c ON c.id = l.client_id WHERE queue_id = $1", row
         )
         assert entry["kind"] == "refusal"
-        opened = ledger.decrypt(entry["key"], entry["decision"], entry["body"])
+        opened = ledger.open(SimpleNamespace(**entry))
+        assert opened is not None
         assert {w["rule"] for w in opened.explanation["withheld"]} == {"held"}
         await _logged(damaged, logged, f"client row {client} is treated as held")
     finally:
@@ -330,7 +332,7 @@ async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_a
         async with _cut(door):
             async with connection.transaction():
                 rows = [await _queue(connection, door, {"sections": [section]}) for _ in range(2)]
-            await _stands_still(door)
+            await stands_still(door.system.pid("consent.discloser"))
             assert await connection.execute(damage, rows) not in ("UPDATE 0", "DELETE 0", "INSERT 0 0")
             await eventually_true(partial(_nothing_to_redact, connection), "the ledger to be redacted")
         await quiet(door)
@@ -365,7 +367,7 @@ async def test_taking_back_what_may_have_left_does_not_say_that_a_consent_was_wi
     try:
         async with _cut(door):
             await _queue(connection, door, {"sections": sections, "about": about}, type)
-            await _stands_still(door)
+            await stands_still(door.system.pid("consent.discloser"))
             await door.prison.answered(door.withdrawal(categories=["needs.accommodation"]))
         await quiet(door)
     finally:
@@ -448,8 +450,3 @@ async def _cut(door: Any) -> AsyncIterator[None]:
     door.system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"})
     yield
     door.system.kill("consent.discloser")
-
-
-async def _stands_still(door: Any) -> None:
-    process = psutil.Process(door.system.pid("consent.discloser"))
-    await eventually(lambda: process.status() == psutil.STATUS_STOPPED or None, "the fault to strike")

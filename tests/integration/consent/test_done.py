@@ -6,20 +6,22 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import psutil
 import pytest
 from confluent_kafka.admin import NewTopic
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from support.agency import eventually, eventually_true, read_all
-from support.told import quiet
+from support.agency import eventually_true, read_all
+from support.door import quiet
+from support.faults import stands_still
 from support.topics import delete_topic
 
-from consent.repository import queue
+from consent.repository import retractions
+from consent.repository.retractions import RetractionRow
 from consent.repository.sql import at_once
 from consent.service.disclosing import Leaving, Sent, finish_cycle
-from consent.service.notices import DONE, RETRACTED, retraction_row
+from consent.service.notices import DONE, retraction_row
+from contracts.leaving import RETRACTED
 from servicekit.db import RETRYABLE, sqlstate
 
 
@@ -32,8 +34,7 @@ async def test_a_publisher_is_told_with_the_retractions_and_again_under_the_same
     door.system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.sent:stop:1"})
     withdrawal = door.withdrawal()
     await door.prison.answered(withdrawal)
-    process = psutil.Process(door.system.pid("consent.discloser"))
-    await eventually(lambda: process.status() == psutil.STATUS_STOPPED or None, "the fault to strike")
+    await stands_still(door.system.pid("consent.discloser"))
     told = await door.prison.done(withdrawal["id"], entered=False)
     assert _places(told, door.hostel.name, door.mentors.name) == {
         (r.name, *await _stands(r)) for r in (door.hostel, door.mentors)
@@ -121,11 +122,12 @@ async def test_a_withdrawal_whose_retractions_pass_two_disclosers_at_once_is_don
             await _placed(two, ids[1], ("partner.hostel", 1, 1))
         assert sqlstate(failed.value) in RETRYABLE
         await two.rollback()
-        assert await queue.done_with(two, [ids[0]]) == [], "the other is missing"
-        (last,) = await queue.done_with(two, [ids[1]])
+        assert await retractions.done_with(two, [ids[0]]) == [], "the other is missing"
+        (last,) = await retractions.done_with(two, [ids[1]])
         assert last.id == withdrawal
-        row = retraction_row(client, "hostel", "partner.hostel", ids[1], ids[1], "{}", datetime.now(UTC), None, client)
-        await finish_cycle(two, Sent([(Leaving(row, b"{}"), ("partner.hostel", 1, 1))]))
+        retraction, topic = RetractionRow(ids[1], withdrawal, "hostel", ids[1], "{}"), "partner.hostel"
+        row = retraction_row(retraction, client, topic, datetime.now(UTC), traceparent=None, keyed_by=client)
+        await finish_cycle(two, Sent([(Leaving(row, b"{}"), (topic, 1, 1))]))
         queued = await two.scalar(text("SELECT body FROM queue WHERE client_id = :id"), {"id": client})
         await two.commit()
     notice = json.loads(queued)
@@ -133,5 +135,5 @@ async def test_a_withdrawal_whose_retractions_pass_two_disclosers_at_once_is_don
 
 
 async def _placed(db: AsyncConnection, retraction: UUID, place: tuple[str, int, int]) -> Sequence[Any]:
-    await at_once(db, [queue.placing({retraction: place})])
-    return await queue.done_by(db, [retraction])
+    await at_once(db, [retractions.placing({retraction: place})])
+    return await retractions.done_by(db, [retraction])

@@ -4,10 +4,11 @@ from typing import Any
 from uuid import uuid4
 
 from support.agency import consents, event, eventually_true, granted, read_all, terms
+from support.door import decided
 from support.settled import settled
-from support.told import decided
 
-from throughgate.verify import RETRACTED, Placed, behind_retraction
+from contracts.leaving import RETRACTED
+from throughgate.promises import Placed, behind_retraction
 
 
 async def of_types(agency: Any, *types: str) -> list[Placed]:
@@ -146,7 +147,7 @@ async def test_consent_given_again_works_and_a_replayed_form_does_not(door: Any)
 async def test_a_scoped_withdrawal_stops_only_what_it_names(door: Any) -> None:
     await door.prison.answered(door.recorded())
     await door.prison.answered(door.consent(door.hostel, door.mentors))
-    taken_back = door.withdrawal(recipients=[door.hostel.name])
+    taken_back = door.withdrawal(recipients=[{"agency": door.hostel.name}])
     await door.prison.answered(taken_back)
     done = await door.prison.done(taken_back["id"])
     assert [d["recipient"] for d in done["recipients"]] == [door.hostel.name, "referral"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -20,10 +21,11 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from support.agency import Agency, event, eventually_true, probation_number, terms
-from support.told import decided, recorded, reference_of, was_told
+from support.door import decided, recorded, reference_of, was_told
 
 from consent.repository import ledger
-from throughgate.verify import RETRACTED, behind_retraction
+from contracts.leaving import RETRACTED
+from throughgate.promises import behind_retraction
 
 WORDS = ("Robin", "Fictional", "Nowhere", "no fixed abode")
 
@@ -96,8 +98,8 @@ async def test_everything_is_erased_and_what_is_left_is_proof(door: Any) -> None
     connection = await _admin(door)
     try:
         entries = await connection.fetch(
-            "SELECT decision, kind, body, length(leaf) AS leaf FROM ledger WHERE client_id ="
-            " (SELECT client_id FROM reference WHERE id = $1::uuid)",
+            "SELECT kind, decision, queue_id, recipient, purpose, type, decided_at, sources, body, length(leaf) AS leaf"
+            " FROM ledger WHERE client_id = (SELECT client_id FROM reference WHERE id = $1::uuid) ORDER BY id",
             first["client"],
         )
         keys = await connection.fetchval(
@@ -106,13 +108,91 @@ async def test_everything_is_erased_and_what_is_left_is_proof(door: Any) -> None
         )
     finally:
         await connection.close()
-    assert {"disclosure", "erasure"} <= {e["kind"] for e in entries}
+    *closed, erased = entries
+    assert len(closed) > 2
     assert all(e["leaf"] == 32 for e in entries), "the leaves are left"
-    assert {e["kind"] for e in entries if e["body"] is not None} == {"erasure"}, "and nothing else that could be read"
+    said: tuple[Any, ...] = (erased["decision"], None, None, None, "erased", erased["decided_at"], [], None)
+    assert {tuple(e.values())[1:-1] == said for e in closed} == {True}, "and nothing else that could be read"
+    assert {e["kind"] for e in closed} == {"erased"}
+    assert (erased["kind"], erased["sources"], erased["body"] is None) == ("erasure", [door.prison.name], False)
     assert keys == 0
+    (entry,) = await _history(door, door.prison, first["client"])
+    assert (entry["kind"], entry["details"]["erased"]) == ("erasure", "everything")
+    of_hostel = str((await door.hostel.received())[0].event["subject"])
+    assert await _history(door, door.hostel, of_hostel) == [], "an old reference tells a recipient nothing"
     records = await door.hostel.received()
     assert records[-1].event["type"] == RETRACTED
     assert behind_retraction(records) == []
+
+
+async def _history(door: Any, agency: Agency, client: str) -> list[dict[str, Any]]:
+    token = door.system.issuer.token("p", agency.name, ["disclosures:read", "subject-access"])
+    async with httpx.AsyncClient(
+        base_url=door.system.urls["consent"], headers={"Authorization": f"Bearer {token}"}
+    ) as http:
+        answer = await http.get(f"/clients/{client}/disclosures")
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["entries"])
+
+
+async def test_what_is_entered_of_a_client_behind_its_erasure_is_closed_as_well(door: Any) -> None:
+    """As by a cycle of the discloser that had begun, and read the client's key before."""
+    first = await door.prison.answered(door.recorded())
+    await door.prison.answered(door.consent(door.hostel))
+    await was_told(door.hostel)
+    await decided(door)
+    connection = await _admin(door)
+    of_client = "client_id = (SELECT client_id FROM reference WHERE id = $1::uuid)"
+    try:
+        late = await connection.fetchrow(
+            f"SELECT * FROM ledger WHERE kind = 'disclosure' AND {of_client}", first["client"]
+        )
+        with _discloser_stopped(door):
+            asked = erasure(door, door.prison, "everything")
+            await door.prison.answered(asked)
+            columns = [name for name in dict(late) if name not in ("id", "shard", "sequence", "position")]
+            values = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
+            await connection.execute(
+                f"INSERT INTO ledger ({', '.join(columns)}) VALUES ({values})", *[late[name] for name in columns]
+            )
+        await door.prison.done(asked["id"])
+
+        async def closed() -> bool:
+            kinds = f"SELECT array_agg(DISTINCT kind ORDER BY kind) FROM ledger WHERE {of_client}"
+            return bool(await connection.fetchval(kinds, first["client"]) == ["erased", "erasure"])
+
+        await eventually_true(closed, "it to be closed")
+        erasures = f"SELECT count(*) FROM ledger WHERE kind = 'erasure' AND {of_client}"
+        assert await connection.fetchval(erasures, first["client"]) == 2, "each says what it closed"
+    finally:
+        await connection.close()
+
+
+async def test_what_is_queued_of_a_client_behind_its_erasure_is_dropped_and_not_entered(door: Any) -> None:
+    """Nothing of it could leave, and an entry would name a recipient of somebody of whom nothing is kept."""
+    await recorded(door)
+    reference = await reference_of(door.hostel)
+    asked = erasure(door, door.prison, "everything")
+    await door.prison.answered(asked)
+    await door.prison.done(asked["id"])
+    connection = await _admin(door)
+    entries = "SELECT count(*) FROM ledger WHERE client_id = (SELECT client_id FROM reference WHERE id = $1::uuid)"
+    try:
+        before = await connection.fetchval(entries, reference)
+        id = await connection.fetchval(
+            "INSERT INTO queue (kind, client_id, recipient, topic, reference, type, purpose, body, due_at, keyed_by)"
+            " SELECT 2, client_id, recipient, 'partner.' || recipient, id, 'throughgate.client.snapshot.v1',"
+            " 'referral', '{}', clock_timestamp(), client_id FROM reference WHERE id = $1::uuid RETURNING queue.id",
+            reference,
+        )
+
+        async def gone() -> bool:
+            return not await connection.fetchval("SELECT EXISTS (SELECT 1 FROM queue WHERE id = $1)", id)
+
+        await eventually_true(gone, "the row to be dropped")
+        assert await connection.fetchval(entries, reference) == before
+    finally:
+        await connection.close()
 
 
 async def test_the_entry_of_an_erasure_leads_to_its_leaf_for_an_auditor(lone_door: Any) -> None:
@@ -239,7 +319,10 @@ async def test_what_was_shown_is_redacted_and_cannot_be_guessed_from_its_hash(do
     entries = f"SELECT l.*, c.key FROM ledger l JOIN client c ON c.id = l.client_id WHERE client_id = {_CLIENT}"
     try:
         (shown,) = [row for row in await connection.fetch(entries, door.number) if row["kind"] == "view"]
-        told = json.loads(ledger.decrypt(shown["key"], shown["decision"], shown["body"]).told or b"")
+        opened = ledger.open(SimpleNamespace(**shown))
+        assert opened is not None
+        assert opened.told is not None
+        told = json.loads(opened.told)
         assert told["sections"][0]["data"]["summary"] == words
         erased = erasure(door, door.prison, "own")
         await door.prison.answered(erased)
@@ -611,6 +694,33 @@ async def test_what_is_kept_too_long_is_erased_by_a_run(door: Any) -> None:
     await _goes(door, told)  # needs are kept for two years
     assert "fact" in await _readable(door, kept), "identity is kept for six"
     assert "of 0 clients" in _run(door)
+
+
+async def test_what_was_told_and_then_replaced_goes_when_its_period_is_over(lone_door: Any) -> None:
+    """It stands in no section any more that could fall due. What was told since stays, and who was told of what."""
+    door = lone_door
+    words, newer = f"a room near Lane {door.number}", f"a bed near Lane {door.number}"
+    await _told_of(door, words)
+    connection = await _admin(door)
+    entries = f"SELECT l.*, c.key FROM ledger l JOIN client c ON c.id = l.client_id WHERE l.client_id = {_CLIENT}"
+    try:
+        before = len(await door.hostel.received())
+        await connection.execute("UPDATE ledger SET decided_at = decided_at - interval '150 days'")
+        await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": newer}}))
+        await was_told(door.hostel, before + 1)
+        await decided(door)
+        assert "ledger" in await _readable(door, words)
+        assert "of 0 clients" in _run(door, THROUGHGATE_RETENTION_DAYS='{"needs.accommodation": 160}')
+        assert "ledger" in await _readable(door, words), "it is not so old yet"
+        assert "of 0 clients" in _run(door, THROUGHGATE_RETENTION_DAYS='{"needs.accommodation": 140}')
+        assert await _readable(door, words) == []
+        assert {"fact", "ledger"} <= set(await _readable(door, newer))
+        told = [e for e in await connection.fetch(entries, door.number) if e["kind"] == "disclosure"]
+        assert all(b'"needs.accommodation"' in _plain(e["key"], e) for e in told)
+        opened = [ledger.open(SimpleNamespace(**e)) for e in told]
+        assert [one.leaf.hash for one in opened if one] == [e["leaf"] for e in told], "each leads to its leaf"
+    finally:
+        await connection.close()
 
 
 _AGO = "interval '7 years'"

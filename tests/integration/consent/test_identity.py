@@ -1,6 +1,7 @@
 """The same person under several numbers: a link keeps the strictest consent and retracts, and can be undone."""
 
 import asyncio
+import json
 import random
 import signal
 from collections.abc import AsyncIterator
@@ -23,9 +24,12 @@ from support.agency import (
     read_all,
     withdrawn,
 )
-from support.told import superuser
+from support.door import superuser
 
-from throughgate.verify import RETRACTED, Placed, behind_retraction
+from consent.repository.queue import RETRACTIONS
+from contracts.leaving import RETRACTED
+from servicekit.db import listening
+from throughgate.promises import Placed, behind_retraction
 
 Numbers = list[dict[str, str]]
 
@@ -114,6 +118,17 @@ class Two:
         places = {(r.partition, r.offset) for r in before}
         return [r.event for r in await self.told(agency) if (r.partition, r.offset) not in places]
 
+    async def owed(self, because: str) -> list[tuple[str, dict[str, Any]]]:
+        """Recipients and what each was told by the prison's stops for this reason, those told of everything first."""
+        rows = await self.database.fetch(
+            "SELECT r.recipient, r.body FROM retraction r JOIN withdrawal w ON w.id = r.withdrawal_id"
+            " WHERE w.because = $1 AND w.agency = $2",
+            because,
+            self.door.prison.name,
+        )
+        said = [(row["recipient"], json.loads(row["body"])["data"]) for row in rows]
+        return sorted(said, key=lambda one: (one[0], one[1]["recipients"] is not None))
+
     async def api(self, method: str, path: str, body: Any = None, agency: str = "operator") -> httpx.Response:
         """A person asks the door: the operator's, or one of an agency."""
         scopes = ["identity", "operator"] if agency == "operator" else ["identity"]
@@ -168,7 +183,7 @@ async def test_a_link_keeps_the_strictest_consent_and_retracts_what_becomes_deni
     await two.record(two.b, "Birch")
     await two.grant(two.a, hostel, mentors)
     await two.grant(two.b, hostel, mentors)
-    await two.withdraw(two.b, recipients=[hostel.name])
+    await two.withdraw(two.b, recipients=[{"agency": hostel.name}])
     at_hostel, at_mentors = await two.told(hostel), await two.told(mentors)
     await two.link()
     linked = await two.new(hostel, at_hostel)
@@ -178,6 +193,10 @@ async def test_a_link_keeps_the_strictest_consent_and_retracts_what_becomes_deni
     keys = {r.event["data"]["sections"][0]["data"]["familyName"]: r.event["subject"] for r in at_mentors}
     assert subjects(merged, RETRACTED) == {keys["Birch"]}, "A's key goes on and loses nothing, B's ends"
     assert subjects(merged, SNAPSHOT) == {keys["Ash"]}
+    owed = await two.owed("linked")
+    assert all(said["categories"] is None for _, said in owed)
+    at_referral = [said["recipients"] for recipient, said in owed if recipient == "referral"]
+    assert at_referral == [None, [hostel.name]], "under A's key it goes on, and tells the hostel no more"
     before = await two.told(hostel)
     await two.record(two.a, "Changed")
     assert await two.new(hostel, before) == []
@@ -314,6 +333,20 @@ async def test_undoing_a_link_gives_back_the_earlier_consent_and_nothing_of_what
     assert link["unlinkedAt"], "the wrong link is history"
 
 
+async def test_the_retraction_of_an_undone_link_joins_the_running_cycle(two: Two) -> None:
+    """The discloser hears that a retraction waits, not only that something does: that is for the next cycle."""
+    for who in (two.a, two.b):
+        await two.record(who)
+        await two.grant(who, two.door.hostel)
+    await two.link()
+    await two.quiet()
+    system = two.door.system
+    async with listening(system.postgres.url(system.databases["consent"].name), RETRACTIONS) as (heard,):
+        await two.unlink()
+        async with asyncio.timeout(10):
+            await heard.wait()
+
+
 async def test_what_was_stopped_while_linked_stays_stopped_for_both(two: Two) -> None:
     hostel, mentors = two.door.hostel, two.door.mentors
     await two.record(two.a, "Ash")
@@ -321,7 +354,7 @@ async def test_what_was_stopped_while_linked_stays_stopped_for_both(two: Two) ->
     await two.grant(two.a, hostel, mentors)
     await two.grant(two.b, hostel, mentors)
     await two.link()
-    await two.withdraw(two.a, recipients=[hostel.name])
+    await two.withdraw(two.a, recipients=[{"agency": hostel.name}])
     await two.unlink()
     at_hostel, at_mentors = await two.told(hostel), await two.told(mentors)
     await two.record(two.a, "Alder")
@@ -626,6 +659,11 @@ async def test_a_link_of_links_and_undoing_it_in_order(two: Two) -> None:
     assert answer["code"] == "told-apart"
 
 
+def _recorded(agency: Agency, who: Numbers, name: str, **identity: str) -> dict[str, Any]:
+    facts = {"identity": {"givenName": "Robin", "familyName": name} | identity}
+    return event("client.recorded", agency.name, {"identifiers": who, "facts": facts})
+
+
 async def test_numbers_of_two_clients_in_one_event_make_a_candidate(two: Two) -> None:
     hostel, prison = two.door.hostel, two.door.prison
     await two.record(two.a, "Ash")
@@ -649,6 +687,51 @@ async def test_numbers_of_two_clients_in_one_event_make_a_candidate(two: Two) ->
     assert (await two.api("DELETE", f"/links/{made}", agency=prison.name)).status_code == 204
     await prison.answered(event("client.recorded", prison.name, data))
     assert await two.candidates() == [], "a pair that was told apart is not proposed again"
+
+
+async def test_who_knows_neither_of_two_clients_decides_nothing_of_them(two: Two) -> None:
+    """To name the numbers of both in one event, which is refused, is not to know them."""
+    probation = two.door.probation
+    for who in (two.a, two.b):
+        await two.record(who)
+    both = {"identifiers": [*two.a, *two.b], "facts": {"identity": {"givenName": "R", "familyName": "Both"}}}
+    assert (await probation.answered(event("client.recorded", probation.name, both)))["code"] == "identifier-conflict"
+    (candidate,) = await two.candidates()
+    path, same = f"/candidates/{candidate['candidate']}/decision", {"decision": "same", "reason": "so they say"}
+
+    async def seen() -> list[str]:
+        listed = (await two.api("GET", "/candidates", agency=probation.name)).json()
+        return [one["candidate"] for one in listed]
+
+    async def decides(agency: str) -> Any:
+        return (await two.api("POST", path, same, agency=agency)).json()
+
+    assert await seen() == []
+    assert (await decides(probation.name))["code"] == "no-such-candidate"
+    await probation.answered(_recorded(probation, two.a, "One"))
+    assert await seen() == [], "it knows one of the two"
+    await probation.answered(_recorded(probation, two.b, "Other"))
+    assert await seen() == [candidate["candidate"]]
+    made = (await decides(probation.name))["link"]
+    listed = (await two.api("GET", "/links", agency=probation.name)).json()
+    assert [link["link"] for link in listed] == [made], "whoever decided may see what it did, and undo it"
+    assert (await decides(probation.name))["code"] == "decided-already"
+    assert (await decides("operator"))["code"] == "decided-already"
+    assert (await decides(two.door.prison.name))["code"] == "decided-already"
+    assert (await two.api("DELETE", f"/links/{made}", agency=probation.name)).status_code == 204
+    assert "different people" in (await decides(probation.name))["title"]
+
+
+async def test_who_knows_neither_does_not_learn_that_a_candidate_was_decided(two: Two) -> None:
+    for who in (two.a, two.b):
+        await two.record(who)
+    prison, both = two.door.prison, {"identifiers": [*two.a, *two.b], "facts": FACTS}
+    await prison.answered(event("client.recorded", prison.name, both))
+    (candidate,) = await two.candidates()
+    path, apart = f"/candidates/{candidate['candidate']}/decision", {"decision": "different", "reason": "two brothers"}
+    assert (await two.api("POST", path, apart, agency=prison.name)).status_code == 200
+    assert (await two.api("POST", path, apart, agency=prison.name)).status_code == 409
+    assert (await two.api("POST", path, apart, agency=two.door.probation.name)).json()["code"] == "no-such-candidate"
 
 
 async def test_the_same_name_and_date_of_birth_make_a_candidate(two: Two) -> None:
@@ -869,3 +952,141 @@ async def test_who_may_say_who_is_one_person(two: Two) -> None:
     assert (await prison.answered(event("identity.linked", prison.name, data)))["code"] == "unknown-client"
     data = {"identifiers": two.a, "notSameAs": two.a, "reason": "nonsense"}
     assert (await prison.answered(event("identity.unlinked", prison.name, data)))["code"] == "no-such-link"
+
+
+async def _same_client(two: Two, *numbers: dict[str, str]) -> bool:
+    values = [number["value"] for number in numbers]
+    rows = await two.database.fetch("SELECT client_id FROM identifier WHERE value = ANY($1)", values)
+    assert len(rows) == len(values)
+    return len({row["client_id"] for row in rows}) == 1
+
+
+async def test_who_may_not_link_joins_no_two_numbers_by_a_record(two: Two) -> None:
+    """A charity's typing error: the number of somebody whom nobody has recorded yet, beside a prison number."""
+    prison, probation, hostel = two.door.prison, two.door.probation, two.door.hostel
+    await two.record(two.a, "Adam")
+    answer = await hostel.answered(_recorded(hostel, [*two.a, *two.b], "Adam"))
+    assert answer["type"].endswith("accepted.v1"), answer
+    assert answer["notAttached"] == ["CRN"]
+    assert (await probation.answered(_recorded(probation, two.b, "Brian")))["type"].endswith("accepted.v1")
+    assert not await _same_client(two, *two.a, *two.b)
+    consent = event("consent.granted", probation.name, granted(two.b, [hostel.name], ["referral"], ["identity"]))
+    assert (await probation.answered(consent))["type"].endswith("accepted.v1")
+    assert names([r.event for r in await two.told(hostel)]) == set(), "Adam never agreed"
+    answer = await hostel.answered(_recorded(hostel, [*two.a, *two.b], "Adam"))
+    assert answer["code"] == "identifier-conflict", "by now a person is to look"
+    (pair,) = [c for c in (await two.api("GET", "/candidates")).json() if _knows(c, prison.name, probation.name)]
+    assert pair["because"] == "identifier-conflict"
+
+
+def _knows(candidate: dict[str, Any], *agencies: str) -> bool:
+    return set(agencies) <= {k["agency"] for side in candidate["clients"] for k in side["knownBy"]}
+
+
+async def test_of_numbers_that_nobody_has_the_first_makes_the_client_of_who_may_not_link(two: Two) -> None:
+    probation, hostel = two.door.probation, two.door.hostel
+    case = {"type": "CASE", "value": uuid4().hex}
+    answer = await hostel.answered(_recorded(hostel, [*two.a, *two.b, case], "Robin"))
+    assert answer["notAttached"] == ["CRN"]
+    assert await _same_client(two, *two.a, case), "an agency's own number is its own"
+    assert (await probation.answered(_recorded(probation, two.b, "Other")))["type"].endswith("accepted.v1")
+    assert not await _same_client(two, *two.a, *two.b)
+    answer = await hostel.answered(_recorded(hostel, [two.a[0], case], "Robin"))
+    assert "notAttached" not in answer
+    prison = await two.record([*two.a, {"type": "PNC", "value": f"2004/{random.randint(1000000, 9999999)}H"}])
+    assert "notAttached" not in prison, "whoever may link may add a number"
+
+
+async def test_who_may_not_link_finds_the_client_by_any_of_its_numbers(two: Two) -> None:
+    """In whatever order its system lists them: the record joins the client, the new number does not."""
+    hostel = two.door.hostel
+    await two.record(two.b, "Brian")
+    nhs = {"type": "NHS", "value": "9434765919"}
+    answer = await hostel.answered(_recorded(hostel, [nhs, *two.b], "Brian"))
+    assert answer["notAttached"] == ["NHS"]
+    assert not await two.database.fetchval("SELECT count(*) FROM identifier WHERE value = $1", nhs["value"])
+    async with hostel.http() as http:
+        over_http = (await http.post("/events", json=_recorded(hostel, [nhs, *two.b], "Brian"))).json()
+    assert over_http["notAttached"] == ["NHS"]
+    consent = event("consent.granted", hostel.name, granted([nhs, *two.b], [hostel.name], ["referral"], ["identity"]))
+    assert (await hostel.answered(consent))["code"] == "unknown-client", "it names a number that nobody has"
+
+
+async def test_an_own_case_takes_one_number_of_who_may_not_link(two: Two) -> None:
+    hostel = two.door.hostel
+    case = {"type": "CASE", "value": uuid4().hex}
+    assert "notAttached" not in await hostel.answered(_recorded(hostel, [case], "Robin"))
+    assert "notAttached" not in await hostel.answered(_recorded(hostel, [case, *two.a], "Robin"))
+    assert await _same_client(two, *two.a, case)
+    answer = await hostel.answered(_recorded(hostel, [case, *two.b], "Robin"))
+    assert answer["notAttached"] == ["CRN"], "it has one"
+    answer = await hostel.answered(_recorded(hostel, [*two.b, case], "Robin"))
+    assert answer["notAttached"] == ["CRN"], "its own number finds the client, wherever it stands"
+
+
+async def test_a_number_that_a_client_got_by_mistake_is_taken_off(two: Two) -> None:
+    prison, probation, hostel, mentors = two.door.prison, two.door.probation, two.door.hostel, two.door.mentors
+    await two.record([*two.a, *two.b], "Adam", clientversion=7)  # the prison's mistake: the second is Brian's
+    await two.grant(two.a, hostel, mentors)
+    await two.withdraw(two.a, recipients=[{"agency": mentors.name}])
+    at_hostel = await two.told(hostel)
+    wrong = {"identifiers": two.b, "notSameAs": two.a, "reason": "a typing error"}
+    unlinked = event("identity.unlinked", probation.name, wrong)
+    assert (await probation.answered(unlinked))["code"] == "unknown-client", "it knows neither"
+    await probation.answered(_recorded(probation, two.b, "Brian"))
+    unlinked = event("identity.unlinked", probation.name, wrong)
+    assert (await probation.answered(unlinked))["type"].endswith("accepted.v1")
+    await probation.done(unlinked["id"])
+    assert not await _same_client(two, *two.a, *two.b)
+    events = await two.new(hostel, at_hostel)
+    assert subjects(events, RETRACTED) == {r.event["subject"] for r in at_hostel}
+    assert disclosures(events[-1:]) == [], "nobody knows who consented"
+    at_hostel, at_mentors = await two.told(hostel), await two.told(mentors)
+    await two.record(two.a, "Alder", clientversion=7)
+    await two.record(two.b, "Beech", clientversion=1)
+    assert await two.new(hostel, at_hostel) == [], "what permitted meanwhile permits for neither"
+    late = [mentors.name], ["referral"], ["identity"]
+    for who in (two.a, two.b):
+        await two.say("consent.granted", granted(who, *late) | {"givenAt": "2026-01-01T00:00:00Z"})
+    assert await two.new(mentors, at_mentors) == [], "what stopped meanwhile stops for both"
+    await two.grant(two.a, hostel)
+    events = await two.new(hostel, at_hostel)
+    assert names(events) == {"Alder"}
+    assert subjects(events, SNAPSHOT).isdisjoint({r.event["subject"] for r in at_hostel}), "another reference"
+    (link,) = await two.links()
+    assert link["unlinkedAt"], "it is history like any link that was undone"
+    linked = event("identity.linked", prison.name, {"identifiers": two.a, "sameAs": two.b, "reason": "the same error"})
+    assert (await prison.answered(linked))["code"] == "told-apart"
+
+
+async def test_the_operator_takes_a_number_off_too(two: Two) -> None:
+    case = {"type": "CASE", "value": uuid4().hex}
+    old = (await two.record([*two.a, *two.b, case], "Adam"))["client"]
+    wrong = {"identifiers": two.a, "notSameAs": two.b, "reason": "a typing error"}
+    assert (await two.api("POST", "/unlinks", wrong, agency=two.door.prison.name)).status_code == 403
+    nobody = wrong | {"notSameAs": [{"type": "CRN", "value": probation_number()}]}
+    assert (await two.api("POST", "/unlinks", nobody)).json()["code"] == "no-such-link"
+    assert (await two.api("POST", "/unlinks", wrong | {"notSameAs": two.a})).json()["code"] == "no-such-link"
+    assert (await two.api("POST", "/unlinks", wrong)).status_code == 204
+    assert (await two.api("POST", "/unlinks", wrong)).json()["code"] == "no-such-link"
+    assert await _same_client(two, *two.a, case), "only those that it named"
+    assert not await _same_client(two, *two.a, *two.b)
+    prison = two.door.prison
+    by_old = _recorded(prison, [{"type": "THROUGHGATE", "value": old}], "Adam")
+    assert (await prison.answered(by_old))["code"] == "identifier-conflict", "whom it means nobody knows"
+
+
+async def test_a_number_is_taken_off_a_part_once_the_link_is_undone(two: Two) -> None:
+    court: Numbers = [{"type": "CRO", "value": f"{random.randint(1, 999999)}/77A"}]
+    await two.record([*two.a, *court])
+    await two.record(two.b)
+    await two.link()
+    wrong = {"identifiers": two.a, "notSameAs": court, "reason": "a typing error"}
+    assert (await two.api("POST", "/unlinks", wrong)).json()["code"] == "linked-further"
+    await two.unlink()
+    assert (await two.api("POST", "/unlinks", wrong)).status_code == 204
+    assert not await _same_client(two, *two.a, *court)
+    no = event("consent.withdrawn", two.door.prison.name, withdrawn(two.a))
+    assert (await two.door.prison.answered(no))["code"] == "unknown-client", "nobody recorded anything of either since"
+    await two.record(two.a)
+    await two.withdraw(two.a)

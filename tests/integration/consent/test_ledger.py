@@ -1,6 +1,7 @@
 """The ledger and its proof: a partner and an auditor find what was tampered with, and say where."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -9,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from support.agency import event, eventually_true
+from support.agency import event, eventually_true, prison_number
 from support.commands import Commands
-from support.told import decided, override, quiet, superuser, was_told
+from support.door import decided, override, quiet, superuser, was_told
 
 from contracts.heads import Head, sign_head
 
@@ -235,14 +236,118 @@ async def test_what_an_entry_holds_is_checked_when_it_is_opened(
     assert said.count("Shard 0,") == 1, "the others are as they were"
 
 
-async def test_erasure_leaves_proof_and_is_no_fault(lone_door: Any, throughgate: Commands) -> None:
+async def test_a_client_whose_key_is_copied_to_another_hides_nothing(lone_door: Any, throughgate: Commands) -> None:
+    """What is moved to the other can be opened there: but it says of whom it was."""
     await told(lone_door)
+    other = {"identifiers": [{"type": "CASE", "value": f"K-{lone_door.number}"}], "facts": {"risk": {"harm": "low"}}}
+    reference = (await lone_door.prison.answered(event("client.recorded", lone_door.prison.name, other)))["client"]
+    await quiet(lone_door)
     async with tampered(lone_door) as db:
-        await db.execute(f"UPDATE client SET key = NULL WHERE id = (SELECT client_id FROM ledger WHERE id = {_ONE})")
+        of_other = "(SELECT client_id FROM reference WHERE id = $1::uuid)"
+        await db.execute(
+            f"UPDATE client SET key = c.key FROM ledger l JOIN client c ON c.id = l.client_id WHERE l.id = {_ONE}"
+            f" AND client.id = {of_other}",
+            reference,
+        )
+        place = await db.fetchrow(f"SELECT shard, sequence, position FROM ledger WHERE id = {_ONE}")
+        await db.execute(f"UPDATE ledger SET client_id = {of_other} WHERE id = {_ONE}", reference)
         code, said = await audit(throughgate, lone_door, "--open")
+    assert code == 1, said
+    assert f"Shard {place[0]}, batch {place[1]}, position {place[2]}: what it holds" in said
+
+
+BESIDE = {
+    "disclosure": ("kind = 'refusal'", "type = 'x'", "purpose = 'release-notification'", "queue_id = NULL"),
+    "override": ("recipient = 'mentors-0'", "sources = '{mentors-0}'", "purpose = 'referral'", "queue_id = 1"),
+}
+
+
+async def test_every_column_beside_an_entry_is_sealed(lone_door: Any, throughgate: Commands) -> None:
+    """One that says nothing as well: an override has no recipient of its own."""
+    await told(lone_door)
+    await lone_door.prison.answered(event("override.authorised", lone_door.prison.name, override(lone_door)))
+    await quiet(lone_door)
+    for kind, columns in BESIDE.items():
+        for column in columns:
+            async with tampered(lone_door) as db:
+                last = f"(SELECT max(id) FROM ledger WHERE kind = '{kind}')"
+                assert await db.execute(f"UPDATE ledger SET {column} WHERE id = {last}") == "UPDATE 1"
+                code, said = await audit(throughgate, lone_door, "--open")
+            assert code == 1, (kind, column, said)
+            assert "what it holds, or a column beside it, is not what was sealed" in said, (kind, column)
+
+
+async def erased(door: Any) -> str:
+    """Somebody who was told of is erased, all of it; gives the prison's reference."""
+    number, door.number = door.number, prison_number()
+    before = len(await door.hostel.received())
+    await door.prison.answered(door.recorded())
+    await decided(door)
+    await door.prison.answered(door.consent(door.hostel))
+    await was_told(door.hostel, before + 1)
+    data = {"identifiers": door.identifiers, "scope": "everything", "reason": "client-asked"}
+    asked = event("erasure.requested", door.prison.name, data)
+    reply = await door.prison.answered(asked)
+    await door.prison.done(asked["id"])
+    async with superuser(door) as db:
+
+        async def finished() -> bool:
+            return not await db.fetchval("SELECT EXISTS (SELECT 1 FROM ledger_erasure)")
+
+        await eventually_true(finished, "the erasure to be finished")
+    await quiet(door)
+    door.number = number
+    return str(reply["client"])
+
+
+_ERASED = "(SELECT client_id FROM reference WHERE id = $1::uuid)"
+_CLOSED = f"(SELECT max(id) FROM ledger WHERE kind = 'erased' AND client_id = {_ERASED})"
+_AMONG_THEM = (
+    "UPDATE ledger l SET client_id = e.client_id, kind = 'erased', decision = e.decision, queue_id = NULL, body = NULL,"
+    " recipient = NULL, purpose = NULL, type = 'erased', decided_at = e.decided_at, sources = '{}'"
+    f" FROM ledger e WHERE e.id = {_CLOSED} AND l.id = {_ONE}"
+)
+HIDING = {
+    "key destroyed": f"UPDATE client SET key = NULL WHERE id = (SELECT client_id FROM ledger WHERE id = {_ONE})",
+    "moved to an erased client": f"UPDATE ledger SET client_id = {_ERASED} WHERE id = {_ONE}",
+    "made one of those that were closed": _AMONG_THEM,
+    "an erased one moved away": (
+        f"UPDATE ledger SET client_id = (SELECT client_id FROM ledger WHERE id = {_ONE}) WHERE id = {_CLOSED}"
+    ),
+    "the erasure moved": (
+        f"UPDATE ledger SET client_id = (SELECT client_id FROM ledger WHERE id = {_ONE})"
+        f" WHERE kind = 'erasure' AND client_id = {_ERASED}"
+    ),
+    "an erased one told of": f"UPDATE ledger SET recipient = 'mentors-0' WHERE id = {_CLOSED}",
+    "an erased one of another kind": f"UPDATE ledger SET kind = 'refusal' WHERE id = {_CLOSED}",
+    "an erased one of another time": f"UPDATE ledger SET decided_at = now() WHERE id = {_CLOSED}",
+}
+
+
+async def test_erasure_leaves_proof_and_is_no_fault_and_nothing_else_counts_as_erased(
+    lone_door: Any, throughgate: Commands
+) -> None:
+    await told(lone_door)
+    gone = await erased(lone_door)
+    code, said = await audit(throughgate, lone_door, "--open")
     assert code == 0, said
     assert " of them erased with their leaves standing" in said
-    assert "opened, 0 of them erased" not in said
+    assert _counted_as_erased(said) > 0
+    for how, statement in HIDING.items():
+        async with tampered(lone_door) as db:
+            arguments = [gone] if "$1" in statement else []
+            assert await db.execute(statement, *arguments) == "UPDATE 1", how
+            leaves, said = await audit(throughgate, lone_door)
+            code, opened = await audit(throughgate, lone_door, "--open")
+        assert leaves == 0, said
+        assert code == 1, (how, opened)
+        assert "position" in opened, how
+    async with tampered(lone_door) as db:  # that one alone is named
+        place = await db.fetchrow(f"SELECT shard, sequence, position FROM ledger WHERE id = {_ONE}")
+        await db.execute(_AMONG_THEM, gone)
+        code, said = await audit(throughgate, lone_door, "--open")
+    assert f"Shard {place[0]}, batch {place[1]}, position {place[2]}: nobody can open it" in said
+    assert said.count("Shard 0,") == 1
 
 
 async def test_what_was_cut_from_an_entry_is_no_fault_and_the_entry_still_says_who_was_told(
@@ -255,6 +360,7 @@ async def test_what_was_cut_from_an_entry_is_no_fault_and_the_entry_still_says_w
     await was_told(hostel)
     await quiet(lone_door)
     before = await _entries(throughgate, reply["client"], prison.name)
+    erased_before = _counted_as_erased((await audit(throughgate, lone_door, "--open"))[1])
     own = {"identifiers": lone_door.identifiers, "scope": "own", "reason": "client-asked"}
     asked = event("erasure.requested", prison.name, own)
     await prison.answered(asked)
@@ -268,7 +374,7 @@ async def test_what_was_cut_from_an_entry_is_no_fault_and_the_entry_still_says_w
     await quiet(lone_door)
     code, said = await audit(throughgate, lone_door, "--open")
     assert code == 0, said
-    assert "opened, 0 of them erased" in said, "each still leads to its leaf"
+    assert _counted_as_erased(said) == erased_before, "each still leads to its leaf"
     assert (await throughgate("verify", "--as", hostel.name))[0] == 0
     after = await _entries(throughgate, reply["client"], prison.name)
     assert [e for e in after if e["kind"] != "erasure"] == before
@@ -279,6 +385,12 @@ async def test_what_was_cut_from_an_entry_is_no_fault_and_the_entry_still_says_w
     async with tampered(lone_door) as db:
         await db.execute(f"UPDATE ledger SET body = set_byte(body, 40, get_byte(body, 40) # 1) WHERE id = {_ONE}")
         assert (await audit(throughgate, lone_door, "--open"))[0] == 1, "what is left of it is sealed as before"
+
+
+def _counted_as_erased(said: str) -> int:
+    found = re.search(r"opened, (\d+) of them erased", said)
+    assert found, said
+    return int(found[1])
 
 
 async def _entries(throughgate: Commands, client: str, agency: str) -> list[dict[str, Any]]:

@@ -13,13 +13,15 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from support.agency import event, eventually, eventually_true, read_all, without_repeats
-from support.told import quiet, recorded
+from support.door import quiet, recorded
 
 from consent import upkeep
 from consent.service.clock import Waiting
+from consent.settings import WorkerSettings
 from contracts import make
+from contracts.leaving import RETRACTED
 from contracts.topics import read_topics
-from throughgate.verify import RETRACTED, Placed, behind_retraction
+from throughgate.promises import Placed, behind_retraction
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ async def test_a_reminder_is_sent_once_each_time_and_not_before(door: Any, admin
 
 def test_reminders_come_well_before_a_topic_forgets() -> None:
     kept = {topic.kind: topic.retention_ms / 3_600_000 for topic in read_topics(make.SCHEMAS / "topics")}
-    fields = upkeep.WorkerSettings.model_fields
+    fields = WorkerSettings.model_fields
     assert fields["reminder_hours"].default <= kept["partner"] / 2
     assert fields["service_reminder_hours"].default <= kept["cleared"] / 2
 

@@ -87,6 +87,13 @@ class History:
     def parties(self) -> list[str]:
         return self.some([self.door.hostel.name, self.door.mentors.name])
 
+    def named_parties(self) -> list[dict[str, str]]:
+        """As a consent, a no or a restriction names them: some only for one service."""
+        return [
+            {"agency": a, "service": "hot meals"} if self.random.random() < 0.4 else {"agency": a}
+            for a in self.parties()
+        ]
+
     def named(self) -> str:
         self.own += 1
         return f"{self.own}-{uuid4().hex[:6]}"
@@ -102,10 +109,7 @@ class History:
             valid = {"validUntil": (now + timedelta(seconds=self.random.choice([0.2, 3600]))).isoformat()}
         data = {
             "form": uuid4().hex,
-            "recipients": [
-                {"agency": a, "service": "hot meals"} if self.random.random() < 0.4 else {"agency": a}
-                for a in self.parties()
-            ],
+            "recipients": self.named_parties(),
             "purposes": self.some(["referral", "mentor-matching"]),
             "categories": self.some(CATEGORIES),
             "givenAt": now.isoformat(),
@@ -120,12 +124,17 @@ class History:
         await self.publish("consent.withdrawn", self.who() | scope | {"withdrawnAt": datetime.now(UTC).isoformat()})
 
     async def refuse(self) -> None:
-        data = {"refusedAt": datetime.now(UTC).isoformat(), "recipients": self.parties(), "scope": "listed"}
+        data = {"refusedAt": datetime.now(UTC).isoformat(), "recipients": self.named_parties(), "scope": "listed"}
         await self.publish("consent.refused", self.who() | data)
 
     async def restrict(self) -> None:
         self.restriction = {"restriction": self.named()} | self.who()
-        data = {"kind": "exclusion", "recipients": self.parties(), "categories": self.some(CATEGORIES), "reason": "x"}
+        data = {
+            "kind": "exclusion",
+            "recipients": self.named_parties(),
+            "categories": self.some(CATEGORIES),
+            "reason": "x",
+        }
         await self.publish("restriction.imposed", self.restriction | data)
 
     async def end(self) -> None:

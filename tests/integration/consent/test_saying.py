@@ -7,9 +7,10 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from support.agency import Agency, event, eventually_true, probation_number, terms
-from support.told import superuser
+from support.door import superuser
 
-from throughgate.verify import RETRACTED, behind_retraction
+from contracts.leaving import RETRACTED
+from throughgate.promises import behind_retraction
 
 
 def restriction(door: Any, **more: Any) -> dict[str, Any]:
@@ -48,7 +49,7 @@ async def _told(door: Any, *agencies: Agency) -> None:
 
 async def test_a_restriction_beats_consent_until_it_is_lifted(door: Any) -> None:
     await _told(door, door.hostel, door.mentors)
-    imposed = restriction(door, kind="exclusion", recipients=[door.hostel.name])
+    imposed = restriction(door, kind="exclusion", recipients=[{"agency": door.hostel.name}])
     await door.probation.answered(imposed)
     done = await door.probation.done(imposed["id"])
     assert done["recipients"] == [], "it tells none of them anything, so it does not learn who was told"

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from consent.repository import ledger
 from consent.repository.ledger import Entry
 from consent.service.ledger import AHEAD, Batch, Sealer, enter
-from contracts.merkle import read, root_of
+from contracts.merkle import from_base64url, root_of
 
 SEED = bytes(range(32))
 NOW = datetime(2026, 4, 11, 9, 30, tzinfo=UTC)
@@ -59,7 +59,7 @@ async def test_entries_have_their_places_in_the_order_of_deciding(database: Any)
             ).all()
         left = ["left-0", "left-1"] if head.sequence == 1 else []
         assert [(row.type, row.position) for row in rows] == [(t, n) for n, t in enumerate(left + types)]
-        assert (head.size, read(head.root)) == (len(rows), root_of([row.leaf for row in rows]))
+        assert (head.size, from_base64url(head.root)) == (len(rows), root_of([row.leaf for row in rows]))
         assert len(proofs) == COUNT
     async with database.engine.begin() as db:
         assert await ledger.last_head(db, 0) == head

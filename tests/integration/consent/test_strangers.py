@@ -6,13 +6,15 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import httpx
 import pytest
 from support.agency import Agency, event, eventually, eventually_true, granted, prison_number, terms, withdrawn
-from support.told import superuser
+from support.door import override, superuser
 
+from consent.api.publishing import UNKNOWN_AFTER
 from consent.service.holds import MOST_OPEN
-from consent.service.reading import MOST_NAMED
-from throughgate.verify import RETRACTED
+from consent.service.naming import MOST_NAMED
+from contracts.leaving import RETRACTED
 
 
 def noms(value: str) -> dict[str, str]:
@@ -72,6 +74,8 @@ async def over_http(agency: Agency, body: dict[str, Any]) -> dict[str, Any]:
     async with agency.http() as http:
         answer = await http.post("/events", json=body)
     told = {k: v for k, v in answer.json().items() if k not in OFTEN}
+    if told.get("code") == "unknown-client":  # no sooner where nobody has the number, of whom nothing has to be read
+        assert answer.elapsed.total_seconds() >= UNKNOWN_AFTER
     return {"status": answer.status_code, "headers": sorted(answer.headers.keys()), **told}
 
 
@@ -211,7 +215,7 @@ async def _said_no(door: Any) -> None:
 
 async def _refused_some(door: Any) -> None:
     data = {"identifiers": door.identifiers, "refusedAt": datetime.now(UTC).isoformat(), "scope": "listed"}
-    said = event("consent.refused", door.prison.name, data | {"recipients": [door.mentors.name]})
+    said = event("consent.refused", door.prison.name, data | {"recipients": [{"agency": door.mentors.name}]})
     assert (await door.prison.answered(said))["type"].endswith("accepted.v1")
 
 
@@ -325,6 +329,91 @@ async def test_who_was_sent_a_record_is_told_what_else_was_withheld_and_who_impo
         assert [w["rule"] for w in verdict["withheld"]] == ["restricted"]
 
 
+# --- who answers for all ----------------------------------------------------------------------------------------------
+
+
+async def history(door: Any, agency: str, client: str, *more: str, accept: str = "application/json") -> httpx.Response:
+    """Who was told of a client, as an agency's clerk reads it with `subject-access` and these scopes."""
+    token = door.system.issuer.token("clerk", agency, ["disclosures:read", "subject-access", *more])
+    headers = {"Authorization": f"Bearer {token}", "Accept": accept}
+    async with httpx.AsyncClient(base_url=door.system.urls["consent"], headers=headers) as http:
+        answer = await http.get(f"/clients/{client}/disclosures?limit=500")
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+async def test_the_whole_answer_is_for_the_responsible_authority_with_a_record_and_for_the_operator(door: Any) -> None:
+    prison, probation, hostel = door.prison, door.probation, door.hostel
+    of_prison = (await prison.answered(door.recorded()))["client"]
+    await prison.answered(door.consent(hostel))
+    await eventually_true(lambda: _received(hostel), "the snapshot")
+    await prison.answered(event("override.authorised", prison.name, override(door)))
+    await _restricted(door)
+    clients = []
+    for number in (door.number, prison_number()):
+        need = {"identifiers": [noms(number)], "facts": {"risk": {"harm": "low"}}}
+        clients.append((await door.mentors.answered(event("client.recorded", door.mentors.name, need)))["client"])
+    strange, of_nobody = clients
+    whole = (await history(door, prison.name, of_prison)).json()
+    assert whole["whole"]
+    assert {"disclosure", "override"} <= {e["kind"] for e in whole["entries"]}
+    of_hostel = str((await hostel.received())[0].event["subject"])
+    for agency, client in ((door.mentors, strange), (hostel, of_hostel)):
+        with_scope = (await history(door, agency.name, client)).json()
+        async with agency.http() as http:
+            without = (await http.get(f"/clients/{client}/disclosures?limit=500")).json()
+        assert with_scope == without, "the scope opens nothing for a charity"
+        assert not with_scope["whole"]
+        assert {e["kind"] for e in with_scope["entries"]} <= {"disclosure", "refusal"}
+        for secret in ("a threat", "staff-1", '"restricted"'):
+            assert secret not in json.dumps(with_scope)
+    page = (await history(door, hostel.name, of_hostel, accept="text/html")).text
+    assert "It is not everything" in page
+    assert "public protection without consent, newest first" not in page
+    one, other = [(await history(door, door.mentors.name, client)).json() for client in (strange, of_nobody)]
+    assert {e["recipient"] for e in one["entries"]} <= {door.mentors.name}
+    assert bare(other["entries"]) == []
+    asked = {"clients": [strange], "recipient": hostel.name, "purpose": "referral", "categories": ["risk"]}
+    async with door.mentors.http() as http:
+        assert (await http.post("/decisions", json=asked)).is_success
+    assert "consultation" in {e["kind"] for e in (await history(door, prison.name, of_prison)).json()["entries"]}
+    by_operator = (await history(door, "operator", of_hostel, "operator")).json()
+    assert by_operator["whole"]
+    assert {e["entry"] for e in whole["entries"]} <= {e["entry"] for e in by_operator["entries"]}
+    async with superuser(door) as db:  # as the database has it, whatever the code does
+        await db.execute(f'SET ROLE "{door.system.databases["consent"].name}_agency"')
+        await db.execute("SELECT set_config('throughgate.whole', 'yes', false)")
+        for agency, seen in ((prison, True), (probation, False), (hostel, False), (door.mentors, False)):
+            await db.execute("SELECT set_config('throughgate.agency', $1, false)", agency.name)
+            mine = "recipient = asking() OR asking() = ANY (sources)"
+            others = await db.fetchval(f"SELECT count(*) FROM ledger WHERE NOT coalesce({mine}, false)")
+            assert bool(others) == seen, agency.name
+
+
+async def test_the_responsible_authority_answers_of_whom_it_recorded_something_and_of_nobody_else(door: Any) -> None:
+    """Probation was told of the client, and recorded nothing itself: then it answers for itself."""
+    prison, probation = door.prison, door.probation
+    wanted = [terms("referral", ["identity", "needs.accommodation"])]
+    await door.operator.agree(f"told-{prison.name}", [prison.name], [probation.name], wanted)
+    await prison.answered(door.recorded())
+    await prison.answered(door.consent(probation))
+    await eventually_true(lambda: _received(probation), "the snapshot")
+    await prison.answered(event("override.authorised", prison.name, override(door)))
+    reference = str((await probation.received())[0].event["subject"])
+    told = (await history(door, probation.name, reference)).json()
+    assert not told["whole"]
+    assert {e["recipient"] for e in told["entries"]} == {probation.name}
+    data = {"identifiers": door.identifiers, "facts": {"risk": {"harm": "low"}}}
+    await probation.answered(event("client.recorded", probation.name, data))
+    told = (await history(door, probation.name, reference)).json()
+    assert told["whole"]
+    assert "override" in {e["kind"] for e in told["entries"]}
+
+
+async def _received(agency: Agency) -> bool:
+    return bool(await agency.received())
+
+
 # --- who is named to the publisher of a stop --------------------------------------------------------------------------
 
 
@@ -345,7 +434,9 @@ async def test_a_publisher_is_told_of_recipients_that_it_may_know_of(door: Any) 
     everyone = {door.hostel.name, door.mentors.name, "referral"}
     stop = event("consent.withdrawn", door.hostel.name, withdrawn(door.identifiers))
     assert await named(door.hostel, stop) == [door.hostel.name], "it learns of itself"
-    probing = withdrawn(door.identifiers, recipients=[door.mentors.name, door.hostel.name, "referral"])
+    probing = withdrawn(
+        door.identifiers, recipients=[{"agency": r} for r in (door.mentors.name, door.hostel.name, "referral")]
+    )
     asked = event("consent.withdrawn", door.hostel.name, probing)
     assert await named(door.hostel, asked) == [door.hostel.name], "to list them in the stop changes nothing"
     assert set(await named(door.prison, door.withdrawal())) == everyone, "it tells them what it recorded"
@@ -410,7 +501,7 @@ async def test_a_stop_repeated_under_its_id_is_one_hold_and_takes_back_what_was_
     assert len([r for r in records if r.event["type"] == RETRACTED]) == 1, "each repetition only counts"
     await door.operator.call("DELETE", f"/holds/{hold['hold']}")
     await door.prison.answered(door.recorded())
-    passed = door.withdrawal(recipients=[door.prison.name])
+    passed = door.withdrawal(recipients=[{"agency": door.prison.name}])
     await door.prison.answered(passed)
     await door.prison.done(passed["id"])
     assert {r.event["type"] for r in (await door.hostel.received())[len(records) :]} <= {RETRACTED}

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from support.commands import Commands
-from support.told import recorded, reference_of
+from support.door import recorded, reference_of
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from support.agency import event, eventually_true, terms
-from support.told import recorded, reference_of, superuser
+from support.door import recorded, reference_of, superuser
 
 from consent.repository import sharing
 from servicekit.db import Database
@@ -114,7 +114,7 @@ async def test_a_no_to_one_leaves_what_the_client_agreed_to_for_another_in_eithe
     client = (await door.prison.answered(door.recorded()))["client"]
     consent = door.consent(door.mentors, door.hostel)
     told = {"identifiers": door.identifiers, "refusedAt": consent["data"]["givenAt"], "scope": "listed"}
-    refusal = event("consent.refused", door.prison.name, told | {"recipients": [door.hostel.name]})
+    refusal = event("consent.refused", door.prison.name, told | {"recipients": [{"agency": door.hostel.name}]})
     await door.prison.answered(refusal)
     await door.prison.answered(consent)
     assert (await may_i(door, client, door.mentors.name, "identity"))["permitted"]

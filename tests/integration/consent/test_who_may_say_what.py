@@ -10,7 +10,7 @@ import pytest
 from support.agency import Agency, consents, event, eventually_true, granted, terms, withdrawn
 
 from consent.service.holds import OTHER
-from throughgate.verify import RETRACTED
+from contracts.leaving import RETRACTED
 
 
 def override(door: Any, by: Agency, recipient: Agency) -> dict[str, Any]:
@@ -37,7 +37,7 @@ async def knows(door: Any, agency: Agency) -> None:
 
 async def passed(door: Any) -> None:
     """Wait until all that was queued before has left or been refused: a withdrawal is done behind it."""
-    of_nobody_told = withdrawn(door.identifiers, recipients=[door.prison.name])
+    of_nobody_told = withdrawn(door.identifiers, recipients=[{"agency": door.prison.name}])
     taken_back = event("consent.withdrawn", door.prison.name, of_nobody_told)
     await door.prison.answered(taken_back)
     await door.prison.done(taken_back["id"])
@@ -132,7 +132,7 @@ def stops(door: Any) -> dict[str, dict[str, Any]]:
     """The data of one stop of each kind that names recipients, all but one of whom are registered."""
     whom = {"identifiers": door.identifiers}
     now = datetime.now(UTC).isoformat()
-    named = {"recipients": [door.hostel.name, UNREGISTERED]}
+    named = {"recipients": [{"agency": door.hostel.name}, {"agency": UNREGISTERED}]}
     excluded = {"agency": UNREGISTERED, "practitioner": "u-17"}
     return {
         "consent.withdrawn": withdrawn(door.identifiers, **named),

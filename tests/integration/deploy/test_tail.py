@@ -9,8 +9,8 @@ from confluent_kafka import Producer
 from support import servers
 from support.commands import Commands
 
-from throughgate.story.tokens import StoredIssuer
-from throughgate.story.world import Surroundings, records_on
+from throughgate.issuer import Issuer
+from throughgate.reaching import Surroundings, records_on
 from throughgate.system import System
 
 pytestmark = pytest.mark.xdist_group("tail")
@@ -45,7 +45,7 @@ def write(system: System, topic: str, partition: int, *values: bytes) -> None:
 def test_a_topic_is_read_to_the_end_of_every_partition_however_often_one_ends(system: System) -> None:
     kafka = system.kafka
     around = LittleAtATime(
-        kafka.bootstrap, {}, {"hostel": kafka.password("hostel")}, StoredIssuer(), namespace=system.namespace
+        kafka.bootstrap, {}, {"hostel": kafka.password("hostel")}, Issuer(), namespace=system.namespace
     )
     write(system, "partner.hostel", 1, *(b"x" * KIB for _ in range(200)))
     read = [0, 0]

@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from aiokafka import ConsumerRecord
 from sqlalchemy import text
+from support.cleared import Cleared, section
 from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, OfferRequested, RetractionAcknowledged
@@ -20,44 +20,14 @@ from matching.main import create_app
 from matching.settings import Settings
 from matching.worker import apply
 from servicekit.db import Database
-from servicekit.envelope import encode
 
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+DOOR = Cleared("matching", "mentor-matching")
 TODAY = datetime.now(UTC).date()
 HOME = Category.NEEDS_ACCOMMODATION
 
 
-def record(type: str, client: UUID, data: dict[str, Any], id: str | None = None) -> ConsumerRecord[Any, Any]:
-    key = str(client).encode()
-    value = encode(type, "/throughgate", data, subject=str(client), id=id)
-    headers = (("traceparent", TRACE.encode()),)
-    return ConsumerRecord("cleared.matching", 0, 0, 0, 0, key, value, 0, len(key), len(value), headers)
-
-
-def receipt(decided_on: int) -> dict[str, Any]:
-    return {
-        "decision": uuid4(),
-        "decidedAt": datetime.now(UTC),
-        "purpose": "mentor-matching",
-        "decidedOn": decided_on,
-        "permitted": [],
-        "withheld": [],
-        "obligations": [],
-    }
-
-
-def section(category: str, data: dict[str, Any], at: datetime | None = None) -> dict[str, Any]:
-    recorded = at or datetime.now(UTC)
-    return {"category": category, "source": "hmp-leeds", "recordedAt": recorded, "data": data}
-
-
-def snapshot(client: UUID, *sections: dict[str, Any], decided_on: int = 1, id: str | None = None) -> Any:
-    data = {"purpose": "mentor-matching", "sections": sections, "receipt": receipt(decided_on)}
-    return record("throughgate.client.snapshot.v1", client, data, id)
-
-
 def waits(client: UUID, harm: str = "low", **more: Any) -> Any:
-    return snapshot(
+    return DOOR.snapshot(
         client,
         section("risk", {"harm": harm, "considerations": "secret"}),
         section("custody-and-release", {"prison": "LEI", "status": "sentenced", "releaseDate": "2026-12-01"}),
@@ -66,24 +36,11 @@ def waits(client: UUID, harm: str = "low", **more: Any) -> Any:
     )
 
 
-def settled(client: UUID, request: UUID, outcome: str) -> Any:
-    withheld = [{"category": "identity", "source": "hmp-leeds", "rule": "no-consent", "remedy": "Ask."}]
-    data = {"request": request, "outcome": outcome, "withheld": withheld if outcome == "denied" else []}
-    return record("throughgate.request.settled.v1", client, data)
-
-
 def answered(
     client: UUID, offer: UUID, answer: str, scheme: str = "mentors", reason: str | None = None, decided_on: int = 1
 ) -> Any:
     message = {"offer": offer, "answer": answer, "reason": reason}
-    data = {"purpose": "mentor-matching", "sections": [], "receipt": receipt(decided_on), "provider": scheme}
-    return record("throughgate.mentoring.answer-passed.v1", client, data | {"message": message})
-
-
-def withdrawn(client: UUID, version: int, *purposes: str, **scope: list[str]) -> Any:
-    """A retraction: of everything, or of what `scope` lists as `categories` and `recipients`."""
-    data = {"retraction": uuid4(), "purposes": purposes or ["mentor-matching"], "version": version} | scope
-    return record("throughgate.client.withdrawn.v1", client, data)
+    return DOOR.answered("throughgate.mentoring.answer-passed.v1", client, scheme, message, decided_on)
 
 
 async def put(database: Database, id: UUID | None = None, **more: Any) -> UUID:
@@ -146,7 +103,7 @@ async def test_a_round_offers_a_mentor_and_the_scheme_accepts(database: Database
     assert request.data.include == ["identity", "custody-and-release", HOME]
     assert (request.data.message.mentor, done.offers) == (mentor, [request.data.message.offer])
     assert (await database.run(service.run_round)).offers == []
-    await take(database, settled(client, request.data.request, "sent"))
+    await take(database, DOOR.settled(client, request.data.request, "sent"))
     await take(database, answered(client, request.data.message.offer, "accepted", "others"))
     assert await matches(database, client) == [("offered", None)]
     await take(database, answered(client, request.data.message.offer, "accepted"))
@@ -181,9 +138,9 @@ async def test_why_a_match_closed_goes_with_the_client(database: Database) -> No
         await database.run(service.run_round)
         [request] = await asked(database)
         await take(database, answered(one, request.data.message.offer, "declined", reason="client-declined"))
-    await take(database, withdrawn(client, 2, categories=["risk"]))
+    await take(database, DOOR.withdrawn(client, 2, categories=["risk"]))
     assert await matches(database, client) == [("declined", "client-declined")]
-    await take(database, withdrawn(client, 3))
+    await take(database, DOOR.withdrawn(client, 3))
     assert await matches(database, client) == [("declined", None)]
     assert await matches(database, other) == [("declined", "client-declined")]
     sql = "SELECT client FROM match_history h JOIN match m ON m.id = h.match WHERE h.reason IS NOT NULL"
@@ -197,7 +154,7 @@ async def test_why_a_match_closed_goes_where_one_batch_has_the_answer_and_the_re
     client = uuid4()
     await take(database, waits(client))
     offer = (await offered(database, client)).data.message.offer
-    await take(database, answered(client, offer, "declined", reason="client-declined"), withdrawn(client, 2))
+    await take(database, answered(client, offer, "declined", reason="client-declined"), DOOR.withdrawn(client, 2))
     assert await matches(database, client) == [("declined", None)]
     sql = "SELECT count(*) FROM match_history WHERE reason IS NOT NULL"
     assert await database.run(lambda s: s.scalar(text(sql))) == 0
@@ -253,13 +210,13 @@ async def test_a_denial_is_not_repeated_until_facts_come_anew(database: Database
     await take(database, waits(client))
     await database.run(service.run_round)
     [request] = await asked(database)
-    await take(database, settled(client, request.data.request, "denied"))
+    await take(database, DOOR.settled(client, request.data.request, "denied"))
     assert await matches(database, client) == [("withdrawn", "sharing-denied")]
     assert (await database.run(service.run_round)).unmatched == {client: {"sharing-denied": 1}}
     await take(database, waits(client))
     assert len((await database.run(service.run_round)).offers) == 1
     _, second = [request, *await asked(database)]
-    await take(database, settled(client, second.data.request, "cancelled"))
+    await take(database, DOOR.settled(client, second.data.request, "cancelled"))
     assert len((await database.run(service.run_round)).offers) == 1
 
 
@@ -295,14 +252,14 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
     await database.run(service.run_round)
     requests = {r.data.client: r for r in await asked(database)}
     await take(database, answered(matched, requests[matched].data.message.offer, "accepted"))
-    gone = [withdrawn(matched, 2), withdrawn(offered, 2)]
+    gone = [DOOR.withdrawn(matched, 2), DOOR.withdrawn(offered, 2)]
     await take(database, *gone)
     await take(database, *gone)
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged] * 2
     assert await matches(database, matched) == [("ended", "sharing-taken-back")]
     assert await matches(database, offered) == [("withdrawn", "sharing-taken-back")]
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
-    await take(database, waits(matched), settled(offered, requests[offered].data.request, "sent"))
+    await take(database, waits(matched), DOOR.settled(offered, requests[offered].data.request, "sent"))
     assert await database.run(service.run_round_if_due) is None
     await take(database, waits(matched, decided_on=2))
     assert await database.run(service.run_round_if_due) is not None
@@ -326,7 +283,7 @@ async def test_a_scheme_that_may_know_no_more_loses_the_match_and_another_is_ask
     await take(database, waits(other))
     goes_on = await offered(database, other)
     before = await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section")))
-    gone = [withdrawn(c, 2, recipients=["mentors"]) for c in (client, other)]
+    gone = [DOOR.withdrawn(c, 2, recipients=["mentors"]) for c in (client, other)]
     await take(database, *gone)
     await take(database, *gone)
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged] * 2
@@ -337,14 +294,14 @@ async def test_a_scheme_that_may_know_no_more_loses_the_match_and_another_is_ask
     again = await offered(database, client)
     assert (again.data.recipient, goes_on.data.recipient) == ("others", "others")
     assert (await database.run(service.run_round)).offers == [], "nobody is told twice"
-    await take(database, settled(client, request.data.request, "sent"))
+    await take(database, DOOR.settled(client, request.data.request, "sent"))
     assert await matches(database, client) == [("requested", None), ("ended", "sharing-taken-back")]
     # with nobody else the door is asked, once, and says why not
     await put(database, again.data.message.mentor, scheme="others", available=False)
     await take(database, answered(client, again.data.message.offer, "declined", "others", decided_on=2))
     last = await offered(database, client)
     assert last.data.message.mentor == first
-    await take(database, settled(client, last.data.request, "denied"))
+    await take(database, DOOR.settled(client, last.data.request, "denied"))
     done = await database.run(service.run_round)
     assert (done.offers, done.unmatched[client]["sharing-denied"]) == ([], 1)
 
@@ -353,7 +310,7 @@ async def test_a_scheme_is_asked_as_before_when_more_was_said(database: Database
     mentor = await put(database, pathways=[HOME])
     await put(database, scheme="others")
     client = uuid4()
-    await take(database, waits(client), withdrawn(client, 2, recipients=["mentors"]), waits(client, decided_on=3))
+    await take(database, waits(client), DOOR.withdrawn(client, 2, recipients=["mentors"]), waits(client, decided_on=3))
     assert (await offered(database, client)).data.message.mentor == mentor
 
 
@@ -362,8 +319,8 @@ async def test_a_match_goes_on_while_what_it_rests_on_is_there(database: Databas
     client = uuid4()
     await take(database, waits(client))
     request = await offered(database, client)
-    await take(database, settled(client, request.data.request, "sent"))
-    await take(database, withdrawn(client, 2, categories=[HOME]))
+    await take(database, DOOR.settled(client, request.data.request, "sent"))
+    await take(database, DOOR.withdrawn(client, 2, categories=[HOME]))
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged]
     assert await matches(database, client) == [("offered", None)]
     kept = "SELECT category FROM section ORDER BY category"
@@ -372,7 +329,7 @@ async def test_a_match_goes_on_while_what_it_rests_on_is_there(database: Databas
     assert explanation == {}, "the pathways spoke for the pair"
     await take(database, waits(client, decided_on=1))  # from before it: it is not taken
     assert list(await database.run(lambda s: s.scalars(text(kept)))) == ["custody-and-release", "risk"]
-    await take(database, withdrawn(client, 3, categories=["risk"]))
+    await take(database, DOOR.withdrawn(client, 3, categories=["risk"]))
     assert await matches(database, client) == [("withdrawn", "sharing-taken-back")]
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged]
     assert (await database.run(service.run_round)).unmatched == {client: {"risk-unknown": 1}}
@@ -388,7 +345,7 @@ async def test_what_changes_while_a_round_thinks_is_seen(database: Database, mon
 
     def meanwhile(*given: Any) -> domain.Solution:
         found = think(*given)
-        for change in (take(database, withdrawn(clients[0], 2)), put(database, mentors[0], approved=False)):
+        for change in (take(database, DOOR.withdrawn(clients[0], 2)), put(database, mentors[0], approved=False)):
             asyncio.run_coroutine_threadsafe(change, loop).result(10)
         return found
 
@@ -434,7 +391,7 @@ async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Databa
     client = uuid4()
     await take(database, waits(client))
     sections = await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section")))
-    await take(database, withdrawn(client, 2, "referral", "release-notification"))
+    await take(database, DOOR.withdrawn(client, 2, "referral", "release-notification"))
     [acknowledged] = await asked(database)
     assert isinstance(acknowledged, RetractionAcknowledged)
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == sections
@@ -449,9 +406,9 @@ async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database) ->
     await database.run(service.run_round)
     await take(database, waits(waiting), waits(other))
     await asked(database)
-    await take_poisoned(database, service, withdrawn(matched, 2))
-    await take_poisoned(database, service, withdrawn(waiting, 2))
-    await take_poisoned(database, service, withdrawn(other, 2, "referral"))
+    await take_poisoned(database, service, DOOR.withdrawn(matched, 2))
+    await take_poisoned(database, service, DOOR.withdrawn(waiting, 2))
+    await take_poisoned(database, service, DOOR.withdrawn(other, 2, "referral"))
     assert set(await database.run(lambda s: s.scalars(text("SELECT client FROM section")))) == {other}
     [row] = await database.run(lambda s: repository.matches(s, None, client=matched))
     assert (row.state, row.explanation) == ("requested", {})
@@ -476,12 +433,12 @@ async def test_an_agency_sees_its_own_matches(database: Database, call: Call) ->
 
     assert await seen("hmp-leeds") == [id]
     assert await seen("mentors") == [], "the door has not decided yet"
-    await take(database, settled(client, request.data.request, "sent"))
+    await take(database, DOOR.settled(client, request.data.request, "sent"))
     assert await seen("mentors") == [id]
     assert await seen("other-mentors") == []
     assert await seen("anybody", "operator") == [id]
     await take(database, answered(client, request.data.message.offer, "accepted"))
-    await take(database, withdrawn(client, 2))
+    await take(database, DOOR.withdrawn(client, 2))
     assert await seen("hmp-leeds") == await seen("mentors") == [id]
 
 
@@ -490,7 +447,7 @@ async def test_a_scheme_learns_nothing_of_what_the_rules_look_at(database: Datab
     mentor, client = await put(database), uuid4()
     await take(database, waits(client))
     request = await offered(database, client)
-    await take(database, settled(client, request.data.request, "sent"), waits(client, harm="high"))
+    await take(database, DOOR.settled(client, request.data.request, "sent"), waits(client, harm="high"))
     await take(database, answered(client, request.data.message.offer, "accepted"))
 
     async def shown(agency: str, *scopes: str) -> tuple[Any, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from aiokafka import ConsumerRecord
 from sqlalchemy import text
+from support.cleared import Cleared, section
 from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, RetractionAcknowledged, StepRequested
@@ -21,57 +21,15 @@ from notifications.repository import adjustable_clock
 from notifications.settings import Settings
 from notifications.worker import apply
 from servicekit.db import Database
-from servicekit.envelope import encode
 
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+DOOR = Cleared("notifications", "release-notification")
 RELEASE = (datetime.now(UTC) + timedelta(days=30)).date()
 MORNING, EVE = StepName.MORNING, StepName.DAY_BEFORE
 
 
-def record(type: str, client: UUID, data: dict[str, Any], id: str | None = None) -> ConsumerRecord[Any, Any]:
-    key = str(client).encode()
-    value = encode(type, "/throughgate", data, subject=str(client), id=id)
-    headers = (("traceparent", TRACE.encode()),)
-    return ConsumerRecord("cleared.notifications", 0, 0, 0, 0, key, value, 0, len(key), len(value), headers)
-
-
-def receipt(decided_on: int) -> dict[str, Any]:
-    return {
-        "decision": uuid4(),
-        "decidedAt": datetime.now(UTC),
-        "purpose": "release-notification",
-        "decidedOn": decided_on,
-        "permitted": [],
-        "withheld": [],
-        "obligations": [],
-    }
-
-
-def section(category: str, data: dict[str, Any], at: datetime | None = None) -> dict[str, Any]:
-    recorded = at or datetime.now(UTC)
-    return {"category": category, "source": "hmp-leeds", "recordedAt": recorded, "data": data}
-
-
-def snapshot(client: UUID, *sections: dict[str, Any], decided_on: int = 1, id: str | None = None) -> Any:
-    data = {"purpose": "release-notification", "sections": sections, "receipt": receipt(decided_on)}
-    return record("throughgate.client.snapshot.v1", client, data, id)
-
-
 def custody(client: UUID, release: date | None = RELEASE, status: str = "sentenced", **more: Any) -> Any:
     data = {"prison": "LEI", "status": status, "releaseDate": release, "releaseKind": "automatic"}
-    return snapshot(client, section("custody-and-release", data), section("risk", {"harm": "low"}), **more)
-
-
-def settled(client: UUID, request: UUID, outcome: str) -> Any:
-    rule = {"category": "custody-and-release", "source": "hmp-leeds", "rule": "no-agreement", "remedy": "Sign."}
-    data = {"request": request, "outcome": outcome, "withheld": [rule] if outcome == "denied" else []}
-    return record("throughgate.request.settled.v1", client, data)
-
-
-def withdrawn(client: UUID, version: int, *purposes: str, **scope: list[str]) -> Any:
-    """A retraction: of everything, or of what `scope` lists as `categories` and `recipients`."""
-    data = {"retraction": uuid4(), "purposes": purposes or ["release-notification"], "version": version} | scope
-    return record("throughgate.client.withdrawn.v1", client, data)
+    return DOOR.snapshot(client, section("custody-and-release", data), section("risk", {"harm": "low"}), **more)
 
 
 async def take(database: Database, *records: Any) -> None:
@@ -134,10 +92,10 @@ async def test_steps_are_asked_when_they_are_due_and_once(database: Database) ->
     assert eve.data.about == ["custody-and-release"]
     assert eve.data.include == ["identity", "custody-and-release"]
     assert await at(database, due_at(EVE, RELEASE)) == []
-    await take(database, settled(client, eve.data.request, "sent"))
+    await take(database, DOOR.settled(client, eve.data.request, "sent"))
     morning = await at(database, due_at(MORNING, RELEASE))
     assert sorted(m.data.recipient for m in morning) == ["mentors", "police-leeds"]
-    await take(database, *(settled(client, m.data.request, "denied") for m in morning))
+    await take(database, *(DOOR.settled(client, m.data.request, "denied") for m in morning))
     await take(database, custody(client))
     assert await at(database, due_at(MORNING, RELEASE)) == []
     assert await steps(database, client) == [
@@ -157,7 +115,7 @@ async def test_a_changed_date_moves_what_is_unsent_and_tells_anew(database: Data
     client = uuid4()
     await take(database, custody(client))
     [eve] = await at(database, due_at(EVE, RELEASE))
-    await take(database, settled(client, eve.data.request, "sent"))
+    await take(database, DOOR.settled(client, eve.data.request, "sent"))
     later = RELEASE + timedelta(days=5)
     await take(database, custody(client, later))
     assert await at(database, due_at(MORNING, RELEASE)) == []
@@ -184,8 +142,8 @@ async def test_a_correction_counts_whatever_time_it_carries(database: Database) 
     await partner(database, "mentors", "*")
     client, fast = uuid4(), datetime.now(UTC) + timedelta(minutes=4)
     data = {"prison": "LEI", "status": "sentenced", "releaseDate": RELEASE}
-    await take(database, snapshot(client, section("custody-and-release", data, fast)))
-    await take(database, snapshot(client, section("custody-and-release", data | {"status": "released"})))
+    await take(database, DOOR.snapshot(client, section("custody-and-release", data, fast)))
+    await take(database, DOOR.snapshot(client, section("custody-and-release", data | {"status": "released"})))
     [plan] = await database.run(lambda s: repository.plans(s, None, client=client, limit=10))
     assert (plan.state, plan.reason, plan.steps) == ("cancelled", "released", {"cancelled": 2})
 
@@ -236,12 +194,12 @@ async def test_withdrawal_cancels_erases_and_is_remembered(database: Database) -
     client = uuid4()
     await take(database, custody(client))
     [eve] = await at(database, due_at(EVE, RELEASE))
-    gone = withdrawn(client, 2)
+    gone = DOOR.withdrawn(client, 2)
     await take(database, gone)
     await take(database, gone)
     [acknowledged] = await at(database, due_at(EVE, RELEASE))
     assert isinstance(acknowledged, RetractionAcknowledged)
-    await take(database, settled(client, eve.data.request, "cancelled"), custody(client))
+    await take(database, DOOR.settled(client, eve.data.request, "cancelled"), custody(client))
     assert await at(database, due_at(MORNING, RELEASE)) == []
     assert await steps(database, client) == [
         [("day-before", "mentors", "cancelled"), ("morning-of-release", "mentors", "cancelled")]
@@ -262,8 +220,8 @@ async def test_whom_nothing_more_may_be_told_has_its_steps_cancelled(database: D
     client = uuid4()
     await take(database, custody(client))
     eves = {r.data.recipient: r for r in await at(database, due_at(EVE, RELEASE))}
-    await take(database, *(settled(client, r.data.request, "sent") for r in eves.values()))
-    gone = withdrawn(client, 2, recipients=["mentors"])
+    await take(database, *(DOOR.settled(client, r.data.request, "sent") for r in eves.values()))
+    gone = DOOR.withdrawn(client, 2, recipients=["mentors"])
     await take(database, gone)
     await take(database, gone)
     assert await steps(database, client) == [
@@ -282,7 +240,7 @@ async def test_whom_nothing_more_may_be_told_has_its_steps_cancelled(database: D
     await take(database, custody(client, decided_on=2))
     [asked_again] = await at(database, due_at(MORNING, RELEASE))
     assert (asked_again.data.recipient, asked_again.data.message.step) == ("mentors", "morning-of-release")
-    await take(database, settled(client, asked_again.data.request, "denied"))
+    await take(database, DOOR.settled(client, asked_again.data.request, "denied"))
     await take(database, custody(client, decided_on=2))
     assert await at(database, due_at(MORNING, RELEASE)) == [], "nobody is told twice"
 
@@ -291,12 +249,12 @@ async def test_a_plan_stands_while_custody_and_release_is_there(database: Databa
     await partner(database, "mentors", "LEI")
     client = uuid4()
     await take(database, custody(client))
-    await take(database, withdrawn(client, 2, categories=["identity", "risk"]))
+    await take(database, DOOR.withdrawn(client, 2, categories=["identity", "risk"]))
     assert await database.run(lambda s: s.scalar(text("SELECT tombstone FROM client"))) == 2
     acknowledged, eve = await at(database, due_at(EVE, RELEASE))
     assert isinstance(acknowledged, RetractionAcknowledged)
-    await take(database, settled(client, eve.data.request, "sent"))
-    await take(database, withdrawn(client, 3, categories=["custody-and-release"]))
+    await take(database, DOOR.settled(client, eve.data.request, "sent"))
+    await take(database, DOOR.withdrawn(client, 3, categories=["custody-and-release"]))
     assert [type(r) for r in await at(database, due_at(MORNING, RELEASE))] == [RetractionAcknowledged]
     [plan] = await database.run(lambda s: repository.plans(s, None, client=client, limit=10))
     assert (plan.state, plan.reason, plan.steps) == ("cancelled", "sharing-taken-back", {"sent": 1, "cancelled": 1})
@@ -327,7 +285,7 @@ async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Databa
     await partner(database, "mentors", "LEI")
     client = uuid4()
     await take(database, custody(client))
-    await take(database, withdrawn(client, 2, "referral", "mentor-matching"))
+    await take(database, DOOR.withdrawn(client, 2, "referral", "mentor-matching"))
     [acknowledged] = await at(database, datetime.now(UTC))
     assert isinstance(acknowledged, RetractionAcknowledged)
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 1
@@ -339,8 +297,8 @@ async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database) ->
     await partner(database, "mentors", "LEI")
     gone, other = uuid4(), uuid4()
     await take(database, custody(gone), custody(other))
-    await take_poisoned(database, service, withdrawn(gone, 2))
-    await take_poisoned(database, service, withdrawn(other, 2, "referral"))
+    await take_poisoned(database, service, DOOR.withdrawn(gone, 2))
+    await take_poisoned(database, service, DOOR.withdrawn(other, 2, "referral"))
     assert set(await database.run(lambda s: s.scalars(text("SELECT client FROM section")))) == {other}
     facts = "SELECT client FROM step WHERE for_date IS NOT NULL OR due_at IS NOT NULL"
     assert set(await database.run(lambda s: s.scalars(text(facts)))) == {other}
@@ -374,8 +332,8 @@ async def test_an_agency_sees_its_own_plans_and_steps(database: Database, call: 
     assert await seen("hmp-leeds") == await seen("anybody", "operator") == everything
     assert await seen("mentors") == [], "the door has not decided yet"
     asked = {r.data.recipient: r for r in await at(database, due_at(EVE, RELEASE))}
-    await take(database, settled(client, asked["mentors"].data.request, "sent"))
-    await take(database, settled(client, asked["others"].data.request, "denied"))
+    await take(database, DOOR.settled(client, asked["mentors"].data.request, "sent"))
+    await take(database, DOOR.settled(client, asked["others"].data.request, "denied"))
     assert await seen("mentors") == [("mentors", "sent")]
     assert await seen("others") == [], "the door said no"
     assert await seen("strangers") == []
@@ -391,8 +349,8 @@ async def test_whom_nothing_more_may_be_told_learns_nothing_that_comes_after(
     client = uuid4()
     await take(database, custody(client))
     asked = await at(database, due_at(EVE, RELEASE))
-    await take(database, *(settled(client, r.data.request, "sent") for r in asked))
-    await take(database, withdrawn(client, 2, recipients=["mentors"]))
+    await take(database, *(DOOR.settled(client, r.data.request, "sent") for r in asked))
+    await take(database, DOOR.withdrawn(client, 2, recipients=["mentors"]))
 
     async def seen(agency: str) -> Any:
         [row] = (await call("GET", "/plans", agency, "plans:read")).json()
@@ -411,9 +369,9 @@ async def test_whom_nothing_more_may_be_told_learns_nothing_that_comes_after(
             own, _ = await seen("hmp-leeds")
             assert (own["state"], own["reason"]) == ("cancelled", "released")
         case "everything is taken back":
-            await take(database, withdrawn(client, 3))
+            await take(database, DOOR.withdrawn(client, 3))
         case "poison":
-            await take_poisoned(database, service, withdrawn(client, 3))
+            await take_poisoned(database, service, DOOR.withdrawn(client, 3))
     [plan] = await database.run(lambda s: repository.plans(s, None, client=client))
     assert plan.state == "cancelled"
     assert await seen("mentors") == (row, [step])

@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from aiokafka import ConsumerRecord
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from support import servers
+from support.cleared import TRACE, Cleared, section
 from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, ReferralRequested, RetractionAcknowledged
@@ -20,67 +20,24 @@ from referral import repository, service
 from referral.main import create_app
 from referral.worker import apply
 from servicekit.db import Database
-from servicekit.envelope import encode
 from servicekit.problems import Problem
 from servicekit.settings import Settings
 from servicekit.worker import Worker
 
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+DOOR = Cleared("referral", "referral")
 HOME, WORK = Category.NEEDS_ACCOMMODATION, Category.NEEDS_ETE
-
-
-def record(type: str, client: UUID, data: dict[str, Any], id: str | None = None) -> ConsumerRecord[Any, Any]:
-    key = str(client).encode()
-    value = encode(type, "/throughgate", data, subject=str(client), id=id)
-    headers = (("traceparent", TRACE.encode()),)
-    return ConsumerRecord("cleared.referral", 0, 0, 0, 0, key, value, 0, len(key), len(value), headers)
-
-
-def receipt(decided_on: int) -> dict[str, Any]:
-    return {
-        "decision": uuid4(),
-        "decidedAt": datetime.now(UTC),
-        "purpose": "referral",
-        "decidedOn": decided_on,
-        "permitted": [],
-        "withheld": [],
-        "obligations": [],
-    }
-
-
-def section(category: str, data: dict[str, Any], at: datetime | None = None) -> dict[str, Any]:
-    recorded = at or datetime.now(UTC)
-    return {"category": category, "source": "hmp-leeds", "recordedAt": recorded, "data": data}
-
-
-def snapshot(client: UUID, *sections: dict[str, Any], decided_on: int = 1, id: str | None = None) -> Any:
-    data = {"purpose": "referral", "sections": sections, "receipt": receipt(decided_on)}
-    return record("throughgate.client.snapshot.v1", client, data, id)
 
 
 def needs_home(client: UUID, **more: Any) -> Any:
     need = section(HOME, {"level": "urgent", "summary": "secret", "area": "Leeds"})
-    return snapshot(client, section("identity", {"givenName": "X", "dateOfBirth": "1990-01-01"}), need, **more)
-
-
-def settled(client: UUID, request: UUID, outcome: str) -> Any:
-    withheld = [{"category": HOME, "source": "hmp-leeds", "rule": "no-agreement", "remedy": "Sign one."}]
-    data = {"request": request, "outcome": outcome, "withheld": withheld if outcome == "denied" else []}
-    return record("throughgate.request.settled.v1", client, data)
+    return DOOR.snapshot(client, section("identity", {"givenName": "X", "dateOfBirth": "1990-01-01"}), need, **more)
 
 
 def answered(
     client: UUID, referral: UUID, answer: str, provider: str, reason: str | None = None, decided_on: int = 1
 ) -> Any:
     message = {"referral": referral, "answer": answer, "reason": reason}
-    data = {"purpose": "referral", "sections": [], "receipt": receipt(decided_on), "provider": provider}
-    return record("throughgate.referral.answer-passed.v1", client, data | {"message": message})
-
-
-def withdrawn(client: UUID, version: int, *purposes: str, **scope: list[str]) -> Any:
-    """A retraction: of everything, or of what `scope` lists as `categories` and `recipients`."""
-    data = {"retraction": uuid4(), "purposes": purposes or ["referral"], "version": version} | scope
-    return record("throughgate.client.withdrawn.v1", client, data)
+    return DOOR.answered("throughgate.referral.answer-passed.v1", client, provider, message, decided_on)
 
 
 async def put(database: Database, organization: str, **more: Any) -> UUID:
@@ -157,7 +114,7 @@ async def test_sent_and_accepted(database: Database) -> None:
     client = uuid4()
     await take(database, needs_home(client))
     [request] = await asked(database)
-    await take(database, settled(client, request.data.request, "sent"))
+    await take(database, DOOR.settled(client, request.data.request, "sent"))
     await take(database, answered(client, request.data.message.referral, "accepted", "somebody-else"))
     assert [r.state for r in await listed(database, client)] == ["sent"]
     await take(database, answered(client, request.data.message.referral, "accepted", "house"))
@@ -181,7 +138,7 @@ async def test_declined_goes_to_the_next_best_and_never_back(database: Database)
     await take(database, answered(client, one.data.message.referral, "declined", "first", "full"))
     [two] = await asked(database)
     assert two.data.recipient == "second"
-    await take(database, settled(client, one.data.request, "sent"))  # late, and of the referral that ended
+    await take(database, DOOR.settled(client, one.data.request, "sent"))  # late, and of the referral that ended
     await take(database, answered(client, two.data.message.referral, "declined", "second"))
     assert await asked(database) == []
     rows = await listed(database, client)
@@ -197,14 +154,14 @@ async def test_denied_waits_as_a_draft_with_the_rules_and_is_asked_when_facts_co
     client = uuid4()
     await take(database, needs_home(client))
     [request] = await asked(database)
-    await take(database, settled(client, request.data.request, "denied"))
+    await take(database, DOOR.settled(client, request.data.request, "denied"))
     [row] = await listed(database, client)
     assert row.state == "draft"
     assert row.withheld[0]["rule"] == "no-agreement"
     await take(database, needs_home(client))
     [again] = await asked(database)
     assert again.data.message.referral == row.id
-    await take(database, settled(client, again.data.request, "cancelled"))
+    await take(database, DOOR.settled(client, again.data.request, "cancelled"))
     [third] = await asked(database)
     assert third.data.request not in (request.data.request, again.data.request)
 
@@ -215,7 +172,7 @@ async def test_where_the_door_denied_comes_last_when_facts_come_anew(database: D
     client = uuid4()
     await take(database, needs_home(client))
     [one] = await asked(database)
-    await take(database, settled(client, one.data.request, "denied"), needs_home(client))
+    await take(database, DOOR.settled(client, one.data.request, "denied"), needs_home(client))
     [two] = await asked(database)
     assert (one.data.recipient, two.data.recipient) == ("best", "second")
     assert one.data.message.referral == two.data.message.referral
@@ -228,7 +185,7 @@ async def test_capacity_is_held_and_freed(database: Database) -> None:
     [request] = await asked(database)
     [draft] = await listed(database, clients[1])
     assert (request.data.client, draft.state) == (clients[0], "draft")
-    await take(database, withdrawn(clients[0], 2), needs_home(clients[1]))
+    await take(database, DOOR.withdrawn(clients[0], 2), needs_home(clients[1]))
     acknowledged, asked_again = await asked(database)
     assert isinstance(acknowledged, RetractionAcknowledged)
     assert asked_again.data.client == clients[1]
@@ -239,7 +196,7 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
     client = uuid4()
     await take(database, needs_home(client, decided_on=1))
     [request] = await asked(database)
-    gone = withdrawn(client, 2)
+    gone = DOOR.withdrawn(client, 2)
     await take(database, gone)
     await take(database, gone)
     [acknowledged] = await asked(database)
@@ -249,13 +206,13 @@ async def test_withdrawal_ends_erases_and_is_remembered(database: Database) -> N
     _, history = await database.run(lambda s: service.referral(s, row.id, within=None))
     assert (history[-1].by, history[-1].reason) == ("door", "sharing-taken-back")
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
-    await take(database, settled(client, request.data.request, "sent"), needs_home(client, decided_on=1))
+    await take(database, DOOR.settled(client, request.data.request, "sent"), needs_home(client, decided_on=1))
     await take(database, answered(client, request.data.message.referral, "accepted", "house"))
     assert await asked(database) == []
     await take(database, needs_home(client, decided_on=3))
     [anew] = await asked(database)
     assert anew.data.message.referral != request.data.message.referral
-    await take(database, needs_home(client, decided_on=3), withdrawn(client, 4), needs_home(client, decided_on=5))
+    await take(database, needs_home(client, decided_on=3), DOOR.withdrawn(client, 4), needs_home(client, decided_on=5))
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged, ReferralRequested]
     assert sorted(r.state for r in await listed(database, client)) == [
         "awaiting-sharing-decision",
@@ -284,18 +241,18 @@ async def test_what_is_taken_back_is_said_nowhere_any_more(database: Database, c
     await take(database, needs_home(client), needs_home(other))
     first, others = await asked(database)
     for request in (first, others):
-        await take(database, settled(request.data.client, request.data.request, "sent"))
+        await take(database, DOOR.settled(request.data.client, request.data.request, "sent"))
         message = request.data.message
         who = request.data.recipient
         await take(database, answered(request.data.client, message.referral, "declined", who, "ineligible"))
     await asked(database)
-    await take(database, withdrawn(client, 2, recipients=["house", "hostel", "nobody-else"]))
+    await take(database, DOOR.withdrawn(client, 2, recipients=["house", "hostel", "nobody-else"]))
     telling = ("needs.", "ineligible", "nobody-else", *map(str, houses))
     left = await said(database, client)
     assert [word for word in telling if word not in left] == []
     await asked(database)
     before = await said(database, other)
-    await take(database, withdrawn(client, 3))
+    await take(database, DOOR.withdrawn(client, 3))
     await asked(database)
     left = await said(database, client)
     assert [word for word in telling if word in left] == []
@@ -318,14 +275,14 @@ async def test_who_declined_comes_last_when_the_client_takes_everything_back_and
     client, other = uuid4(), uuid4()
     await take(database, needs_home(client))
     [first] = await asked(database)
-    await take(database, settled(client, first.data.request, "sent"))
+    await take(database, DOOR.settled(client, first.data.request, "sent"))
     await put(database, "second")
-    await take(database, answered(client, first.data.message.referral, "declined", "best"), withdrawn(client, 2))
+    await take(database, answered(client, first.data.message.referral, "declined", "best"), DOOR.withdrawn(client, 2))
     await asked(database)
     await take(database, needs_home(client, decided_on=2), needs_home(other))
     assert {r.data.client: r.data.recipient for r in await asked(database)} == {client: "second", other: "best"}
     # with nobody else, the same house is asked again: it may have had another reason
-    await take(database, withdrawn(client, 3), withdrawn(other, 2))
+    await take(database, DOOR.withdrawn(client, 3), DOOR.withdrawn(other, 2))
     await database.run(
         lambda s: s.execute(text("UPDATE directory SET status = 'inactive' WHERE id <> :best"), {"best": best})
     )
@@ -376,7 +333,7 @@ async def kept(database: Database) -> set[str]:
 
 async def told(database: Database, client: UUID, request: Any) -> None:
     """The door said that the provider was told, and the provider accepted."""
-    await take(database, settled(client, request.data.request, "sent"))
+    await take(database, DOOR.settled(client, request.data.request, "sent"))
     await take(database, answered(client, request.data.message.referral, "accepted", request.data.recipient))
 
 
@@ -386,10 +343,10 @@ async def test_what_one_agency_may_know_no_more_goes_to_the_next_best_at_once(da
     await put(database, "second")
     await put(database, "trainers", pathways=[WORK])
     client = uuid4()
-    await take(database, needs_home(client), snapshot(client, section(WORK, {"level": "soon"})))
+    await take(database, needs_home(client), DOOR.snapshot(client, section(WORK, {"level": "soon"})))
     home, work = await asked(database)
     await told(database, client, home)
-    gone = withdrawn(client, 2, recipients=["best"])
+    gone = DOOR.withdrawn(client, 2, recipients=["best"])
     await take(database, gone)
     await take(database, gone)
     next_best, acknowledged = await asked(database)
@@ -405,7 +362,7 @@ async def test_what_one_agency_may_know_no_more_goes_to_the_next_best_at_once(da
     held = {s.organization: s.held for s in await database.run(lambda s: repository.services(s, None, 10, None))}
     assert held == {"best": 0, "second": 1, "trainers": 1}
     # what is still permitted comes anew, decided on the version of the retraction
-    await take(database, needs_home(client, decided_on=2), settled(client, next_best.data.request, "sent"))
+    await take(database, needs_home(client, decided_on=2), DOOR.settled(client, next_best.data.request, "sent"))
     assert await asked(database) == [], "nobody is told twice"
     # and the agency comes last until more was said about sharing
     await take(database, answered(client, next_best.data.message.referral, "declined", "second"))
@@ -423,11 +380,14 @@ async def test_whoever_may_be_asked_is_asked_though_a_better_one_may_not(databas
     await put(database, "avoided")
     client = uuid4()
     await take(
-        database, snapshot(client), withdrawn(client, 2, recipients=["avoided"]), needs_home(client, decided_on=2)
+        database,
+        DOOR.snapshot(client),
+        DOOR.withdrawn(client, 2, recipients=["avoided"]),
+        needs_home(client, decided_on=2),
     )
     _, home = await asked(database)
     assert home.data.recipient == "best"
-    await take(database, withdrawn(client, 3, recipients=["best"]))
+    await take(database, DOOR.withdrawn(client, 3, recipients=["best"]))
     next_best, _ = await asked(database)
     assert next_best.data.recipient == "avoided"
 
@@ -438,16 +398,16 @@ async def test_with_nobody_else_the_door_is_asked_again_and_says_why_not(databas
     client = uuid4()
     await take(database, needs_home(client))
     [one] = await asked(database)
-    await take(database, withdrawn(client, 2, recipients=["only"]))
+    await take(database, DOOR.withdrawn(client, 2, recipients=["only"]))
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged]
     draft, ended = await listed(database, client)
     assert (draft.state, draft.follows, ended.state) == ("draft", ended.id, "withdrawn")
-    await take(database, settled(client, one.data.request, "cancelled"))
+    await take(database, DOOR.settled(client, one.data.request, "cancelled"))
     assert await asked(database) == [], "it was of the referral that ended"
     await take(database, needs_home(client, decided_on=2))
     [again] = await asked(database)
     assert again.data.message.referral == draft.id
-    await take(database, settled(client, again.data.request, "denied"))
+    await take(database, DOOR.settled(client, again.data.request, "denied"))
     draft, _ = await listed(database, client)
     assert (draft.state, draft.withheld[0]["rule"]) == ("draft", "no-agreement")
     assert [s.held for s in await database.run(lambda s: repository.services(s, None, 10, None))] == [0]
@@ -462,7 +422,7 @@ async def test_what_was_avoided_is_chosen_again_when_more_was_said(database: Dat
     await put(database, "second", capacity=9)
     early, late = uuid4(), uuid4()
     for client in (early, late):
-        await take(database, snapshot(client), withdrawn(client, 2, recipients=["best"]))
+        await take(database, DOOR.snapshot(client), DOOR.withdrawn(client, 2, recipients=["best"]))
     await asked(database)
     await take(database, needs_home(early, decided_on=2), needs_home(late, decided_on=3))
     assert {r.data.client: r.data.recipient for r in await asked(database)} == {early: "second", late: "best"}
@@ -472,11 +432,11 @@ async def test_a_retracted_category_ends_only_what_rests_on_it(database: Databas
     await put(database, "house")
     await put(database, "trainers", pathways=[WORK])
     client = uuid4()
-    await take(database, needs_home(client), snapshot(client, section(WORK, {"level": "soon"})))
+    await take(database, needs_home(client), DOOR.snapshot(client, section(WORK, {"level": "soon"})))
     home, work = await asked(database)
     await told(database, client, home)
     await told(database, client, work)
-    await take(database, withdrawn(client, 2, categories=[HOME, "health"]))
+    await take(database, DOOR.withdrawn(client, 2, categories=[HOME, "health"]))
     assert [type(r) for r in await asked(database)] == [RetractionAcknowledged], "nobody else is asked about it"
     rows = {r.id: r for r in await listed(database, client)}
     ended, goes_on = rows[home.data.message.referral], rows[work.data.message.referral]
@@ -487,7 +447,9 @@ async def test_a_retracted_category_ends_only_what_rests_on_it(database: Databas
     assert await database.run(lambda s: s.scalar(text("SELECT tombstone FROM client"))) == 2
     # a record from before it that is read again, and the snapshot of what is still permitted
     await take(
-        database, needs_home(client, decided_on=1), snapshot(client, section(WORK, {"level": "soon"}), decided_on=2)
+        database,
+        needs_home(client, decided_on=1),
+        DOOR.snapshot(client, section(WORK, {"level": "soon"}), decided_on=2),
     )
     assert await asked(database) == []
     assert await kept(database) == {"identity", WORK}
@@ -495,7 +457,7 @@ async def test_a_retracted_category_ends_only_what_rests_on_it(database: Databas
     await take(database, needs_home(client, decided_on=2), needs_home(client, decided_on=2))
     [again] = await asked(database)
     assert again.data.message.referral != home.data.message.referral
-    await take(database, withdrawn(client, 3, categories=["identity"]))
+    await take(database, DOOR.withdrawn(client, 3, categories=["identity"]))
     rows = {r.id: r for r in await listed(database, client)}
     assert {r.state for r in rows.values()} == {"withdrawn", "accepted", "awaiting-sharing-decision"}
     assert {str(r.eligibility) for r in rows.values()} == {"[]"}, "every choice looked at the age"
@@ -505,9 +467,9 @@ async def test_a_retracted_category_ends_only_what_rests_on_it(database: Databas
 async def test_of_one_agency_and_one_category_only_that_referral_ends(database: Database) -> None:
     await put(database, "house", pathways=[HOME, WORK], capacity=5)
     client = uuid4()
-    await take(database, needs_home(client), snapshot(client, section(WORK, {"level": "soon"})))
+    await take(database, needs_home(client), DOOR.snapshot(client, section(WORK, {"level": "soon"})))
     await asked(database)
-    await take(database, withdrawn(client, 2, recipients=["house"], categories=[WORK, "contact"]))
+    await take(database, DOOR.withdrawn(client, 2, recipients=["house"], categories=[WORK, "contact"]))
     states = {(r.pathway, r.state) for r in await listed(database, client)}
     assert states == {(HOME, "awaiting-sharing-decision"), (WORK, "withdrawn"), (WORK, "draft")}
     assert await kept(database) == {"identity", HOME, WORK}
@@ -519,7 +481,7 @@ async def test_nothing_is_acknowledged_that_was_not_erased(database: Database, a
     client = uuid4()
     await take(database, needs_home(client))
     await asked(database)
-    gone = withdrawn(client, 2)
+    gone = DOOR.withdrawn(client, 2)
     owner = await asyncpg.connect(servers.RunningPostgres(address).url(str(database.engine.url.database)))
     try:
         await owner.execute("CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'")
@@ -554,8 +516,8 @@ async def test_batches_at_once_give_no_place_twice(database: Database) -> None:
 
 async def test_a_correction_counts_whatever_time_it_carries(database: Database) -> None:
     client, fast = uuid4(), datetime.now(UTC) + timedelta(minutes=4)
-    await take(database, snapshot(client, section(HOME, {"level": "met"}, fast)))
-    await take(database, snapshot(client, section(HOME, {"level": "urgent"})))
+    await take(database, DOOR.snapshot(client, section(HOME, {"level": "met"}, fast)))
+    await take(database, DOOR.snapshot(client, section(HOME, {"level": "urgent"})))
     assert [r.state for r in await listed(database, client)] == ["draft"]
     assert await database.run(lambda s: s.scalar(text("SELECT data ->> 'level' FROM section"))) == "urgent"
 
@@ -564,7 +526,7 @@ async def test_a_practitioner_refers(database: Database, call: Call) -> None:
     """For the need that the own agency recorded, whoever else recorded one; an operator for any."""
     client, another = uuid4(), uuid4()
     own = section(HOME, {"level": "soon", "area": "leeds"}) | {"source": "probation-leeds"}
-    await take(database, needs_home(client), snapshot(client, own), needs_home(another))
+    await take(database, needs_home(client), DOOR.snapshot(client, own), needs_home(another))
     [draft] = await listed(database, client)
     house = await put(database, "house", capacity=0)
 
@@ -592,8 +554,8 @@ async def test_who_did_not_record_the_need_learns_nothing_by_referring(database:
     known, open_already, too_old = uuid4(), uuid4(), uuid4()
     house = await put(database, "house", maximum_age=40)
     old = section("identity", {"dateOfBirth": "1950-01-01"})
-    await take(database, needs_home(open_already), needs_home(known), snapshot(too_old, old))
-    await take(database, snapshot(too_old, section(HOME, {"level": "soon"})))
+    await take(database, needs_home(open_already), needs_home(known), DOOR.snapshot(too_old, old))
+    await take(database, DOOR.snapshot(too_old, section(HOME, {"level": "soon"})))
     await asked(database)
     before = {c: await said(database, c) for c in (known, open_already, too_old)}
     answers = []
@@ -613,7 +575,7 @@ async def test_a_withdrawal_for_another_purpose_changes_nothing(database: Databa
     client = uuid4()
     await take(database, needs_home(client))
     [request] = await asked(database)
-    await take(database, withdrawn(client, 2, "mentor-matching", "release-notification"))
+    await take(database, DOOR.withdrawn(client, 2, "mentor-matching", "release-notification"))
     [acknowledged] = await asked(database)
     assert isinstance(acknowledged, RetractionAcknowledged)
     assert [r.state for r in await listed(database, client)] == ["awaiting-sharing-decision"]
@@ -628,11 +590,11 @@ async def test_a_withdrawal_that_cannot_be_applied_erases(database: Database) ->
     await take(database, *(needs_home(c) for c in clients[:3]))
     closed = next(r.data.message.referral for r in await asked(database) if r.data.client == clients[0])
     await take(database, answered(clients[0], closed, "declined", "house", "ineligible"))
-    await take(database, withdrawn(clients[0], 2, recipients=["nobody-else"]))
+    await take(database, DOOR.withdrawn(clients[0], 2, recipients=["nobody-else"]))
     await asked(database)
-    await take_poisoned(database, service, withdrawn(clients[0], 2))
-    await take_poisoned(database, service, withdrawn(clients[3], 2))
-    await take_poisoned(database, service, withdrawn(clients[1], 2, "mentor-matching"))
+    await take_poisoned(database, service, DOOR.withdrawn(clients[0], 2))
+    await take_poisoned(database, service, DOOR.withdrawn(clients[3], 2))
+    await take_poisoned(database, service, DOOR.withdrawn(clients[1], 2, "mentor-matching"))
     await take_poisoned(database, service, needs_home(clients[2]))
     left = await database.run(lambda s: s.scalars(text("SELECT DISTINCT client FROM section")))
     assert set(left) == set(clients[1:3])
@@ -656,7 +618,7 @@ async def test_a_withdrawal_outside_its_contract_erases(
     await take(database, needs_home(client))
     data = {"version": version}
     await Worker(database, cast(Any, None), apply, poison=service.poison).take(
-        [record("throughgate.client.withdrawn.v2", client, data)]
+        [DOOR.record("throughgate.client.withdrawn.v2", client, data)]
     )
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0
     assert await database.run(lambda s: s.scalar(text("SELECT tombstone FROM client"))) == tombstone
@@ -676,11 +638,11 @@ async def test_an_agency_sees_its_own_referrals(database: Database, call: Call) 
 
     assert await seen("hmp-leeds") == ([id], 200)
     assert await seen("house") == ([], 404), "the door has not decided yet"
-    await take(database, settled(client, request.data.request, "denied"))
+    await take(database, DOOR.settled(client, request.data.request, "denied"))
     assert await seen("house") == ([], 404), "the door said no"
     await take(database, needs_home(client))
     [again] = await asked(database)
-    await take(database, settled(client, again.data.request, "sent"))
+    await take(database, DOOR.settled(client, again.data.request, "sent"))
     assert await seen("house") == ([id], 200)
     assert await seen("other-house") == ([], 404)
     assert await seen("anybody", "operator") == ([id], 200)
@@ -693,14 +655,14 @@ async def test_a_provider_learns_nothing_of_how_it_was_chosen(database: Database
     client = uuid4()
     await take(database, needs_home(client))
     [one] = await asked(database)
-    await take(database, settled(client, one.data.request, "sent"))
+    await take(database, DOOR.settled(client, one.data.request, "sent"))
     await take(database, answered(client, one.data.message.referral, "declined", "first", "ineligible"))
     [two] = await asked(database)
-    await take(database, settled(client, two.data.request, "denied"))
+    await take(database, DOOR.settled(client, two.data.request, "denied"))
     await put(database, "third")
     await take(database, needs_home(client))
     [three] = await asked(database)
-    await take(database, settled(client, three.data.request, "sent"))
+    await take(database, DOOR.settled(client, three.data.request, "sent"))
     referral = three.data.message.referral
     assert (three.data.recipient, referral) == ("third", two.data.message.referral)
     await database.run(lambda s: s.execute(text('UPDATE referral SET withheld = \'[{"rule": "no-agreement"}]\'')))

@@ -13,8 +13,9 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from support import servers
 
-from throughgate.story.tokens import StoredIssuer
-from throughgate.story.world import CaseSystem, StoryError, Surroundings
+from throughgate.case_system import CaseSystem
+from throughgate.issuer import Issuer
+from throughgate.reaching import CommandError, Surroundings
 from throughgate.system import System
 
 pytestmark = pytest.mark.xdist_group("permissions")
@@ -128,12 +129,12 @@ def test_a_case_system_says_in_one_way_that_a_topic_is_not_its_to_write(system: 
     # the producer hears of it from the broker, and from then on says so itself, before anything is sent
     kafka = system.kafka
     around = Surroundings(
-        kafka.bootstrap, {}, {"hostel": kafka.password("hostel")}, StoredIssuer(), namespace=system.namespace
+        kafka.bootstrap, {}, {"hostel": kafka.password("hostel")}, Issuer(), namespace=system.namespace
     )
     hostel = CaseSystem(around, "hostel")
     try:
         for _ in range(3):
-            with pytest.raises(StoryError, match=r"hostel could not write to .*TOPIC_AUTHORIZATION_FAILED"):
+            with pytest.raises(CommandError, match=r"hostel could not write to .*TOPIC_AUTHORIZATION_FAILED"):
                 hostel.publish(b"{}", "x", topic=around.topic("intake.hmp-leeds"))
     finally:
         hostel.close()

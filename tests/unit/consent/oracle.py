@@ -16,9 +16,11 @@ from consent.domain import (
     OverrideAuthorised,
     Policy,
     Question,
+    Recipients,
     Restricted,
     Scope,
     SharingFact,
+    Terms,
     Withdrawn,
 )
 from contracts.vocabulary import AgencyKind, Basis, Category, RestrictionKind
@@ -150,12 +152,17 @@ def _restrictions(world: World) -> list[Restricted]:
 def _reaches_item(restriction: Restricted, world: World, item: Item) -> bool:
     if restriction.kind == RestrictionKind.PRACTITIONER_EXCLUSION or world.question.recipient.id in restriction.allowed:
         return False
+    if world.question.service is None and restriction.scope.recipients is not None:
+        for agency, service in restriction.scope.recipients.services:
+            about_it = replace(world, question=replace(world.question, service=service))
+            if agency == world.question.recipient.id and _in_scope(restriction.scope, about_it, item):
+                return True  # it cannot be told not to be about that service
     return _in_scope(restriction.scope, world, item)
 
 
 def _in_scope(scope: Scope, world: World, item: Item) -> bool:
     return (
-        (scope.recipients is None or world.question.recipient.id in scope.recipients)
+        (scope.recipients is None or _listed(scope.recipients, world))
         and (scope.purposes is None or world.question.purpose in scope.purposes)
         and (scope.categories is None or item.category in scope.categories)
     )
@@ -205,7 +212,9 @@ def _statute_in_agreement(world: World, item: Item) -> Iterator[Answer | str]:
     for agreement in _between(world, item):
         terms = agreement.terms[world.question.purpose]
         lack = _lack(agreement, world)
-        if lack is not None:
+        if not _is_asked_for_or_subscribed(terms, world):
+            yield "not-subscribed"
+        elif lack is not None:
             yield lack
         elif item.category not in terms.categories:
             yield "agreement-category"
@@ -224,6 +233,12 @@ def _statute_in_agreement(world: World, item: Item) -> Iterator[Answer | str]:
                 yield Answer(terms.basis, signed, invoked=invoked[0].version)
             else:
                 yield "gateway-does-not-reach"
+
+
+def _is_asked_for_or_subscribed(terms: Terms, world: World) -> bool:
+    """Who invokes a gateway asks, too."""
+    invoked = terms.basis in WHO_INVOKES and terms.basis in world.policy.gateways
+    return world.question.unasked is None or terms.subscription or invoked
 
 
 def _gateway_reaches(basis: Basis, world: World, item: Item) -> bool:
@@ -264,7 +279,12 @@ def _is_for(said: GatewayInvoked | OverrideAuthorised, world: World, item: Item)
         and item.category in said.categories
         and world.question.at >= said.starts
         and world.question.at < said.ends
+        and not (said.once and _is_another_disclosure(said, world))
     )
+
+
+def _is_another_disclosure(said: GatewayInvoked | OverrideAuthorised, world: World) -> bool:
+    return world.question.unasked is not None and said.version not in world.question.unasked
 
 
 def _has_ended(what: str, said: GatewayInvoked | OverrideAuthorised, world: World) -> bool:
@@ -296,6 +316,8 @@ def _consent(world: World, item: Item) -> Iterator[Answer | str]:
         terms = agreement.terms[world.question.purpose]
         if not _is_in_force(agreement, world) or item.category not in terms.categories:
             continue
+        if not _is_asked_for_or_subscribed(terms, world):
+            continue
         if terms.basis == Basis.CONSENT:
             yield "no-consent"
             good = []
@@ -311,12 +333,18 @@ def _consent(world: World, item: Item) -> Iterator[Answer | str]:
 
 def _names(grant: Granted, world: World, item: Item) -> bool:
     to = world.question.recipient
-    named = to.kind == AgencyKind.SERVICE or to.id in grant.agencies
-    for kind, area in grant.kinds:
-        named = named or (to.kind == kind and to.area == area)
-    for agency, service in grant.services:
-        named = named or (to.id == agency and world.question.service == service)
+    named = to.kind == AgencyKind.SERVICE or _listed(grant.recipients, world)
     return named and world.question.purpose in grant.purposes and item.category in grant.categories
+
+
+def _listed(recipients: Recipients, world: World) -> bool:
+    to = world.question.recipient
+    found = to.id in recipients.agencies
+    for kind, area in recipients.kinds:
+        found = found or (to.kind == kind and to.area == area)
+    for agency, service in recipients.services:
+        found = found or (to.id == agency and world.question.service == service)
+    return found
 
 
 def _wrong(grant: Granted, own_word: bool, world: World, item: Item) -> list[str]:

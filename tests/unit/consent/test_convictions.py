@@ -21,7 +21,7 @@ def rule(offence: dict[str, Any], at: datetime) -> str:
     """Why the hostel may not be told it then; nothing permits anything, so there is always a reason."""
     spent = spent_convictions([{"source": "prison", "category": "offence", "data": offence}])
     question = Question(HOSTEL, Purpose.REFERRAL, (ITEM,), at, spent=spent)
-    return decide(question, ClientFacts(), Policy([], {})).refusals[0].rule
+    return decide(question, ClientFacts(), Policy([], {})).withheld[0].rule
 
 
 @pytest.mark.parametrize(

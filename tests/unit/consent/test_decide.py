@@ -24,6 +24,7 @@ from consent.domain import (
     Policy,
     Restricted,
     SharingFact,
+    Withdrawn,
     decide,
 )
 from contracts.vocabulary import Basis
@@ -46,9 +47,9 @@ def rests_on(permit: Permit) -> Answer:
 def test_decide_says_what_the_oracle_says(world: World) -> None:
     decision = decided(world)
     said: dict[Any, Answer | str] = {p.item: rests_on(p) for p in decision.permits}
-    said |= {r.item: r.rule for r in decision.refusals}
+    said |= {w.item: w.rule for w in decision.withheld}
     assert said == {item: answer(world, item) for item in world.question.items}
-    assert all(refusal.remedy == REMEDIES[refusal.rule] for refusal in decision.refusals)
+    assert all(w.remedy == REMEDIES[w.rule] for w in decision.withheld)
     keep_away = [Obligation("keep-from-practitioner", p) for p in excluded(world)]
     obliged = [Obligation("no-onward-sharing"), Obligation("erase-on-retraction"), *keep_away]
     assert set(decision.obligations) == (set(obliged) if decision.permits else set())
@@ -63,7 +64,7 @@ def test_the_oracle_reads_every_rule_from_the_page() -> None:
 @given(worlds, st.randoms())
 def test_every_item_is_answered_once_and_always_the_same(world: World, random: Any) -> None:
     decision = decided(world)
-    answered = [p.item for p in decision.permits] + [r.item for r in decision.refusals]
+    answered = [p.item for p in decision.permits] + [w.item for w in decision.withheld]
     assert sorted(answered, key=repr) == sorted(ITEMS, key=repr)
     order = [list(ITEMS).index(p.item) for p in decision.permits]
     assert order == sorted(order), "in the order of the question"
@@ -153,8 +154,17 @@ def stricter(world: World, draw: Callable[..., Any]) -> Iterator[World]:
         known = {other: kind for other, kind in policy.kinds.items() if other != id}
         yield replace(world, policy=replace(policy, kinds=known))
     question = world.question
-    yield replace(world, question=replace(question, recipient=replace(question.recipient, area=None)))
-    yield replace(world, question=replace(question, service=None))
+    noes = [f.scope.recipients for f in facts.said if isinstance(f, Withdrawn | Restricted) and f.scope.recipients]
+    if not any(recipients.kinds for recipients in noes):
+        yield replace(world, question=replace(question, recipient=replace(question.recipient, area=None)))
+    if not any(isinstance(f, Withdrawn) and f.scope.recipients and f.scope.recipients.services for f in facts.said):
+        yield replace(world, question=replace(question, service=None))
+    for unasked in (question.unasked or frozenset(), frozenset[int]()):
+        yield replace(world, question=replace(question, unasked=unasked))
+    for a in policy.agreements:
+        on_request = {purpose: replace(terms, subscription=False) for purpose, terms in a.terms.items()}
+        others = tuple(b for b in policy.agreements if b is not a)
+        yield replace(world, policy=replace(policy, agreements=(*others, replace(a, terms=on_request))))
     yield replace(world, question=replace(question, spent=dict.fromkeys(made.SOURCES, made.SPENT[0])))
     yield replace(world, question=replace(question, spent={}))
 
@@ -186,7 +196,8 @@ def test_a_no_stops_consent_and_leaves_the_rest_and_whom_it_does_not_name(world:
     after = decided(replace(world, facts=everywhere(world.facts, adding(no))))
     assert {p for p in before.permits if p.consent is None} <= set(after.permits)
     scope = no.scope
-    reached = (scope.recipients is None or world.question.recipient.id in scope.recipients) and (
+    asked = world.question
+    reached = (scope.recipients is None or scope.recipients.name(asked.recipient, asked.service)) and (
         scope.purposes is None or world.question.purpose in scope.purposes
     )
     if not reached:

@@ -5,7 +5,7 @@ import base64
 import pytest
 from pydantic import ValidationError
 
-from consent.discloser import DiscloserSettings
+from consent.settings import DiscloserSettings
 
 
 def settings(send: float, session: float) -> DiscloserSettings:

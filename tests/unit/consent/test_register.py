@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from consent.domain import Agreement, Terms
-from consent.service.agreements import months_after, terms_of
-from consent.service.register import state
+from consent.service.agreements import months_after
+from consent.service.register import state, terms_of
 from contracts.agreements import AgreementText, minimum_standard
 from contracts.vocabulary import Basis, Category, Purpose
 

@@ -27,6 +27,7 @@ from consent.domain import (
     Permit,
     Policy,
     Question,
+    Recipients,
     Restricted,
     Scope,
     SharingFact,
@@ -49,7 +50,10 @@ COUNCIL = Agency("council", AgencyKind.LOCAL_AUTHORITY)
 REFERRAL = Agency("referral", AgencyKind.SERVICE)
 BOTH = frozenset({Category.IDENTITY, Category.OFFENCE})
 ALL_KINDS = KINDS | {"police": AgencyKind.POLICE, "clinic": AgencyKind.HEALTH}
-GRANT = Granted(1, "prison", frozenset({"hostel"}), frozenset(), frozenset({Purpose.REFERRAL}), BOTH, TIMES[1])
+THE_HOSTEL, THE_MENTORS = Recipients(frozenset({"hostel"})), Recipients(frozenset({"mentors"}))
+BEDS = Recipients(services=frozenset({("hostel", "beds")}))
+OF_LEEDS = Recipients(kinds=frozenset({(AgencyKind.VCS, "leeds")}))
+GRANT = Granted(1, "prison", THE_HOSTEL, frozenset({Purpose.REFERRAL}), BOTH, TIMES[1])
 AGREEMENT = Agreement(
     "sharing",
     4,
@@ -131,6 +135,10 @@ def on(basis: Basis, *categories: Category, purpose: Purpose = Purpose.REFERRAL,
     return {purpose: Terms(basis, frozenset(categories), own_word=own_word)}
 
 
+UNASKED = frozenset[int]()
+SUBSCRIBED = {Purpose.REFERRAL: replace(AGREEMENT.terms[Purpose.REFERRAL], subscription=True)}
+
+
 def of_service(world: World, name: str = "referral") -> World:
     service = asked(world, recipient=Agency(name, AgencyKind.SERVICE))
     return signed(*(replace(a, recipients=frozenset({name})) for a in world.policy.agreements), world=service)
@@ -140,7 +148,7 @@ def test_with_everything_there_it_is_permitted_and_explained() -> None:
     decision = decided(FULL)
     assert decision.permits == (Permit(ITEM, Basis.CONSENT, "sharing", 4, consent=1),)
     assert decision.obligations == (Obligation("no-onward-sharing"), Obligation("erase-on-retraction"))
-    assert decision.refusals == ()
+    assert decision.withheld == ()
 
 
 SPENT = asked(items=(OFFENCE,), spent={"prison": date(2026, 6, 1)})
@@ -176,8 +184,17 @@ WITHHELD: dict[str, tuple[str, World]] = {
     "restricted before the consent": ("restricted", history(STOP, GRANT)),
     "restricted for this recipient": (
         "restricted",
-        history(GRANT, replace(STOP, kind=RestrictionKind.EXCLUSION, scope=Scope(frozenset({"hostel"})))),
+        history(GRANT, replace(STOP, kind=RestrictionKind.EXCLUSION, scope=Scope(THE_HOSTEL))),
     ),
+    "restricted for this kind of agency in its area": (
+        "restricted",
+        history(GRANT, replace(STOP, scope=Scope(OF_LEEDS))),
+    ),
+    "restricted for this service": (
+        "restricted",
+        asked(history(GRANT, replace(STOP, scope=Scope(BEDS))), service="beds"),
+    ),
+    "restricted for a service, and it is about none": ("restricted", history(GRANT, replace(STOP, scope=Scope(BEDS)))),
     "restricted for this purpose": (
         "restricted",
         history(GRANT, replace(STOP, scope=Scope(purposes=frozenset({Purpose.REFERRAL})))),
@@ -278,6 +295,26 @@ WITHHELD: dict[str, tuple[str, World]] = {
         signed(AGREEMENT, replace(AGREEMENT, version=5, recipients=frozenset({"mentors"}))),
     ),
     "a newer version without the purpose": ("no-agreement", signed(AGREEMENT, replace(AGREEMENT, version=5, terms={}))),
+    "nobody asks, and nobody subscribed": ("not-subscribed", asked(unasked=UNASKED)),
+    "nobody asks, and it takes no invocation": (
+        "not-subscribed",
+        asked(
+            agreed(recipients=frozenset({"probation"}), terms=on(Basis.OMA_S14, *BOTH)),
+            recipient=PROBATION,
+            unasked=UNASKED,
+        ),
+    ),
+    "nobody asks, and nobody subscribed to what is suspended": (
+        "not-subscribed",
+        asked(agreed(suspended_from=AT), unasked=UNASKED),
+    ),
+    "nobody asks, and what is subscribed is suspended": (
+        "agreement-suspended",
+        asked(
+            signed(AGREEMENT, replace(AGREEMENT, id="a", terms=SUBSCRIBED, suspended_from=AT)),
+            unasked=UNASKED,
+        ),
+    ),
     "an agreement not begun": ("agreement-not-in-force", asked(at=AGREEMENT.starts - MOMENT)),
     "an agreement that ends now": ("agreement-not-in-force", agreed(ends=AT)),
     "a newer version that ended": ("agreement-not-in-force", signed(replace(AGREEMENT, version=5, ends=AT), AGREEMENT)),
@@ -334,6 +371,15 @@ WITHHELD: dict[str, tuple[str, World]] = {
     "invoked, and nothing else": ("no-agreement", unsigned(replace(MAPPA, recipients=frozenset({"hostel"})))),
     "invoked for another purpose": ("no-agreement", unsigned(replace(MAPPA, purposes=frozenset({Purpose.REFERRAL})))),
     "invoked for another category": ("no-agreement", unsigned(replace(MAPPA, categories=frozenset({Category.RISK})))),
+    "invoked for another disclosure": ("no-agreement", asked(unsigned(replace(MAPPA, once=True)), unasked=UNASKED)),
+    "invoked for another disclosure, at another version": (
+        "no-agreement",
+        asked(unsigned(replace(MAPPA, once=True)), unasked=frozenset({2})),
+    ),
+    "authorised for another disclosure": (
+        "not-subscribed",
+        asked(history(replace(OVERRIDE, once=True)), unasked=UNASKED),
+    ),
     "invoked from later": ("no-agreement", unsigned(replace(MAPPA, starts=AT + MOMENT))),
     "invoked until now": ("no-agreement", unsigned(replace(MAPPA, ends=AT))),
     "ended": ("no-agreement", unsigned(MAPPA, Ended(0, "police", "gateway", "g1"))),
@@ -422,33 +468,35 @@ WITHHELD: dict[str, tuple[str, World]] = {
     # consent
     "no consent": ("no-consent", history()),
     "what is no consent": ("no-consent", history(Expired(0, "prison", 1), OverrideReviewed(0, "prison", "o1"))),
-    "consent for another": ("no-consent", history(replace(GRANT, agencies=frozenset({"mentors"})))),
+    "consent for another": ("no-consent", history(replace(GRANT, recipients=THE_MENTORS))),
     "consent for another kind": (
         "no-consent",
-        history(replace(GRANT, agencies=frozenset(), kinds=frozenset({(AgencyKind.HEALTH, "leeds")}))),
+        history(replace(GRANT, recipients=Recipients(kinds=frozenset({(AgencyKind.HEALTH, "leeds")})))),
     ),
     "consent for another area": (
         "no-consent",
-        history(replace(GRANT, agencies=frozenset(), kinds=frozenset({(AgencyKind.VCS, "hull")}))),
+        history(replace(GRANT, recipients=Recipients(kinds=frozenset({(AgencyKind.VCS, "hull")})))),
     ),
     "consent for an area, and the recipient has none": (
         "no-consent",
         asked(
-            history(replace(GRANT, agencies=frozenset(), kinds=frozenset({(AgencyKind.VCS, "leeds")}))),
+            history(replace(GRANT, recipients=OF_LEEDS)),
             recipient=Agency("hostel", AgencyKind.VCS),
         ),
     ),
     "consent for one service, and it is about another": (
         "no-consent",
-        asked(history(replace(GRANT, agencies=frozenset(), services=frozenset({("hostel", "beds")}))), service="food"),
+        asked(history(replace(GRANT, recipients=BEDS)), service="food"),
     ),
     "consent for one service, and it is about none": (
         "no-consent",
-        history(replace(GRANT, agencies=frozenset(), services=frozenset({("hostel", "beds")}))),
+        history(replace(GRANT, recipients=BEDS)),
     ),
     "consent for one service of another agency": (
         "no-consent",
-        asked(history(replace(GRANT, agencies=frozenset(), services=frozenset({("mentors", "beds")}))), service="beds"),
+        asked(
+            history(replace(GRANT, recipients=Recipients(services=frozenset({("mentors", "beds")})))), service="beds"
+        ),
     ),
     "consent for another purpose": ("no-consent", history(replace(GRANT, purposes=frozenset()))),
     "consent for another purpose than our service's": (
@@ -479,7 +527,23 @@ WITHHELD: dict[str, tuple[str, World]] = {
     ),
     "withdrawn for this recipient": (
         "consent-withdrawn",
-        history(GRANT, replace(NO, scope=Scope(frozenset({"hostel"})))),
+        history(GRANT, replace(NO, scope=Scope(THE_HOSTEL))),
+    ),
+    "withdrawn for this kind of agency in its area": (
+        "consent-withdrawn",
+        history(GRANT, replace(NO, scope=Scope(OF_LEEDS))),
+    ),
+    "withdrawn for this service": (
+        "consent-withdrawn",
+        asked(history(GRANT, replace(NO, scope=Scope(BEDS))), service="beds"),
+    ),
+    "consent for a service, and withdrawn for it": (
+        "consent-withdrawn",
+        asked(history(replace(GRANT, recipients=BEDS), replace(NO, scope=Scope(BEDS))), service="beds"),
+    ),
+    "withdrawn for the agency of this service": (
+        "consent-withdrawn",
+        asked(history(replace(GRANT, recipients=BEDS), replace(NO, scope=Scope(THE_HOSTEL))), service="beds"),
     ),
     "withdrawn for this purpose": (
         "consent-withdrawn",
@@ -516,7 +580,7 @@ WITHHELD: dict[str, tuple[str, World]] = {
 def test_what_is_missing_or_denied_is_withheld_by_its_rule(what: str) -> None:
     rule, world = WITHHELD[what]
     decision = decided(world)
-    assert {r.rule for r in decision.refusals} == {rule}
+    assert {w.rule for w in decision.withheld} == {rule}
     assert (decision.permits, decision.obligations) == ((), ())
 
 
@@ -526,6 +590,30 @@ def test_every_rule_is_shown() -> None:
 
 PERMITTED: dict[str, tuple[Basis, World]] = {
     "the agreement begins now": (Basis.CONSENT, agreed(starts=AT)),
+    "nobody asks, and the recipient subscribed": (Basis.CONSENT, asked(agreed(terms=SUBSCRIBED), unasked=UNASKED)),
+    "nobody asks, and one of two agreements is subscribed": (
+        Basis.CONSENT,
+        asked(signed(AGREEMENT, replace(AGREEMENT, id="z", terms=SUBSCRIBED)), unasked=UNASKED),
+    ),
+    "nobody asks, but somebody invoked": (Basis.CJA_S325, asked(unsigned(MAPPA), unasked=UNASKED)),
+    "nobody asks, but the recipient invoked the gateway of an agreement that says its word counts": (
+        Basis.CJA_S325,
+        asked(
+            agreed(
+                world=unsigned(MAPPA),
+                recipients=frozenset({"police"}),
+                terms=on(Basis.CJA_S325, *BOTH, purpose=Purpose.PUBLIC_PROTECTION, own_word=True),
+            ),
+            recipient=Agency("police", AgencyKind.POLICE),
+            unasked=UNASKED,
+        ),
+    ),
+    "invoked for this disclosure": (Basis.CJA_S325, asked(unsigned(replace(MAPPA, once=True)), unasked=frozenset({1}))),
+    "authorised for this disclosure": (
+        Basis.OVERRIDE,
+        asked(history(replace(OVERRIDE, once=True)), unasked=frozenset({1})),
+    ),
+    "somebody asks while what was for one disclosure holds": (Basis.CJA_S325, unsigned(replace(MAPPA, once=True))),
     "the last moment of the agreement": (Basis.CONSENT, agreed(ends=AT + MOMENT)),
     "suspended in a moment": (Basis.CONSENT, agreed(suspended_from=AT + MOMENT)),
     "a newer version that begins later": (
@@ -544,11 +632,11 @@ PERMITTED: dict[str, tuple[Basis, World]] = {
     "the last moment of the consent": (Basis.CONSENT, history(replace(GRANT, valid_until=AT + MOMENT))),
     "a kind in an area": (
         Basis.CONSENT,
-        history(replace(GRANT, agencies=frozenset(), kinds=frozenset({(AgencyKind.VCS, "leeds")}))),
+        history(replace(GRANT, recipients=OF_LEEDS)),
     ),
     "a named service": (
         Basis.CONSENT,
-        asked(history(replace(GRANT, agencies=frozenset(), services=frozenset({("hostel", "beds")}))), service="beds"),
+        asked(history(replace(GRANT, recipients=BEDS)), service="beds"),
     ),
     "the whole agency, about one service": (Basis.CONSENT, asked(service="beds")),
     "our service needs no name in the consent": (Basis.CONSENT, of_service(FULL)),
@@ -567,8 +655,17 @@ PERMITTED: dict[str, tuple[Basis, World]] = {
     ),
     "withdrawn for another recipient": (
         Basis.CONSENT,
-        history(GRANT, replace(NO, scope=Scope(frozenset({"mentors"})))),
+        history(GRANT, replace(NO, scope=Scope(THE_MENTORS))),
     ),
+    "withdrawn for this kind of agency in another area": (
+        Basis.CONSENT,
+        asked(history(GRANT, replace(NO, scope=Scope(OF_LEEDS))), recipient=replace(HOSTEL, area="hull")),
+    ),
+    "withdrawn for another service": (
+        Basis.CONSENT,
+        asked(history(GRANT, replace(NO, scope=Scope(BEDS))), service="food"),
+    ),
+    "withdrawn for a service, and it is about none": (Basis.CONSENT, history(GRANT, replace(NO, scope=Scope(BEDS)))),
     "withdrawn for another purpose": (
         Basis.CONSENT,
         history(GRANT, replace(NO, scope=Scope(purposes=frozenset({Purpose.MENTOR_MATCHING})))),
@@ -577,7 +674,7 @@ PERMITTED: dict[str, tuple[Basis, World]] = {
         Basis.CONSENT,
         history(GRANT, replace(NO, scope=Scope(categories=frozenset({Category.RISK})))),
     ),
-    "a no that lists nobody": (Basis.CONSENT, history(GRANT, replace(NO, scope=Scope(frozenset())))),
+    "a no that lists nobody": (Basis.CONSENT, history(GRANT, replace(NO, scope=Scope(Recipients())))),
     "given again after the withdrawal": (Basis.CONSENT, history(GRANT, NO, replace(GRANT, given_at=NO.at + MOMENT))),
     "a dead consent beside a living one": (Basis.CONSENT, history(replace(GRANT, valid_until=TIMES[2]), GRANT)),
     "a living consent before a dead one": (Basis.CONSENT, history(GRANT, replace(GRANT, valid_until=TIMES[2]))),
@@ -588,7 +685,11 @@ PERMITTED: dict[str, tuple[Basis, World]] = {
     "imposed, lifted, imposed and lifted": (Basis.CONSENT, history(GRANT, STOP, LIFTED, STOP, LIFTED)),
     "a restriction for another recipient": (
         Basis.CONSENT,
-        history(GRANT, replace(STOP, scope=Scope(frozenset({"mentors"})))),
+        history(GRANT, replace(STOP, scope=Scope(THE_MENTORS))),
+    ),
+    "a restriction for another service": (
+        Basis.CONSENT,
+        asked(history(GRANT, replace(STOP, scope=Scope(BEDS))), service="food"),
     ),
     "a restriction for another purpose": (
         Basis.CONSENT,
@@ -679,7 +780,7 @@ PERMITTED: dict[str, tuple[Basis, World]] = {
 def test_at_the_edge_it_is_still_permitted(what: str) -> None:
     basis, world = PERMITTED[what]
     decision = decided(world)
-    assert decision.refusals == ()
+    assert decision.withheld == ()
     assert {p.basis for p in decision.permits} == {basis}
 
 
@@ -689,7 +790,10 @@ def test_at_the_edge_it_is_still_permitted(what: str) -> None:
 def test_statute_goes_before_consent_and_consent_before_an_override() -> None:
     statute = replace(AGREEMENT, id="z", terms=on(Basis.OMA_S14, *BOTH), recipients=frozenset({"probation"}))
     consent = replace(AGREEMENT, id="a", recipients=frozenset({"probation"}))
-    said = replace(OVERRIDE, recipients=frozenset({"probation"})), replace(GRANT, agencies=frozenset({"probation"}))
+    said = (
+        replace(OVERRIDE, recipients=frozenset({"probation"})),
+        replace(GRANT, recipients=Recipients(frozenset({"probation"}))),
+    )
     world = asked(signed(statute, consent, world=history(*said)), recipient=PROBATION)
     assert decided(world).permits == (Permit(ITEM, Basis.OMA_S14, "z", 4),)
     world = signed(consent, world=world)
@@ -700,7 +804,7 @@ def test_statute_goes_before_consent_and_consent_before_an_override() -> None:
 def test_a_gateway_goes_before_consent_and_its_agreement_before_it_alone() -> None:
     council = frozenset({"council"})
     both = frozenset({Purpose.PUBLIC_PROTECTION})
-    granted = replace(GRANT, agencies=council, purposes=both)
+    granted = replace(GRANT, recipients=Recipients(council), purposes=both)
     consent = replace(
         AGREEMENT, id="a", recipients=council, terms=on(Basis.CONSENT, *BOTH, purpose=Purpose.PUBLIC_PROTECTION)
     )
@@ -761,10 +865,10 @@ def test_an_item_may_leave_where_another_may_not() -> None:
     stop = replace(STOP, scope=Scope(categories=frozenset({Category.OFFENCE})))
     decision = decided(asked(history(GRANT, stop), items=(OFFENCE, ITEM)))
     assert decision.permitted == {ITEM}
-    assert [(r.item, r.rule) for r in decision.refusals] == [(OFFENCE, "restricted")]
+    assert [(w.item, w.rule) for w in decision.withheld] == [(OFFENCE, "restricted")]
     parts = linked((GRANT,), (GRANT, stop), world=asked(items=(OFFENCE, ITEM)))
     assert decided(parts).permitted == {ITEM}
-    assert [r.item for r in decided(parts).refusals] == [OFFENCE]
+    assert [w.item for w in decided(parts).withheld] == [OFFENCE]
 
 
 def test_each_of_our_services_acts_for_one_purpose_and_an_agency_for_all() -> None:
@@ -795,7 +899,7 @@ def test_what_lifts_a_withdrawal(given_at: datetime, seen: bool, void: str | Non
     assert why_void(given_at, [GRANT, replace(NO, version=2)], seen) == void
 
 
-FOR_MENTORS = Scope(frozenset({"mentors"}))
+FOR_MENTORS = Scope(THE_MENTORS)
 OF_OFFENCES = Scope(categories=frozenset({Category.OFFENCE}))
 
 
@@ -811,7 +915,7 @@ def test_a_late_consent_does_not_lift_a_no_to_something_for_what_that_names() ->
     for given_at, refused in ((TIMES[1], "consent-withdrawn"), (NO.at, "consent-withdrawn"), (TIMES[3], None)):
         late = replace(GRANT, given_at=given_at, void=why_void(given_at, [replace(NO, scope=OF_OFFENCES)], False))
         decision = decided(asked(history(replace(NO, scope=OF_OFFENCES), late), items=(ITEM, OFFENCE)))
-        assert {r.item: r.rule for r in decision.refusals} == ({OFFENCE: refused} if refused else {})
+        assert {w.item: w.rule for w in decision.withheld} == ({OFFENCE: refused} if refused else {})
         assert ITEM in decision.permitted
 
 
@@ -832,7 +936,7 @@ EITHER = frozenset({"hostel", "mentors"})
 def names(no: str | Scope, recipient: str, item: Item) -> bool:
     """Whether it is a no that names this."""
     return not isinstance(no, str) and (
-        (no.recipients is None or recipient in no.recipients)
+        (no.recipients is None or recipient in no.recipients.agencies)
         and (no.categories is None or item.category in no.categories)
     )
 
@@ -850,7 +954,7 @@ def test_in_whatever_order_they_arrive_only_a_fresh_consent_after_every_withdraw
         if isinstance(kind, str):
             void = why_void(at, said, form in forms)
             assert void == kept_as_history(at, said, form in forms)
-            said.append(replace(GRANT, version=version, agencies=EITHER, given_at=at, void=void))
+            said.append(replace(GRANT, version=version, recipients=Recipients(EITHER), given_at=at, void=void))
             for (to, item), permits in alive.items():
                 before = [when for no, when, _ in arrived[: version - 1] if names(no, to, item)]
                 if form not in forms and all(at > when for when in before):

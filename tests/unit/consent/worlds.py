@@ -22,6 +22,7 @@ from consent.domain import (
     OverrideReviewed,
     Policy,
     Question,
+    Recipients,
     Restricted,
     Scope,
     SharingFact,
@@ -47,6 +48,8 @@ RECIPIENTS = [
     Agency("referral", AgencyKind.SERVICE),
 ]
 IDS = [r.id for r in RECIPIENTS]
+IN_AN_AREA = [(AgencyKind.VCS, "leeds"), (AgencyKind.VCS, "hull")]
+SERVICES = [("hostel", "beds"), ("council", "beds")]
 SOURCES = ["prison", "hostel"]
 CATEGORIES = [Category.IDENTITY, Category.OFFENCE, Category.NEEDS_FINANCE]
 PURPOSES = [Purpose.REFERRAL, Purpose.PUBLIC_PROTECTION, Purpose.RELEASE_NOTIFICATION]
@@ -75,10 +78,16 @@ def listed(values: Sequence[Any]) -> st.SearchStrategy[Any]:
 
 ONE, NOW = st.just(0), TIMES[2]
 times = st.sampled_from(TIMES)
-scopes = st.builds(Scope, listed(IDS), listed(PURPOSES), listed(CATEGORIES))
+one_agency = st.sampled_from(IDS).map(lambda one: Recipients(frozenset({one})))
+one_kind = st.sampled_from(IN_AN_AREA).map(lambda one: Recipients(kinds=frozenset({one})))
+one_service = st.sampled_from(SERVICES).map(lambda one: Recipients(services=frozenset({one})))
+several = st.builds(
+    Recipients, *(st.frozensets(st.sampled_from(some), max_size=2) for some in (IDS, IN_AN_AREA, SERVICES))
+)
+scopes = st.builds(Scope, st.none() | several, listed(PURPOSES), listed(CATEGORIES))
 narrow = st.builds(
     Scope,
-    st.sampled_from(IDS).map(lambda one: frozenset({one})),
+    one_agency | one_agency | one_kind | one_service,
     usually(None, st.sampled_from(PURPOSES).map(lambda one: frozenset({one})), 1),
     st.sampled_from(CATEGORIES).map(lambda one: frozenset({one})),
 )
@@ -88,16 +97,17 @@ grants = st.builds(
     Granted,
     version=ONE,
     asserted_by=st.sampled_from(["prison", "prison", "hostel"]),
-    agencies=usually(frozenset(IDS), st.frozensets(st.sampled_from(IDS)), 1),
-    kinds=usually(
-        frozenset(), st.frozensets(st.sampled_from([(AgencyKind.VCS, "leeds"), (AgencyKind.VCS, "hull")])), 3
+    recipients=st.builds(
+        Recipients,
+        usually(frozenset(IDS), st.frozensets(st.sampled_from(IDS)), 1),
+        usually(frozenset(), st.frozensets(st.sampled_from(IN_AN_AREA)), 3),
+        usually(frozenset(), st.frozensets(st.sampled_from(SERVICES)), 3),
     ),
     purposes=some(PURPOSES),
     categories=some(CATEGORIES),
     given_at=times,
     valid_from=usually(None, times),
     valid_until=usually(None, times),
-    services=usually(frozenset(), st.frozensets(st.sampled_from([("hostel", "beds"), ("council", "beds")])), 3),
     void=st.sampled_from([None] * 8 + ["consent-withdrawn", "form-used-before"]),
 )
 withdrawals = st.builds(
@@ -125,6 +135,7 @@ named: dict[str, Any] = {
     "categories": some(CATEGORIES),
     "starts": usually(TIMES[0], times),
     "ends": usually(TIMES[5], times),
+    "once": usually(False, st.just(True), 2),
 }
 gateways = st.builds(GatewayInvoked, basis=st.sampled_from([*INVOKED, *INVOKED, Basis.OMA_S14]), **named)
 overrides = st.builds(OverrideAuthorised, review_by=times, **named)
@@ -137,7 +148,13 @@ said = st.sampled_from(
     [grants] * 7 + [withdrawals] * 2 + [restrictions] * 2 + [gateways] * 3 + [overrides] + [ends] * 2 + [events]
 ).flatmap(lambda one: cast(st.SearchStrategy[SharingFact], one))
 bases = st.sampled_from([*Basis, Basis.CJA_S325, *[Basis.CONSENT] * 6])
-terms = st.builds(Terms, basis=bases, categories=some(CATEGORIES), own_word=st.sampled_from([True, False, False]))
+terms = st.builds(
+    Terms,
+    basis=bases,
+    categories=some(CATEGORIES),
+    subscription=usually(True, st.just(False), 2),
+    own_word=st.sampled_from([True, False, False]),
+)
 every_purpose = st.fixed_dictionaries(dict.fromkeys(PURPOSES, terms))
 agreements = st.builds(
     Agreement,
@@ -159,11 +176,12 @@ questions = st.builds(
     purpose=st.sampled_from([*PURPOSES, Purpose.PUBLIC_PROTECTION]),
     items=st.just(ITEMS),
     at=usually(NOW, times, 2),
-    service=st.sampled_from([None, "beds"]),
+    service=st.sampled_from([None, "beds", "food"]),
     practitioner=usually(None, st.sampled_from(["ann", "bo", " Ann", "cy"]), 3),
     spent=usually(
         dict.fromkeys(SOURCES), st.dictionaries(st.sampled_from(SOURCES), st.sampled_from([*SPENT, None])), 2
     ),
+    unasked=st.sampled_from([None, frozenset(), frozenset({1, 2}), frozenset({3})]),
 )
 seldom = st.sampled_from([False] * 29 + [True])
 

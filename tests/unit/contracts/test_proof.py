@@ -25,7 +25,16 @@ from contracts.heads import (
     public_key_of,
     sign_head,
 )
-from contracts.merkle import ProofError, canonical, climb, grow, leaf_hash, read, root_of, spell
+from contracts.merkle import (
+    ProofError,
+    canonical,
+    from_base64url,
+    leaf_hash,
+    root_and_paths,
+    root_from_path,
+    root_of,
+    to_base64url,
+)
 from contracts.proof import (
     Leaf,
     Proof,
@@ -113,8 +122,8 @@ def test_endless_depth_is_refused() -> None:
 
 @given(st.binary(max_size=70))
 def test_bytes_come_back(raw: bytes) -> None:
-    assert read(spell(raw)) == raw
-    assert "=" not in spell(raw)
+    assert from_base64url(to_base64url(raw)) == raw
+    assert "=" not in to_base64url(raw)
 
 
 # --- the tree
@@ -155,22 +164,22 @@ def test_roots_are_those_of_certificate_transparency(size: int) -> None:
 
 
 def paths_of(leaves: Sequence[bytes]) -> list[tuple[bytes, ...]]:
-    return [tuple(map(read, path)) for path in grow(leaves)[1]]
+    return [tuple(map(from_base64url, path)) for path in root_and_paths(leaves)[1]]
 
 
 def test_every_leaf_of_every_size_climbs_to_the_root_by_the_path_of_the_rfc() -> None:
     for size in range(1, 71):
         leaves = leaves_of(size)
         root = root_of(leaves)
-        assert grow(leaves)[0] == root
+        assert root_and_paths(leaves)[0] == root
         for position, path in enumerate(paths_of(leaves)):
             assert list(path) == path_by_definition(position, leaves)
-            assert climb(leaves[position], position, size, path) == root
+            assert root_from_path(leaves[position], position, size, path) == root
 
 
 def leads(root: bytes, leaf: bytes, position: int, size: int, path: Sequence[bytes]) -> bool:
     try:
-        return climb(leaf, position, size, path) == root
+        return root_from_path(leaf, position, size, path) == root
     except ProofError:
         return False
 
@@ -201,7 +210,7 @@ def test_a_node_does_not_pass_for_a_leaf(size: int) -> None:
     """A second preimage: the two halves below a node, taken for an entry or for a leaf of a smaller batch."""
     leaves = leaves_of(size)
     root, path = root_of(leaves), paths_of(leaves)[0]
-    node = climb(leaves[0], 0, 2, path[:1])
+    node = root_from_path(leaves[0], 0, 2, path[:1])
     assert leaf_hash(leaves[0] + leaves[1]) != node
     for position in range(size):
         assert not leads(root, node, position, size, path[1:])
@@ -217,13 +226,13 @@ def test_a_last_leaf_given_twice_is_another_batch() -> None:
 
 @pytest.mark.parametrize("leaves", [[], [b"short"], [bytes(32), bytes(33)]], ids=["none", "short", "long"])
 def test_a_tree_needs_leaves_that_are_hashes(leaves: list[bytes]) -> None:
-    for act in (root_of, grow):
+    for act in (root_of, root_and_paths):
         assert kind_of(act, leaves) == "tree"
 
 
 def test_parts_of_other_lengths_do_not_climb() -> None:
     leaves = leaves_of(2)
-    assert kind_of(climb, leaves[0] + leaves[1][:1], 0, 2, [leaves[1][1:]]) == "tree"
+    assert kind_of(root_from_path, leaves[0] + leaves[1][:1], 0, 2, [leaves[1][1:]]) == "tree"
 
 
 # --- keys and heads
@@ -243,7 +252,7 @@ def resigned(head: Head, **changes: Any) -> Head:
     """A head that the door itself signed with something else in it."""
     fields = head.model_dump(exclude={"signature"}) | changes
     signature = Ed25519PrivateKey.from_private_bytes(SEED).sign(b"throughgate ledger head 1\n" + canonical(fields))
-    return Head(**fields, signature=spell(signature))
+    return Head(**fields, signature=to_base64url(signature))
 
 
 def test_keys_are_those_of_rfc_8032() -> None:
@@ -258,13 +267,13 @@ def test_keys_are_those_of_rfc_8032() -> None:
 
 def test_a_head_says_what_it_follows() -> None:
     first, second = chain(2)
-    assert (first.sequence, first.total, first.previous) == (1, 3, spell(bytes(32)))
+    assert (first.sequence, first.total, first.previous) == (1, 3, to_base64url(bytes(32)))
     assert (second.sequence, second.size, second.total) == (2, 4, 7)
-    assert read(second.previous) == head_hash(first)
+    assert from_base64url(second.previous) == head_hash(first)
     assert first.at == "2026-06-01T12:00:00.000000Z"
     assert first.key == key_id(public_key_of(SEED))
     there = timezone(timedelta(hours=1))
-    assert sign_head(SEED, None, shard=0, root=read(first.root), size=3, at=AT.astimezone(there)) == first
+    assert sign_head(SEED, None, shard=0, root=from_base64url(first.root), size=3, at=AT.astimezone(there)) == first
     assert Head.model_validate_json(first.model_dump_json(by_alias=True)) == first
 
 
@@ -335,16 +344,16 @@ def test_breaks_of_a_chain_are_named() -> None:
     heads = chain(5)
     assert kind_of(check_chain, [*heads[:2], *heads[3:]], KEYS) == "gap"
     assert kind_of(check_chain, heads[1:], KEYS) == "gap"
-    fork = resigned(heads[2], root=spell(bytes(32)))
+    fork = resigned(heads[2], root=to_base64url(bytes(32)))
     assert kind_of(check_chain, [*heads, fork], KEYS) == "fork"
     assert kind_of(check_chain, [fork, *heads], KEYS) == "fork"
     assert kind_of(check_chain, [heads[0], resigned(heads[0], at="2026-06-01T12:00:09.000000Z")], KEYS) == "fork"
     for at in (0, 2):
-        other = resigned(heads[at], previous=spell(b"\1" * 32))
+        other = resigned(heads[at], previous=to_base64url(b"\1" * 32))
         assert kind_of(check_chain, [*heads[:at], other], KEYS) == "wrong-previous"
         other = resigned(heads[at], total=heads[at].total + 1)
         assert kind_of(check_chain, [*heads[:at], other], KEYS) == "wrong-total"
-    forged = heads[2].model_copy(update={"root": spell(bytes(32))})
+    forged = heads[2].model_copy(update={"root": to_base64url(bytes(32))})
     assert kind_of(check_chain, [*heads[:2], forged, *heads[3:]], KEYS) == "bad-signature"
     assert kind_of(check_chain, [*heads, forged], KEYS) == "bad-signature"
     strange = chain(1, shard=1, seed=bytes(32))
@@ -419,17 +428,19 @@ def test_the_leaf_is_what_its_definition_says() -> None:
     untold = sha256(b"\x02" + both[16:] + canonical(EXPLANATION)).digest()
     told = sha256(canonical(record())).digest()
     leaf = sha256(b"\x00" + both[:16] + told + untold).digest()
-    assert leaf_of(salt, canonical(record()), EXPLAINED) == Leaf(leaf, spell(both[:16]), spell(untold))
+    assert leaf_of(salt, canonical(record()), EXPLAINED) == Leaf(leaf, to_base64url(both[:16]), to_base64url(untold))
 
 
 def test_the_recipient_does_not_get_what_it_would_need_to_guess_the_untold() -> None:
     salt = b"s" * 16
     leaf = leaf_of(salt, canonical(record()), EXPLAINED)
-    given_away = read(leaf.salt)
+    given_away = from_base64url(leaf.salt)
     assert len(given_away) == 16
     assert given_away != salt
     guesses = [salt_for + canonical(EXPLANATION) for salt_for in (b"", given_away, sha256(given_away).digest()[16:])]
-    assert read(leaf.untold) not in [sha256(prefix + guess).digest() for guess in guesses for prefix in (b"", b"\x02")]
+    assert from_base64url(leaf.untold) not in [
+        sha256(prefix + guess).digest() for guess in guesses for prefix in (b"", b"\x02")
+    ]
     other = leaf_of(b"t" * 16, canonical(record()), EXPLAINED)
     assert not set(leaf) & set(other)
 
@@ -535,7 +546,9 @@ def test_bytes_have_one_spelling(name: tuple[Any, ...]) -> None:
     spelled: Any = RECORD
     for step in path:
         spelled = spelled[step]
-    alike = spelled[:-1] + next(c for c in "BRhxFJNVZdlpt159" if read(spelled[:-1] + c) == read(spelled))
+    alike = spelled[:-1] + next(
+        c for c in "BRhxFJNVZdlpt159" if from_base64url(spelled[:-1] + c) == from_base64url(spelled)
+    )
     for other in (alike, spelled + "=", " " + spelled, spelled + "\n"):
         assert kind_of(check_record, put(RECORD, path, other), KEYS) == "malformed"
 

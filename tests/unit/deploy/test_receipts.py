@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from contracts import make
 from contracts.heads import new_signing_key, public_key_of
-from contracts.merkle import canonical, spell
+from contracts.merkle import canonical, to_base64url
 from contracts.proof import leaf_of, seal, told_of
 from throughgate.cli import app
 
@@ -31,8 +31,10 @@ def example(type: str) -> dict[str, Any]:
     return event
 
 
-def verified(folder: Path, *records: dict[str, Any]) -> tuple[int, str]:
-    """Seal these records in a ledger of their own, and what `throughgate verify` says of them."""
+def verified(folder: Path, *records: dict[str, Any], **first: Any) -> tuple[int, str]:
+    """Seal these records in a ledger of their own, and what `throughgate verify` says of them. `first`: what the line
+    of the first says else, such as its key.
+    """
     seed, told = new_signing_key(), [told_of(record) for record in records]
     leaves = [leaf_of(os.urandom(16), canonical(one), canonical({})) for one in told]
     head, sealed = seal(seed, None, leaves, shard=0, at=datetime.now(UTC))
@@ -40,9 +42,14 @@ def verified(folder: Path, *records: dict[str, Any]) -> tuple[int, str]:
         record["data"]["receipt"]["proof"] = json.loads(proof)
     heads = [example("throughgate.ledger.sealed.v1") | {"data": head.model_dump(by_alias=True)}]
     for name, events in (("records", told), ("heads", heads)):
-        lines = [json.dumps({"partition": 0, "offset": n, "key": "", "event": one}) for n, one in enumerate(events)]
-        (folder / name).write_text("\n".join(lines))
-    (folder / "keys").write_text(json.dumps([{"publicKey": spell(public_key_of(seed))}]))
+        lines = [
+            {"partition": 0, "offset": n, "key": one["subject"] if name == "records" else "", "event": one}
+            for n, one in enumerate(events)
+        ]
+        if name == "records":
+            lines[0] |= first
+        (folder / name).write_text("\n".join(json.dumps(line) for line in lines))
+    (folder / "keys").write_text(json.dumps([{"publicKey": to_base64url(public_key_of(seed))}]))
     done = CliRunner().invoke(app, ["verify", *(f"--{name}={folder / name}" for name in ("records", "heads", "keys"))])
     return done.exit_code, done.output
 
@@ -51,6 +58,22 @@ def test_what_the_door_sends_keeps_to_its_receipt(tmp_path: Path) -> None:
     code, said = verified(tmp_path, *map(example, TOLD))
     assert code == 0, said
     assert "5 receipts recomputed up to their signed heads, 0 retractions looked behind; each record was held" in said
+
+
+def test_a_record_under_another_key_or_in_another_partition_than_its_clients_is_found(tmp_path: Path) -> None:
+    one = example(SNAPSHOT)
+    two = example(STEP) | {"subject": one["subject"]}
+    assert verified(tmp_path, one, two)[0] == 0
+    for first, why in (
+        ({"key": "another"}, "its Kafka key is not its subject"),
+        ({"key": None}, "its Kafka key is not"),
+    ):
+        code, said = verified(tmp_path, one, two, **first)
+        assert code == 1, said
+        assert f"Record at partition 0, offset 0: {why}" in said
+    code, said = verified(tmp_path, one, two, partition=1)
+    assert code == 1, said
+    assert "Record at partition 1, offset 0: its subject stands in partition 0, too, at offset 1" in said
 
 
 def more(category: str, source: str = "hmp-leeds", **data: Any) -> Change:

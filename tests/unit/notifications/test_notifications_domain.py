@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from contracts.cleared import Section, Stop
 from contracts.facts import FIRST_DAY, LAST_DAY
-from contracts.vocabulary import Category
+from contracts.vocabulary import LONDON, Category
 from notifications.domain import (
-    LONDON,
     TIMETABLE,
     TOO_LATE,
     Client,

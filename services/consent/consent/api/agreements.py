@@ -13,15 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from consent.api.common import AgencyDb, Db
 from consent.domain import Agreement
 from consent.repository import agreements as stored
-from consent.repository import clients
 from consent.repository.agreements import Change, Signature, Version
 from consent.service import agreements
-from consent.service.register import state
+from consent.service.register import agreement_of, state
 from contracts.agreements import AgreementId, AgreementTemplate, AgreementTerms, AgreementText, minimum_standard
 from contracts.vocabulary import AgencyId
-from servicekit.auth import Caller, require
+from servicekit.auth import OPERATOR, Caller, require, scope_missing
 from servicekit.envelope import NO_NUL, StrictWire, Wire
-from servicekit.problems import Problem
+from servicekit.sql import time_now
 
 router = APIRouter(tags=["agreements"])
 
@@ -30,10 +29,8 @@ Signatory = Annotated[Caller, Depends(require("agreements:sign"))]
 
 
 async def _party_or_operator(caller: Reader) -> Caller:
-    if not caller.scopes & {"agreements:sign", agreements.OPERATOR}:
-        raise Problem(
-            "scope-missing", "You may not do this", "Ask the operator for a token with the scope agreements:sign.", 403
-        )
+    if not caller.scopes & {"agreements:sign", OPERATOR}:
+        raise scope_missing("agreements:sign")
     return caller
 
 
@@ -166,7 +163,7 @@ def _signatory(agency: str, s: Signature) -> SignatoryBody:
 
 
 async def _visible(session: AsyncSession, caller: Caller, id: str | None) -> list[AgreementVersion]:
-    now = await clients.time_now(session)
+    now = await time_now(session)
     versions = await stored.versions(session, id)
     by_id: dict[str, list[Agreement]] = {}
     for v in versions:
@@ -247,10 +244,13 @@ class PaperBody(AgreementText):
 
 @router.post("/agreements", status_code=202, summary="Enter a version that was signed on paper")
 async def enter(
-    body: PaperBody, response: Response, db: Db, caller: Annotated[Caller, Depends(require("agreements:write"))]
+    body: PaperBody, response: Response, db: Db, caller: Annotated[Caller, Depends(require(OPERATOR))]
 ) -> ChangeBody:
-    """A change is a new version; decisions keep pointing at the version that they rested on."""
-    agreement = agreements.agreement_of(body.id, body.version, body)
+    """A change is a new version; decisions keep pointing at the version that they rested on.
+
+    For the operator alone, who has seen the paper: a party proposes a draft, and each signs for itself.
+    """
+    agreement = agreement_of(body.id, body.version, body)
     change = await db.run(lambda session: agreements.enter(session, agreement, body.signatories, body.review))
     return _accepted(response, change)
 

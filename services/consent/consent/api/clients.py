@@ -9,15 +9,14 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from consent.api import page
-from consent.api.common import SUBJECT_ACCESS, AgencyDb, may_leave
+from consent.api.common import SUBJECT_ACCESS, AgencyDb, Db, may_leave
 from consent.service import asking
 from contracts.facts import Short
 from contracts.leaving import Obligation, Permitted, Withheld
 from contracts.views import Clients, View, ViewRequest, Views
 from contracts.vocabulary import AgencyId, Category, Purpose
-from servicekit.auth import Caller, require
+from servicekit.auth import Caller, require, scope_missing
 from servicekit.envelope import StrictWire, Wire
-from servicekit.problems import Problem
 
 router = APIRouter(tags=["clients"])
 
@@ -142,6 +141,8 @@ class Disclosures(Wire):
     entries: list[LedgerEntry]
     names: dict[AgencyId, str]
     """In full, of the agencies that are named."""
+    whole: bool
+    """Whether it is all that there is, the client's own answer; else what your agency may know."""
 
 
 @router.get(
@@ -154,6 +155,7 @@ async def disclosures(
     client: UUID,
     request: Request,
     db: AgencyDb,
+    every: Db,
     caller: Annotated[Caller, Depends(require("disclosures:read"))],
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
@@ -161,25 +163,26 @@ async def disclosures(
     """`client` is the reference under which the door told *you* of the client: a real number never stands in a URL.
 
     An agency sees what it was told or refused, and what became of what it recorded; until it was sent a record of the
-    client, nothing that was refused of what others recorded. The whole answer to a subject access request takes the
-    scope `subject-access`. As a page it is always that answer, and always all of it.
+    client, nothing that was refused of what others recorded.
+
+    The whole answer to a subject access request takes the scope `subject-access`, and is for a prison, probation or
+    police that recorded something of the client, and for the operator, by any agency's reference. Another agency with
+    that scope gets what it gets without it. The page takes the scope, too, and has all that the caller may know.
     """
     whole = SUBJECT_ACCESS in caller.scopes
     as_page = request.headers.get("accept", "").lower().startswith("text/html")
+    if as_page and not whole:
+        raise scope_missing(SUBJECT_ACCESS, ", or ask for JSON")
+    pages: dict[str, Any] = {} if as_page else {"limit": limit, "before": before}
+    if whole and caller.is_operator:
+        told = await every.run(lambda s: asking.who_was_told(s, None, client, whole=True, **pages))
+    else:
+        told = await db.run(lambda s: asking.who_was_told(s, caller.agency, client, whole=whole, **pages))
+    made = [_entry(line) for line in told.lines]
     if as_page:
-        if not whole:
-            raise Problem(
-                "scope-missing",
-                "You may not do this",
-                f"Ask the operator for a token with the scope {SUBJECT_ACCESS}, or ask for JSON.",
-                403,
-            )
-        lines, names = await db.run(lambda s: asking.who_was_told(s, caller.agency, client, True, None, None))
-        made = [_entry(line) for line in lines]
-        return HTMLResponse(page.render(made, names, caller.agency, datetime.now(UTC)), headers=page.HEADERS)
-    lines, names = await db.run(lambda s: asking.who_was_told(s, caller.agency, client, whole, limit, before))
-    made = [_entry(line) for line in lines]
-    return Disclosures(client=client, entries=made, names=_named(made, names))
+        written = page.render(made, told.names, caller.agency, datetime.now(UTC), is_whole=told.is_whole)
+        return HTMLResponse(written, headers=page.HEADERS)
+    return Disclosures(client=client, entries=made, names=_named(made, told.names), whole=told.is_whole)
 
 
 def _entry(line: asking.Line) -> LedgerEntry:

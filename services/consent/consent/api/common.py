@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.repository import restoring
 from consent.service.restoring import CLOSED
-from servicekit.auth import Caller
+from servicekit.auth import OPERATOR, Caller
 from servicekit.db import Database
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Bound:
         """Run `work` in one transaction that is held to the caller's agency; without a caller it sees nothing."""
         caller: Caller = self._request.state.caller
         database: Database = self._request.app.state.agency_database
-        whole = "yes" if caller.scopes & {SUBJECT_ACCESS, "operator"} else ""
+        whole = "yes" if caller.scopes & {SUBJECT_ACCESS, OPERATOR} else ""
         return await database.run(work, bound={"throughgate.agency": caller.agency, "throughgate.whole": whole})
 
 

@@ -3,7 +3,7 @@
 No name, number or address stands in a path, a query or an answer: a client is named by references, which are random.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -16,11 +16,12 @@ from consent.api.common import Db, page_of
 from consent.domain import may_assert
 from consent.repository import candidates, clients, links, parties
 from consent.repository.links import Side
-from consent.service import identity
+from consent.service import identity, naming
 from consent.service.identity import Act
 from contracts.facts import Text
+from contracts.intake import IdentityUnlinkedData
 from contracts.vocabulary import AgencyId, IdentifierType
-from servicekit.auth import Caller, require
+from servicekit.auth import OPERATOR, Caller, require
 from servicekit.envelope import StrictWire, Wire
 from servicekit.problems import Problem
 
@@ -30,13 +31,9 @@ Deciding = Annotated[Caller, Depends(require("identity"))]
 Limit = Annotated[int, Query(ge=1, le=500)]
 
 
-def _is_operator(caller: Caller) -> bool:
-    return "operator" in caller.scopes
-
-
 async def _may_decide(session: AsyncSession, caller: Caller) -> None:
     """The operator decides, and agencies of the kinds that may publish a link."""
-    if _is_operator(caller):
+    if caller.is_operator:
         return
     agency = (await parties.agencies(session)).get(caller.agency)
     if agency is None or not may_assert("throughgate.identity.linked.v1", agency.kind):
@@ -63,13 +60,21 @@ class ClientSide(Wire):
 
 
 def _told(side: Side, caller: Caller) -> ClientSide:
-    seen = [Known(agency=a, client=r) for a, r in side.known_by if _is_operator(caller) or a == caller.agency]
+    seen = [Known(agency=a, client=r) for a, r in side.known_by if caller.is_operator or a == caller.agency]
     return ClientSide(identifier_types=[IdentifierType(t) for t in side.types], known_by=seen)
 
 
-def _sees(caller: Caller, *pair: Side) -> bool:
-    """An agency sees a pair when it knows both clients. One that knows only one would learn that there is another."""
-    return _is_operator(caller) or all(caller.agency in {a for a, _ in side.known_by} for side in pair)
+def _sees_candidate(caller: Caller, pair: Collection[Side]) -> bool:
+    """An agency sees a pair when it recorded something of both clients. One that knows only one would learn that there
+    is another; and to name the numbers of both in one event, which is refused, is not to know them.
+    """
+    return caller.is_operator or all(caller.agency in side.recorded_by for side in pair)
+
+
+def _sees_link(caller: Caller, by: str, pair: Collection[Side]) -> bool:
+    """An agency sees a link that it published, and those of clients whom it knows both: it may have to undo them."""
+    known = all(caller.agency in {a for a, _ in side.known_by} for side in pair)
+    return caller.is_operator or by == caller.agency or known
 
 
 # --- candidates -------------------------------------------------------------------------------------------------------
@@ -87,7 +92,7 @@ class Candidate(Wire):
 
 @router.get("/candidates", summary="Clients that may be one person")
 async def list_candidates(db: Db, caller: Deciding, limit: Limit = 100, after: UUID | None = None) -> list[Candidate]:
-    """Oldest first. Those that your agency both knows, or whose numbers one of its events named together.
+    """Oldest first. Those of whom your agency recorded something, of each of the two.
 
     `after` for the next page is the last `candidate`; a page with fewer than `limit` is the last.
     """
@@ -127,9 +132,23 @@ async def _pairs(session: AsyncSession, rows: Sequence[Any], caller: Caller) -> 
         one, other = found[row.one], found[row.other]
         if one.client != other.client and not one.instead and not other.instead:
             pair = sides[one.client], sides[other.client]
-            if row.found_by == caller.agency or _sees(caller, *pair):
+            if _sees_candidate(caller, pair):
                 pairs[row.id] = pair
     return pairs
+
+
+NO_SUCH_CANDIDATE = Problem(
+    "no-such-candidate", "There is no such candidate", "List those that are open with GET /candidates.", 404
+)
+
+
+def _decided(decision: str) -> Problem:
+    return Problem(
+        "decided-already",
+        f"It was decided that they are {'one person' if decision == 'same' else 'different people'}",
+        "If that was wrong, a person undoes the link (GET /links, DELETE /links/ID), or links them (POST /links).",
+        409,
+    )
 
 
 class CandidateDecision(StrictWire):
@@ -152,10 +171,14 @@ async def decide_candidate(candidate: UUID, body: CandidateDecision, db: Db, cal
     async def work(session: AsyncSession) -> LinkMade:
         await _may_decide(session, caller)
         row = await candidates.pair(session, candidate)
-        if row is None or not await _pairs(session, [row], caller):
-            raise Problem(
-                "no-such-candidate", "There is no such candidate", "List those that are open with GET /candidates.", 404
-            )
+        if row is None:
+            raise NO_SUCH_CANDIDATE
+        if row.decision is not None and _sees_candidate(
+            caller, (await links.sides(session, (row.one, row.other))).values()
+        ):
+            raise _decided(row.decision)
+        if row.decision is not None or not await _pairs(session, [row], caller):
+            raise NO_SUCH_CANDIDATE
         act = Act(caller.subject, body.reason)
         outcome = await identity.decide_candidate(session, row.one, row.other, body.decision, act)
         return LinkMade(link=outcome.link if outcome else None)
@@ -204,7 +227,7 @@ async def list_links(
                 unlinked_at=row.unlinked_at,
             )
             for row in rows
-            if _sees(caller, *(sides[part] for part in row.parts))
+            if _sees_link(caller, row.linked_by, [sides[part] for part in row.parts])
         ]
 
     async def work(session: AsyncSession) -> list[LinkSummary]:
@@ -232,7 +255,7 @@ async def make_link(body: LinkBody, db: Db, caller: Deciding) -> LinkMade:
 
     async def work(session: AsyncSession) -> LinkMade:
         await _may_decide(session, caller)
-        agency = None if _is_operator(caller) else caller.agency
+        agency = None if caller.is_operator else caller.agency
         found = await clients.of_references(session, body.clients, agency)
         if len(found) < 2:
             raise Problem(
@@ -250,10 +273,26 @@ async def make_link(body: LinkBody, db: Db, caller: Deciding) -> LinkMade:
     return await db.run(work)
 
 
+@router.post("/unlinks", status_code=204, summary="Numbers of one client are two people's")
+async def unlink(body: IdentityUnlinkedData, db: Db, caller: Annotated[Caller, Depends(require(OPERATOR))]) -> None:
+    """As `throughgate.identity.unlinked.v1`, which an agency publishes, for the operator: undoes the link, or takes the
+    numbers `notSameAs` off the client that got them by mistake.
+    """
+
+    async def work(session: AsyncSession) -> None:
+        one, other = (naming.identifiers_of(some, caller.agency) for some in (body.identifiers, body.not_same_as))
+        found = await clients.find(session, {*one, *other})
+        if not found.keys() >= {*one, *other}:
+            raise identity.NO_SUCH_LINK
+        await identity.unlink_between(session, one, other, found, Act(caller.subject, body.reason))
+
+    await db.run(work)
+
+
 async def _may_touch(session: AsyncSession, link: UUID, caller: Caller) -> None:
     await _may_decide(session, caller)
     known = await links.link(session, link)
-    if known is None or not _sees(caller, *(await links.sides(session, known.parts)).values()):
+    if known is None or not _sees_link(caller, known.by, (await links.sides(session, known.parts)).values()):
         raise identity.NO_SUCH_LINK
 
 

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Query
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.api.common import Db
 from consent.repository import audit
 from consent.service import auditing
 from contracts.heads import KeyId
-from contracts.merkle import spell
+from contracts.merkle import to_base64url
 from servicekit.auth import Caller, require
 from servicekit.envelope import Wire
 
@@ -39,7 +40,7 @@ class LedgerKey(Wire):
 async def keys(db: Db) -> list[LedgerKey]:
     """Open to everyone. Keep them when you join: whoever takes them anew each time trusts us each time."""
     rows = await db.run(audit.signing_keys)
-    return [LedgerKey(id=row.id, public_key=spell(row.public_key), since=row.since) for row in rows]
+    return [LedgerKey(id=row.id, public_key=to_base64url(row.public_key), since=row.since) for row in rows]
 
 
 class ShardExtent(Wire):
@@ -99,11 +100,15 @@ class Opened(Wire):
     """What became of what an entry holds, without a word of it."""
 
     erased: bool
-    """Nobody can check it any more: the client's key was destroyed, or something that its leaf binds was erased."""
+    """Nobody can open it any more, because all of its client was erased, or check it, because something that its leaf
+    binds was.
+    """
     leaf: str | None
     """The leaf that it leads to; null where it is erased or cannot be read."""
     agrees: bool
-    """Whether the columns beside it say the same as it does."""
+    """Whether the columns beside it say the same as it does; of an erased one, whether they are what is left by an
+    erasure whose own entry says so.
+    """
 
 
 class SealedEntry(Wire):
@@ -123,25 +128,28 @@ async def entries(db: Db, caller: Auditor, shard: Shard, after: After = 0, open:
 
     `open` decrypts what each entry holds, and says whether that still leads to its leaf.
     """
-    rows = await db.run(lambda session: audit.batches(session, shard, after, PAGE, open=open))
-    return await asyncio.to_thread(_entries, rows, open)
+
+    async def read(session: AsyncSession) -> tuple[Sequence[Any], auditing.Left | None]:
+        rows = await audit.batches(session, shard, after, PAGE, open=open)
+        return rows, await auditing.left_of(session, rows) if open else None
+
+    return await asyncio.to_thread(_entries, *await db.run(read))
 
 
-def _entries(rows: Sequence[Any], open: bool) -> list[SealedEntry]:
+def _entries(rows: Sequence[Any], left: auditing.Left | None) -> list[SealedEntry]:
     return [
         SealedEntry(
             kind=row.kind,
             sequence=row.sequence,
             position=row.position,
-            leaf=spell(row.leaf),
-            opened=_opened(row) if open else None,
+            leaf=to_base64url(row.leaf),
+            opened=None if left is None else _opened(auditing.look_into(row, left)),
         )
         for row in rows
     ]
 
 
-def _opened(row: Any) -> Opened:
-    content = auditing.look_into(row)
+def _opened(content: auditing.Content) -> Opened:
     return Opened(
-        erased=content.erased, leaf=None if content.leaf is None else spell(content.leaf), agrees=content.agrees
+        erased=content.erased, leaf=None if content.leaf is None else to_base64url(content.leaf), agrees=content.agrees
     )

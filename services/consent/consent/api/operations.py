@@ -9,18 +9,19 @@ from pydantic import Field
 
 from consent.api.common import Db
 from consent.repository import aside as waiting
-from consent.repository import due
+from consent.repository import holds as stored_holds
+from consent.repository import retractions
 from consent.service import aside, clock, holds
 from contracts.intake import OwnId
 from contracts.vocabulary import AgencyId
-from servicekit.auth import Caller, require
+from servicekit.auth import OPERATOR, Caller, require
 from servicekit.db import is_transient
 from servicekit.envelope import StrictWire, Wire
 from servicekit.problems import Problem, ProblemDetails
 
 router = APIRouter(tags=["operations"])
 
-CallingOperator = Annotated[Caller, Depends(require("operator"))]
+CallingOperator = Annotated[Caller, Depends(require(OPERATOR))]
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
@@ -58,7 +59,7 @@ class HoldOwner(StrictWire):
 @router.get("/holds", summary="Holds that nobody has lifted yet")
 async def list_holds(db: Db, caller: CallingOperator) -> list[Hold]:
     """Oldest first. Ask the agency what its event meant, then lift the hold."""
-    rows = await db.run(waiting.holds)
+    rows = await db.run(stored_holds.unlifted)
     return [
         Hold(
             hold=r.id,
@@ -120,7 +121,7 @@ async def overdue_retractions(
     limit: Limit = 500,
 ) -> list[OverdueRetraction]:
     """Those that wait for so many hours or longer, longest first."""
-    rows = await db.run(lambda session: due.overdue(session, hours, limit))
+    rows = await db.run(lambda session: retractions.overdue(session, hours, limit))
     return [
         OverdueRetraction(
             retraction=r.id,

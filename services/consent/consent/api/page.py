@@ -32,8 +32,13 @@ PARTS = {
 """The parts of the page by their ids: a heading, and the kinds of entry that stand under it."""
 
 
-def render(entries: Sequence[Any], names: Mapping[str, str], agency: str, now: datetime) -> str:
-    """The page with all `entries` (`api.clients.LedgerEntry`), newest first; `names` are the agencies' by their ids."""
+def render(
+    entries: Sequence[Any], names: Mapping[str, str], agency: str, now: datetime, *, is_whole: bool = True
+) -> str:
+    """The page with all `entries` (`api.clients.LedgerEntry`), newest first; `names` are the agencies' by their ids.
+
+    `is_whole`: whether they are all that there are; else what `agency` may know, and the page says so.
+    """
     parts: dict[str, tuple[str, list[Any]]] = {
         id: (heading, [entry for entry in entries if _kind(entry) in kinds]) for id, (heading, kinds) in PARTS.items()
     }
@@ -46,6 +51,7 @@ def render(entries: Sequence[Any], names: Mapping[str, str], agency: str, now: d
         parts=parts,
         told=sorted(told.items(), key=lambda pair: (-pair[1], name(pair[0]))),
         total=len(entries),
+        is_whole=is_whole,
         agency=name(agency),
         now=now,
         name=name,

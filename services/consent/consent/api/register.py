@@ -7,9 +7,9 @@ from pydantic import Field
 
 from consent.api.common import Db
 from consent.domain import Agency
-from consent.service import agreements
+from consent.service import register
 from contracts.vocabulary import AgencyKind, Area
-from servicekit.auth import Caller, require
+from servicekit.auth import OPERATOR, Caller, require
 from servicekit.envelope import NO_NUL, StrictWire
 
 router = APIRouter(tags=["register"])
@@ -28,7 +28,7 @@ async def put_agency(
     agency: Annotated[str, Path(pattern=r"^[a-z][a-z0-9-]{1,40}$")],
     body: AgencyBody,
     db: Db,
-    caller: Annotated[Caller, Depends(require("operator"))],
+    caller: Annotated[Caller, Depends(require(OPERATOR))],
 ) -> None:
     """Its topics and users are made by `throughgate provision`."""
-    await db.run(lambda session: agreements.register_agency(session, Agency(agency, body.kind, body.area), body.name))
+    await db.run(lambda session: register.register_agency(session, Agency(agency, body.kind, body.area), body.name))

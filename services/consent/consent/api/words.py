@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from contracts.leaving import Permitted
-from contracts.vocabulary import Basis, Category, Purpose
+from contracts.vocabulary import LONDON, Basis, Category, Purpose
 
 PURPOSES = {
     Purpose.REFERRAL: "to refer you to a service",
@@ -80,7 +79,6 @@ _AGENCIES = frozenset({"by", "askedBy", "recipients", "source"})
 """What holds the id of an agency. An agency's own id of something may be spelt like one, or like a code."""
 _TIMES = frozenset({"starts", "ends", "reviewBy"})
 _AS_THEY_ARE = frozenset({"override", "link"})
-_LONDON = ZoneInfo("Europe/London")
 _CODES: dict[str, str] = {
     **{str(code): told for code, told in (*PURPOSES.items(), *CATEGORIES.items())},
     "True": "yes",
@@ -105,7 +103,7 @@ def basis(permitted: Permitted) -> str:
 
 def when(at: datetime) -> str:
     """A time as it was, or will be, in the United Kingdom."""
-    local = at.astimezone(_LONDON)
+    local = at.astimezone(LONDON)
     return f"{local.day} {local:%B %Y, %H:%M}"
 
 

@@ -11,23 +11,33 @@ from consent.domain.facts import (
     OverrideAuthorised,
     OverrideReviewed,
     Policy,
+    Recipients,
     Restricted,
     Scope,
     SharingFact,
     Terms,
     Withdrawn,
 )
-from consent.domain.question import Decision, Item, Obligation, Permit, Question, Refusal
-from consent.domain.rules import LONDON, acts_for, decide, standing_restrictions, why_not_in_force, why_void
+from consent.domain.question import Decision, Item, Obligation, Permit, Question, Withheld
+from consent.domain.rules import (
+    acts_for,
+    agreements_in_force,
+    decide,
+    naming,
+    not_lifted,
+    standing_restrictions,
+    why_not_in_force,
+    why_void,
+)
 from consent.domain.standing import ANYONE, ASSERTS, GATEWAYS, RESPONSIBLE, Gateway, may_assert
-from consent.domain.table import DENIES, REMEDIES, RULES, Rule
+from consent.domain.table import BEFORE, DENIES, REMEDIES, RULES, Rule
 
 __all__ = [
     "ANYONE",
     "ASSERTS",
+    "BEFORE",
     "DENIES",
     "GATEWAYS",
-    "LONDON",
     "REMEDIES",
     "RESPONSIBLE",
     "RULES",
@@ -47,17 +57,21 @@ __all__ = [
     "Permit",
     "Policy",
     "Question",
-    "Refusal",
+    "Recipients",
     "Restricted",
     "Rule",
     "Scope",
     "SharingFact",
     "Terms",
+    "Withheld",
     "Withdrawn",
     "acts_for",
+    "agreements_in_force",
     "decide",
+    "may_assert",
+    "naming",
+    "not_lifted",
+    "standing_restrictions",
     "why_not_in_force",
     "why_void",
-    "may_assert",
-    "standing_restrictions",
 ]

@@ -1,6 +1,6 @@
 """What a decision is made of: who takes part, what they agreed, and what was said about sharing one client's record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -36,7 +36,7 @@ class Terms:
     subscription: bool = False
     """Whether recipients get every change and a snapshot when a permit begins, without asking."""
     own_word: bool = False
-    """Whether a consent counts that the recipient itself recorded, or a gateway that it invoked itself."""
+    """Whether the recipient's own word counts: a consent that it recorded, or that it invoked the gateway itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,15 @@ class Policy:
     _agreed: dict[tuple[str, Purpose], Mapping[str, Sequence[Versions]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    def tell_unasked(self, terms: Terms) -> bool:
+        """Whether something leaves on these terms though nobody asks: because recipients subscribe, or because who
+        invokes their gateway for a client wants it told.
+        """
+        if terms.subscription:
+            return True
+        gateway = self.gateways.get(terms.basis)
+        return gateway is not None and bool(gateway.invoked_by)
 
     def agreed(self, recipient: str, purpose: Purpose) -> Mapping[str, Sequence[Versions]]:
         """By source the agreements, in the order of their ids, of which a version lets it tell this recipient something
@@ -114,18 +123,47 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Recipients:
+    """Whom a consent, a no or a restriction names."""
+
+    agencies: frozenset[str] = frozenset()
+    kinds: frozenset[tuple[AgencyKind, str]] = frozenset()
+    """Kinds of agency in an area: all that are there, also those that come later."""
+    services: frozenset[tuple[str, str]] = frozenset()
+    """Named services of an agency: (agency, service)."""
+
+    def name(self, recipient: Agency, service: str | None) -> bool:
+        """Whether they name this recipient, where it is about this service that it offers; None: about none."""
+        return (
+            recipient.id in self.agencies
+            or (recipient.kind, recipient.area) in self.kinds
+            or (recipient.id, service) in self.services
+        )
+
+    def name_any_of(self, recipient: Agency) -> bool:
+        """Whether they name this recipient, if only for a service that it offers."""
+        return self.name(recipient, None) or any(agency == recipient.id for agency, _ in self.services)
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """What something reaches. None means every one: only what denies may say so."""
 
-    recipients: frozenset[str] | None = None
+    recipients: Recipients | None = None
     purposes: frozenset[Purpose] | None = None
     categories: frozenset[Category] | None = None
 
-    def reaches(self, recipient: str, purpose: Purpose) -> bool:
-        """Whether any category may be touched of what this recipient gets for this purpose."""
-        return (self.recipients is None or recipient in self.recipients) and (
+    def reaches(self, recipient: Agency, purpose: Purpose, service: str | None) -> bool:
+        """Whether any category may be touched of what this recipient gets for this purpose about this service."""
+        return (self.recipients is None or self.recipients.name(recipient, service)) and (
             self.purposes is None or purpose in self.purposes
         )
+
+    def may_reach(self, recipient: Agency, purpose: Purpose, service: str | None) -> bool:
+        """Whether it reaches that, or cannot be told not to: what is about no service may be for the one it names."""
+        if service is None and self.recipients is not None and self.recipients.name_any_of(recipient):
+            return self.purposes is None or purpose in self.purposes
+        return self.reaches(recipient, purpose, service)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +172,12 @@ class Granted:
 
     version: int
     asserted_by: str
-    agencies: frozenset[str]
-    kinds: frozenset[tuple[AgencyKind, str]]
-    """Kinds of agency in an area."""
+    recipients: Recipients
     purposes: frozenset[Purpose]
     categories: frozenset[Category]
     given_at: datetime
     valid_from: datetime | None = None
     valid_until: datetime | None = None
-    services: frozenset[tuple[str, str]] = frozenset()
-    """Named services of an agency: (agency, service)."""
     void: Literal["consent-withdrawn", "form-used-before"] | None = None
     """Why it opens nothing and is kept as history only (`why_void`)."""
 
@@ -201,7 +235,7 @@ class GatewayInvoked:
     starts: datetime
     ends: datetime
     once: bool = False
-    """For one disclosure: its recipients get what is known when it begins, and no later change unasked."""
+    """For one disclosure: its recipients get what is known when it begins, and nothing later unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +279,21 @@ SharingFact = (
 )
 
 
+ANOTHER_SERVICE = ""
+"""Stands for any service that nothing names: no service is called so."""
+
+
+def _services_named(fact: SharingFact, agency: str) -> Iterator[str]:
+    """The services of this agency that a consent, a no or a restriction names."""
+    named: Recipients | None = None
+    if isinstance(fact, Granted):
+        named = fact.recipients
+    elif isinstance(fact, Withdrawn | Restricted):
+        named = fact.scope.recipients
+    if named is not None:
+        yield from (service for provider, service in named.services if provider == agency)
+
+
 @dataclass(frozen=True, slots=True)
 class ClientFacts:
     """What rules the disclosures of one client."""
@@ -264,6 +313,13 @@ class ClientFacts:
         """The client as it would be if nobody but this agency had said anything of it."""
         own = {fact for fact in self.said if fact.asserted_by == agency}
         return ClientFacts(tuple(sorted(own, key=lambda fact: fact.version)))
+
+    def services_of(self, agency: str) -> list[str]:
+        """The services of this agency of which something else may be permitted than of the agency: those that are named
+        by what was said, and `ANOTHER_SERVICE` where there are any.
+        """
+        named = {service for fact in self.said for service in _services_named(fact, agency)}
+        return sorted({ANOTHER_SERVICE, *named} if named else named)
 
     @property
     def said(self) -> tuple[SharingFact, ...]:

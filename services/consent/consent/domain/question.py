@@ -32,9 +32,13 @@ class Question:
     spent: Mapping[str, date | None] = field(default_factory=dict)
     """By source: from which day the conviction in its offence section is spent, None for one that never is. Of a source
     that is not here it cannot be told."""
+    unasked: frozenset[int] | None = None
+    """None: somebody asks. Else nobody does: terms without a subscription do not count, nor does what was invoked for
+    one disclosure, but for what was invoked at these versions, whose disclosure this is.
+    """
 
 
-class Refusal(NamedTuple):
+class Withheld(NamedTuple):
     """Why one item is withheld, and what would make it possible."""
 
     item: Item
@@ -72,7 +76,7 @@ class Decision(NamedTuple):
     """The answer, item by item, with everything that it rests on."""
 
     permits: tuple[Permit, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
     obligations: tuple[Obligation, ...] = ()
 
     @property

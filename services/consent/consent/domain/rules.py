@@ -1,14 +1,13 @@
 """`decide`: what may leave, for whom, why. It serves the discloser, the API, replay and the tests; there is no second.
 
-It reads like docs/reference/rules.md: `_forbidding_all` and `forbidding` are its first part; `permitting` is the third,
-way by way, and gives the reason of the second where none leads to a permit.
+It reads like docs/reference/rules.md: `_forbidding_all` and `forbidding` are its first part; `permitting` takes the
+ways of the third (`ways`) in their order, and gives the reason of the second where none leads to a permit.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 from consent.domain.facts import (
     Agency,
@@ -25,12 +24,12 @@ from consent.domain.facts import (
     Terms,
     Withdrawn,
 )
-from consent.domain.question import Decision, Item, Obligation, Permit, Question, Refusal
+from consent.domain.question import Decision, Item, Obligation, Permit, Question, Withheld
 from consent.domain.standing import RESPONSIBLE, Gateway
 from consent.domain.table import RANK
-from contracts.vocabulary import SERVICE_PURPOSES, AgencyKind, Basis, Category, Purpose, RestrictionKind
+from consent.domain.ways import AgreementOnConsent, Consents, GatewayInAgreement, Invoked, Way
+from contracts.vocabulary import LONDON, SERVICE_PURPOSES, AgencyKind, Basis, Category, Purpose, RestrictionKind
 
-LONDON = ZoneInfo("Europe/London")
 ALWAYS = (Obligation("no-onward-sharing"), Obligation("erase-on-retraction"))
 _ALL = frozenset(Category)
 _EVERYTHING = Scope()
@@ -48,17 +47,17 @@ def decide(question: Question, facts: ClientFacts, policy: Policy) -> Decision:
         return _decide_linked(question, facts, policy)
     rule = _forbidding_all(question, facts)
     if rule is not None:
-        return Decision(refusals=tuple([Refusal(item, rule) for item in question.items]))
-    case = _Case(question, facts, policy)
+        return Decision(withheld=tuple([Withheld(item, rule) for item in question.items]))
+    matter = _Matter(question, facts, policy)
     permits: list[Permit] = []
-    refusals: list[Refusal] = []
+    withheld: list[Withheld] = []
     for item in question.items:
-        outcome = case.forbidding(item) or case.permitting(item)
+        outcome = matter.forbidding(item) or matter.permitting(item)
         if isinstance(outcome, str):
-            refusals.append(Refusal(item, outcome))
+            withheld.append(Withheld(item, outcome))
         else:
             permits.append(outcome)
-    return Decision(tuple(permits), tuple(refusals), case.obligations() if permits else ())
+    return Decision(tuple(permits), tuple(withheld), matter.obligations() if permits else ())
 
 
 def _decide_linked(question: Question, facts: ClientFacts, policy: Policy) -> Decision:
@@ -73,20 +72,20 @@ def _decide_linked(question: Question, facts: ClientFacts, policy: Policy) -> De
         )
         for part in facts.parts
     ]
-    refused: dict[Item, Refusal] = {}
+    withheld: dict[Item, Withheld] = {}
     permits: dict[Item, Permit] = {}
-    for refusal in (r for d in decisions for r in d.refusals):
-        other = refused.setdefault(refusal.item, refusal)
-        if RANK[refusal.rule] < RANK[other.rule]:
-            refused[refusal.item] = refusal
-    for permit in (p for d in decisions for p in d.permits if p.item not in refused):
+    for one in (w for d in decisions for w in d.withheld):
+        other = withheld.setdefault(one.item, one)
+        if RANK[one.rule] < RANK[other.rule]:
+            withheld[one.item] = one
+    for permit in (p for d in decisions for p in d.permits if p.item not in withheld):
         first = permits.setdefault(permit.item, permit)
         if permit.consent is not None and (first.consent is None or permit.consent > first.consent):
             permits[permit.item] = permit
     obligations = tuple(dict.fromkeys(o for d in decisions for o in d.obligations))
     return Decision(
         tuple(permits.values()),
-        tuple(refused[item] for item in question.items if item in refused),
+        tuple(withheld[item] for item in question.items if item in withheld),
         obligations if permits else (),
     )
 
@@ -96,6 +95,19 @@ def acts_for(recipient: Agency, purpose: Purpose) -> bool:
     return recipient.kind is not _SERVICE or SERVICE_PURPOSES.get(recipient.id) is purpose
 
 
+def naming(consents: Sequence[Granted], recipient: Agency, service: str | None) -> Sequence[Granted]:
+    """The consents that name this recipient: as an agency, as a kind in an area, or as one service that it offers.
+
+    One of our own services needs no name: it is the means of its purpose, not somebody whom the client chooses.
+
+    Args:
+        service: which one it is about; None: about none, so that a consent for one does not name it.
+    """
+    if recipient.kind is _SERVICE:
+        return consents
+    return [consent for consent in consents if consent.recipients.name(recipient, service)]
+
+
 def why_not_in_force(agreement: Agreement, at: datetime) -> str | None:
     """None when the agreement is in force, else the rule that says why not."""
     if not agreement.starts <= at < agreement.ends:
@@ -103,6 +115,12 @@ def why_not_in_force(agreement: Agreement, at: datetime) -> str | None:
     if agreement.suspended_from is not None and agreement.suspended_from <= at:
         return "agreement-suspended"
     return None
+
+
+def agreements_in_force(policy: Policy, at: datetime) -> list[Agreement]:
+    """The agreements in force, each in the version that counts."""
+    counting = (_counting([(a, None) for a in versions], at)[0] for versions in policy.versions)
+    return [agreement for agreement in counting if why_not_in_force(agreement, at) is None]
 
 
 def _forbidding_all(question: Question, facts: ClientFacts) -> str | None:
@@ -116,7 +134,7 @@ def _forbidding_all(question: Question, facts: ClientFacts) -> str | None:
     return None
 
 
-class _Case:
+class _Matter:
     """A question with those facts that bear on it: what is the same for several items is looked up once."""
 
     __slots__ = (
@@ -130,28 +148,24 @@ class _Case:
         "_policy",
         "_question",
         "_restricted",
-        "_told_by",
         "_unenforced",
+        "_ways_of",
     )
 
     def __init__(self, question: Question, facts: ClientFacts, policy: Policy) -> None:
         self._question, self._policy = question, policy
         recipient, purpose = question.recipient, question.purpose
-        id, of_its_kind, for_service = recipient.id, (recipient.kind, recipient.area), (recipient.id, question.service)
-        is_ours = recipient.kind is _SERVICE  # the means of its purpose, not somebody whom the client chooses
-        self._grants: list[Granted] = []
+        grants: list[Granted] = []
         self._noes: list[Withdrawn] = []
         self._gateways: list[GatewayInvoked] = []
-        self._overrides: list[OverrideAuthorised] = []
+        overrides: list[OverrideAuthorised] = []
         restricted = False
         for fact in facts.history:  # oldest first
             if type(fact) is Granted:
-                if purpose in fact.purposes and (
-                    is_ours or id in fact.agencies or of_its_kind in fact.kinds or for_service in fact.services
-                ):
-                    self._grants.append(fact)
+                if purpose in fact.purposes:
+                    grants.append(fact)
             elif type(fact) is Withdrawn:
-                if fact.scope.reaches(id, purpose):
+                if fact.scope.reaches(recipient, purpose, question.service):
                     self._noes.append(fact)
             elif type(fact) is Restricted:
                 restricted = True
@@ -161,19 +175,25 @@ class _Case:
             elif type(fact) is OverrideAuthorised and (
                 _invoked_for(fact, question) and policy.kinds.get(fact.asserted_by) in RESPONSIBLE
             ):
-                self._overrides.append(fact)
-        if self._gateways or self._overrides:  # an end ends it also when it came first
+                overrides.append(fact)
+        self._grants = naming(grants, recipient, question.service)
+        self._overrides: Sequence[Invoked] = ()
+        if self._gateways or overrides:  # an end ends it also when it came first
             ended = {(e.what, e.asserted_by, e.id) for e in facts.history if isinstance(e, Ended)}
             self._gateways = [g for g in self._gateways if ("gateway", g.asserted_by, g.id) not in ended]
-            self._overrides = [o for o in self._overrides if ("override", o.asserted_by, o.id) not in ended]
+            self._overrides = [
+                Invoked(o.version, _OVERRIDE, o.categories, self._is_own(o))
+                for o in overrides
+                if ("override", o.asserted_by, o.id) not in ended
+            ]
         self._restricted: set[Category] = set()
         self._excluded: list[str] = []
         self._unenforced = False
         if restricted:
             self._restrict(standing_restrictions(facts, question.at))
-        self._agreed = policy.agreed(id, purpose)
-        self._told_by: dict[str, _Telling] = {}
-        self._consents_read: dict[bool, _Consents] = {}
+        self._agreed = policy.agreed(recipient.id, purpose)
+        self._ways_of: dict[str, tuple[str, Sequence[Way]]] = {}
+        self._consents_read: dict[bool, Consents] = {}
 
     # rules that deny, in the order of the table
 
@@ -189,7 +209,7 @@ class _Case:
         recipient, excluded = self._question.recipient.id, set[str]()
         for restriction in restrictions:
             excluded.update(p for agency, p in restriction.practitioners if agency == recipient)
-            if _restricts(restriction, recipient, self._question.purpose):
+            if _restricts(restriction, self._question):
                 categories = restriction.scope.categories
                 self._restricted |= _ALL if categories is None else categories
         self._excluded = sorted(excluded)
@@ -199,8 +219,7 @@ class _Case:
         recipient, practitioner, at = self._question.recipient.id, self._question.practitioner, self._question.at
         if practitioner is not None and _as_compared(practitioner) in map(_as_compared, self._excluded):
             return False
-        current = (_counting([(a, None) for a in versions], at)[0] for versions in self._policy.versions)
-        return any(recipient in agreement.enforces and why_not_in_force(agreement, at) is None for agreement in current)
+        return any(recipient in agreement.enforces for agreement in agreements_in_force(self._policy, at))
 
     def _spent(self, source: str) -> str | None:
         """The rule that withholds the conviction that this source recorded, if one does."""
@@ -218,74 +237,58 @@ class _Case:
 
     def permitting(self, item: Item) -> Permit | str:
         """A permit by the first way that leads to one, or the rule of the way that got furthest."""
-        source, category = item
-        told = self._told_by.get(source)
-        if told is None:
-            told = self._told_by[source] = self._telling(source)
-        why, on_statute, invoked, on_consent = told
-        for agreement, terms, gateway in on_statute:  # 1. a gateway in an agreement
-            if category not in terms.categories:
-                why = _further(why, "agreement-category")
-            elif gateway is None or category not in gateway.categories:
-                why = _further(why, "gateway-does-not-reach")
-            elif not gateway.invoked_by:
-                return Permit(item, terms.basis, agreement.id, agreement.version)
-            else:
-                for said, categories in invoked:
-                    counts = terms.own_word or not self._is_own(said)
-                    if said.basis is terms.basis and category in categories and counts:
-                        return Permit(item, terms.basis, agreement.id, agreement.version, invoked=said.version)
-                why = _further(why, "gateway-does-not-reach")
-        for said, categories in invoked:  # 2. a gateway invoked for this client
-            if category in categories:
-                if not self._is_own(said):
-                    return Permit(item, said.basis, invoked=said.version)
-                why = _further(why, "own-word")
-        for agreement, terms, consents in on_consent:  # 3. an agreement on consent, and the client's consent
-            if category not in terms.categories:
-                why = _further(why, "agreement-category")
-            else:
-                found = consents.of(category)
-                if not isinstance(found, str):
-                    return Permit(item, _CONSENT, agreement.id, agreement.version, found.version)
-                why = _further(why, found)
-        for override in self._overrides:  # 4. a public-protection override
-            if category in override.categories:
-                if not self._is_own(override):
-                    return Permit(item, _OVERRIDE, invoked=override.version)
-                why = _further(why, "own-word")
+        source = item.source
+        why, ways = self._ways_of.get(source) or self._ways(source)
+        for way in ways:
+            found = way.permit(item)
+            if not isinstance(found, str):
+                return found
+            if RANK[found] > RANK[why]:
+                why = found
         return why
 
-    def _is_own(self, said: GatewayInvoked | OverrideAuthorised) -> bool:
-        return said.asserted_by == self._question.recipient.id
-
-    def _telling(self, source: str) -> "_Telling":
-        """What is the same for every item of one source."""
-        agreed = self._agreed.get(source, ())
-        if not agreed and not self._gateways:
-            return _NOTHING
+    def _ways(self, source: str) -> tuple[str, Sequence[Way]]:
+        """What the agreements lack by which this source may not tell, and the ways of each of its items to a permit."""
         why, at = "no-agreement", self._question.at
-        on_statute: list[tuple[Agreement, Terms, Gateway | None]] = []
-        on_consent: list[tuple[Agreement, Terms, _Consents]] = []
-        for versions in agreed:
+        in_agreements: list[GatewayInAgreement] = []
+        invoked = self._invoked(source) if self._gateways else []
+        on_consent: list[AgreementOnConsent] = []
+        for versions in self._agreed.get(source, ()):
             agreement, terms = _counting(versions, at)
             if terms is None:
                 continue  # it took the source, the recipient or the purpose out
-            lack = why_not_in_force(agreement, at)
-            if lack is not None:
-                why = _further(why, lack)
-            elif terms.basis is _CONSENT:
-                on_consent.append((agreement, terms, self._consents(terms.own_word)))
+            if self._question.unasked is not None and not self._policy.tell_unasked(terms):
+                lack: str | None = "not-subscribed"
             else:
-                on_statute.append((agreement, terms, self._reaching(terms.basis, source)))
-        invoked = [
-            (said, said.categories & gateway.categories)
+                lack = why_not_in_force(agreement, at)
+            if lack is not None:
+                if RANK[lack] > RANK[why]:
+                    why = lack
+            elif terms.basis is _CONSENT:
+                on_consent.append(AgreementOnConsent(agreement, terms.categories, self._consents(terms.own_word)))
+            else:
+                gateway = self._reaching(terms.basis, source)
+                in_agreements.append(GatewayInAgreement(agreement, terms, gateway, invoked))
+        ways: list[Way] = [
+            *in_agreements,  # 1. a gateway in an agreement
+            *invoked,  # 2. a gateway invoked for this client
+            *on_consent,  # 3. an agreement on consent, and the client's consent
+            *self._overrides,  # 4. a public-protection override
+        ]
+        self._ways_of[source] = why, ways
+        return why, ways
+
+    def _invoked(self, source: str) -> list[Invoked]:
+        return [
+            Invoked(said.version, said.basis, said.categories & gateway.categories, self._is_own(said))
             for said in self._gateways
             if (gateway := self._reaching(said.basis, source)) is not None
             and self._policy.kinds.get(said.asserted_by) in gateway.invoked_by
             and (said.asserted_by == source or not gateway.own_only)
         ]
-        return why, on_statute, invoked, on_consent
+
+    def _is_own(self, said: GatewayInvoked | OverrideAuthorised) -> bool:
+        return said.asserted_by == self._question.recipient.id
 
     def _reaching(self, basis: Basis, source: str) -> Gateway | None:
         """The gateway of this basis, where it reaches the source, the recipient and the purpose."""
@@ -299,77 +302,17 @@ class _Case:
             return gateway
         return None
 
-    def _consents(self, own_word: bool) -> "_Consents":
+    def _consents(self, own_word: bool) -> Consents:
         """The client's consents as they stand under terms with or without `own_word`."""
         found = self._consents_read.get(own_word)
         if found is None:
             not_from = None if own_word else self._question.recipient.id
-            found = self._consents_read[own_word] = _Consents(self._grants, self._noes, not_from, self._question.at)
+            found = self._consents_read[own_word] = Consents(self._grants, self._noes, not_from, self._question.at)
         return found
 
     def obligations(self) -> tuple[Obligation, ...]:
         """What comes with what is permitted."""
-        return ALWAYS + tuple(Obligation("keep-from-practitioner", p) for p in self._excluded)
-
-
-class _Consents:
-    """The client's consents that name this recipient and purpose: which categories are open by them, and which void.
-
-    A consent is void once a no that reaches it was recorded after it or was said after it was given: whichever order
-    the two arrived in, the client said no.
-    """
-
-    __slots__ = ("_open", "_void")
-
-    def __init__(self, grants: list[Granted], noes: list[Withdrawn], not_from: str | None, at: datetime) -> None:
-        """In the order of versions. `not_from`: whose word does not count."""
-        self._open: list[tuple[frozenset[Category], Granted]] = []
-        self._void: list[tuple[frozenset[Category], str]] = []
-        noes = sorted(noes, key=lambda no: not no.refused)  # the reason told is the last of the table
-        for grant in reversed(grants):  # from the end of the table upwards: what the client said outweighs dates
-            left = grant.categories
-            for no in noes:
-                if no.version > grant.version or no.at >= grant.given_at:
-                    reached = left if no.scope.categories is None else left & no.scope.categories
-                    self._void.append((reached, "consent-refused" if no.refused else "consent-withdrawn"))
-                    left -= reached
-            if not left:
-                continue
-            if grant.void is not None:
-                self._void.append((left, grant.void))
-            elif grant.asserted_by == not_from:
-                self._void.append((left, "own-word"))
-            elif (grant.valid_from and at < grant.valid_from) or (grant.valid_until and at >= grant.valid_until):
-                self._void.append((left, "consent-not-current"))
-            else:
-                self._open.append((left, grant))
-        self._void.sort(key=lambda void: RANK[void[1]], reverse=True)
-
-    def of(self, category: Category) -> Granted | str:
-        """The newest consent that opens the category, or the rule of the one that got furthest."""
-        for categories, grant in self._open:
-            if category in categories:
-                return grant
-        for categories, rule in self._void:
-            if category in categories:
-                return rule
-        return "no-consent"
-
-
-_Telling = tuple[
-    str,
-    Sequence[tuple[Agreement, Terms, Gateway | None]],
-    Sequence[tuple[GatewayInvoked, frozenset[Category]]],
-    Sequence[tuple[Agreement, Terms, _Consents]],
-]
-"""What a source may tell by: the lack of its agreements that are not in force; those in force on a statute, with the
-gateway where that reaches; the gateways invoked that reach, and for what; the agreements in force on consent."""
-_NOTHING: _Telling = "no-agreement", (), (), ()
-
-
-def _further(rule: str, other: str) -> str:
-    """The one further down the table."""
-    return rule if RANK[rule] >= RANK[other] else other
+        return ALWAYS + tuple([Obligation("keep-from-practitioner", p) for p in self._excluded])
 
 
 def _counting(versions: Sequence[tuple[Agreement, Terms | None]], at: datetime) -> tuple[Agreement, Terms | None]:
@@ -380,10 +323,11 @@ def _counting(versions: Sequence[tuple[Agreement, Terms | None]], at: datetime) 
     return versions[-1]
 
 
-def _restricts(restriction: Restricted, recipient: str, purpose: Purpose) -> bool:
+def _restricts(restriction: Restricted, question: Question) -> bool:
     if restriction.kind is RestrictionKind.PRACTITIONER_EXCLUSION:
         return False  # it binds by `exclusion-not-enforced` and by an obligation
-    return restriction.scope.reaches(recipient, purpose) and recipient not in restriction.allowed
+    recipient, reach = question.recipient, restriction.scope.may_reach
+    return reach(recipient, question.purpose, question.service) and recipient.id not in restriction.allowed
 
 
 def _as_compared(practitioner: str) -> str:
@@ -396,6 +340,7 @@ def _invoked_for(said: GatewayInvoked | OverrideAuthorised, question: Question) 
         question.recipient.id in said.recipients
         and question.purpose in said.purposes
         and said.starts <= question.at < said.ends
+        and (not said.once or question.unasked is None or said.version in question.unasked)
     )
 
 
@@ -403,15 +348,16 @@ def standing_restrictions(facts: ClientFacts, at: datetime) -> list[Restricted]:
     """The restrictions of a client that were not lifted and have not ended, of whatever kind; of any part counts."""
     if facts.parts:
         return [found for part in facts.parts for found in standing_restrictions(part, at)]
-    lifted = {
-        (e.asserted_by, e.id): e.version for e in facts.history if isinstance(e, Ended) and e.what == "restriction"
-    }
+    return [found for found in not_lifted(facts.history) if found.until is None or at < found.until]
+
+
+def not_lifted(history: Sequence[SharingFact]) -> list[Restricted]:
+    """The restrictions, also those that have ended, but for those that the agency whose they are lifted since."""
+    lifted = {(e.asserted_by, e.id): e.version for e in history if isinstance(e, Ended) and e.what == "restriction"}
     return [
         fact
-        for fact in facts.history
-        if isinstance(fact, Restricted)
-        and lifted.get((fact.asserted_by, fact.id), 0) < fact.version
-        and (fact.until is None or at < fact.until)
+        for fact in history
+        if isinstance(fact, Restricted) and lifted.get((fact.asserted_by, fact.id), 0) < fact.version
     ]
 
 
@@ -421,7 +367,7 @@ def why_void(
     """None when a new grant takes effect: on a form not seen before, and given after every no to everything so far.
 
     One that does not is kept as history: it may be a late or replayed copy of a consent that the client has since
-    withdrawn. A no that names something voids of it what it names (`_Consents`), and leaves the rest.
+    withdrawn. A no that names something voids of it what it names (`Consents`), and leaves the rest.
     """
     if form_seen:
         return "form-used-before"

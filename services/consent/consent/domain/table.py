@@ -18,6 +18,22 @@ class Rule:
     """What the recipient learns: the rule; that something is withheld, not why; or not even that there is something."""
 
 
+BEFORE = (
+    Rule(
+        "unknown-client",
+        "The service's reference is of no client, or of one who was erased.",
+        "Use the subject of a cleared record.",
+        "promise 1: nothing leaves without a decision, and there is no client to decide about",
+    ),
+    Rule(
+        "unknown-recipient",
+        "Nobody is registered under the recipient's id.",
+        "Register the recipient with the door.",
+        "promise 1: nothing leaves without a decision, and there is no recipient to decide for",
+    ),
+)
+"""What is told where nothing can be decided: a service of ours asks for a recipient or about a client that is none."""
+
 DENIES = (
     Rule(
         "held",
@@ -82,6 +98,13 @@ LACKS = (
         "Sign an information-sharing agreement between the source and the recipient for this purpose.",
         "practice, stricter than the law: the Information Commissioner's data sharing code (Data Protection Act 2018"
         " s.121) advises an agreement and does not demand it",
+        "never",
+    ),
+    Rule(
+        "not-subscribed",
+        "Nobody asked for it, and the agreement lets the source tell the recipient only when somebody does.",
+        "Ask for it, or sign a version of the agreement with a subscription.",
+        "data minimisation: UK GDPR article 5(1)(c)",
         "never",
     ),
     Rule(
@@ -151,7 +174,7 @@ LACKS = (
 """What is missing for a permit. Of several, the last is the reason: that of the way that got furthest."""
 
 RULES = (*DENIES, *LACKS)
-"""Every rule that withholds. No other reason exists; where nothing permits and no rule spoke, it is `no-agreement`."""
+"""Every rule by which a decision withholds; where nothing permits and no rule spoke, it is `no-agreement`."""
 
-REMEDIES = {rule.code: rule.remedy for rule in RULES}
+REMEDIES = {rule.code: rule.remedy for rule in (*BEFORE, *RULES)}
 RANK = {rule.code: rank for rank, rule in enumerate(RULES)}

@@ -1,6 +1,8 @@
-"""The register of agreements: versions with their signatures, drafts, changes and what they make due. Append-only."""
+"""The register of agreements: versions as decisions read them and with their signatures, drafts, changes and what they
+make due. Append-only.
+"""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,9 +11,9 @@ from uuid import UUID, uuid4
 import orjson
 from sqlalchemy import text
 
-from consent.domain import Agreement
-from consent.repository import parties
+from consent.domain import Agreement, Terms
 from consent.repository.sql import Executor
+from contracts.vocabulary import Basis, Category, Purpose
 
 LOCK = 7_500
 """Advisory lock of whoever changes the register: it numbers the changes in the order of their commits."""
@@ -72,6 +74,94 @@ async def hold_still(db: Executor) -> None:
     await db.execute(text("SELECT pg_advisory_xact_lock_shared(:lock)"), {"lock": LOCK})
 
 
+# --- versions as decisions read them ----------------------------------------------------------------------------------
+
+_SUSPENDED_FROM = (
+    "(SELECT min(s.at) FROM (SELECT DISTINCT ON (c.by) c.by, c.kind, c.at FROM agreement_change c"
+    " WHERE c.agreement = a.id AND c.kind <> 'version' ORDER BY c.by, c.number DESC) s"
+    " WHERE s.kind = 'suspended' AND (s.by = 'operator' OR s.by = ANY(a.sources || a.recipients))) AS suspended_from"
+)
+"""Since when a version `a` is suspended: the first suspension, by a party of it or the operator, that the same has not
+resumed since."""
+
+
+async def every(db: Executor) -> list[Agreement]:
+    """Every version of every agreement, in force or not: `decide` chooses by the dates."""
+    rows = await db.execute(
+        text(
+            "SELECT id, version, sources, recipients, terms::text AS terms, enforces, starts, ends,"  # noqa: S608 # ours
+            f" {_SUSPENDED_FROM} FROM agreement a ORDER BY id, version"
+        )
+    )
+    return [_agreement_of(row, row.suspended_from) for row in rows]
+
+
+async def undertakings(db: Executor) -> list[Agreement]:
+    """Of agreements that the asker may not see, who undertook to enforce exclusions and when; they permit nothing."""
+    rows = await db.execute(text("SELECT id, version, enforces, starts, ends, suspended_from FROM undertakings()"))
+    return [
+        Agreement(
+            row.id,
+            row.version,
+            frozenset(),
+            frozenset(),
+            {},
+            row.starts,
+            row.ends,
+            frozenset(row.enforces),
+            row.suspended_from,
+        )
+        for row in rows
+    ]
+
+
+def _columns(agreement: Agreement) -> dict[str, Any]:
+    """What a version says, by the columns that the tables of versions and of drafts share."""
+    return {
+        "id": agreement.id,
+        "version": agreement.version,
+        "sources": sorted(agreement.sources),
+        "recipients": sorted(agreement.recipients),
+        "terms": orjson.dumps(
+            {
+                purpose.value: {
+                    "basis": t.basis.value,
+                    "categories": sorted(c.value for c in t.categories),
+                    "subscription": t.subscription,
+                    "ownWord": t.own_word,
+                }
+                for purpose, t in agreement.terms.items()
+            }
+        ).decode(),
+        "enforces": sorted(agreement.enforces),
+        "starts": agreement.starts,
+        "ends": agreement.ends,
+    }
+
+
+def _agreement_of(row: Any, suspended_from: datetime | None = None) -> Agreement:
+    """A version, or what a draft would make one, from those columns."""
+    return Agreement(
+        row.id,
+        row.version,
+        frozenset(row.sources),
+        frozenset(row.recipients),
+        {
+            Purpose(purpose): Terms(
+                Basis(t["basis"]),
+                frozenset(map(Category, t["categories"])),
+                t["subscription"],
+                t.get("ownWord", False),
+            )
+            for purpose, t in orjson.loads(row.terms).items()
+        },
+        row.starts,
+        row.ends,
+        frozenset(row.enforces),
+        suspended_from,
+    )
+
+
 # --- versions and drafts ----------------------------------------------------------------------------------------------
 
 _TEXT = "version, sources, recipients, terms::text AS terms, enforces, starts, review, ends"
@@ -81,14 +171,14 @@ async def versions(db: Executor, id: str | None = None) -> list[Version]:
     """Every version of one agreement, or of all, oldest first."""
     rows = await db.execute(
         text(
-            f"SELECT id, {_TEXT}, signatories::text AS signatories, draft, {parties.SUSPENDED_FROM} FROM agreement a"  # noqa: S608 # ours
+            f"SELECT id, {_TEXT}, signatories::text AS signatories, draft, {_SUSPENDED_FROM} FROM agreement a"  # noqa: S608 # ours
             " WHERE CAST(:id AS text) IS NULL OR id = :id ORDER BY id, version"
         ),
         {"id": id},
     )
     return [
         Version(
-            parties.agreement_of(row, row.suspended_from),
+            _agreement_of(row, row.suspended_from),
             row.review,
             {agency: _signature(s) for agency, s in orjson.loads(row.signatories).items()},
             row.draft,
@@ -105,11 +195,19 @@ def _signature(stored: dict[str, Any] | str) -> Signature:
 
 
 async def add_version(db: Executor, version: Version) -> None:
-    """Enter a signed version."""
+    """Enter a signed version; versions are never changed."""
     signatories = {
         agency: {"name": s.name, "role": s.role, "signedAt": s.signed_at} for agency, s in version.signatures.items()
     }
-    await parties.add_agreement(db, version.agreement, signatories, version.review, version.draft)
+    await db.execute(
+        text(
+            "INSERT INTO agreement (id, version, sources, recipients, terms, enforces, signatories, starts, review,"
+            " ends, draft) VALUES (:id, :version, :sources, :recipients, CAST(:terms AS jsonb), :enforces,"
+            " CAST(:signatories AS jsonb), :starts, :review, :ends, :draft)"
+        ),
+        _columns(version.agreement)
+        | {"signatories": orjson.dumps(signatories).decode(), "review": version.review, "draft": version.draft},
+    )
 
 
 async def add_draft(db: Executor, version: Version, at: datetime) -> None:
@@ -120,7 +218,7 @@ async def add_draft(db: Executor, version: Version, at: datetime) -> None:
             " enforces, starts, review, ends) VALUES (:draft, :id, :version, :by, :at, :sources, :recipients,"
             " CAST(:terms AS jsonb), :enforces, :starts, :review, :ends)"
         ),
-        parties.columns(version.agreement)
+        _columns(version.agreement)
         | {"draft": version.draft, "by": version.proposed_by, "at": at, "review": version.review},
     )
 
@@ -141,8 +239,7 @@ async def drafts(db: Executor, *, id: UUID | None = None, agreement: str | None 
     found = rows.all()
     signed = await _signatures(db, [row.draft for row in found])
     return [
-        Version(parties.agreement_of(row), row.review, signed.get(row.draft, {}), row.draft, row.proposed_by)
-        for row in found
+        Version(_agreement_of(row), row.review, signed.get(row.draft, {}), row.draft, row.proposed_by) for row in found
     ]
 
 
@@ -273,15 +370,3 @@ async def followed_up(db: Executor, change: int) -> bool:
     """Whether every snapshot that this change made due is queued."""
     row = await db.execute(text("SELECT 1 FROM agreement_follow_up WHERE change = :change"), {"change": change})
     return row.one_or_none() is None
-
-
-async def clients_of(db: Executor, sources: Sequence[str], after: int, limit: int) -> list[int]:
-    """Clients of whom one of `sources` recorded something, by id; linked ones as the client that they are part of."""
-    rows = await db.execute(
-        text(
-            "SELECT id FROM client c WHERE id > :after AND merged_into IS NULL AND (parts <> '{}' OR EXISTS"
-            " (SELECT 1 FROM fact f WHERE f.client_id = c.id AND f.source = ANY(:sources))) ORDER BY id LIMIT :limit"
-        ),
-        {"sources": list(sources), "after": after, "limit": limit},
-    )
-    return [row.id for row in rows]

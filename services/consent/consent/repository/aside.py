@@ -1,58 +1,12 @@
-"""What waits for a person: holds, numbers that are held, rows and events that were set aside."""
+"""Rows and events that were set aside until a person has looked, and what persons did of what waited for them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import text
 
-from consent.repository.queue import WAS_TO_LEAVE
+from consent.repository.ledger import WAS_TO_LEAVE
 from consent.repository.sql import Executor
-
-
-async def holds(db: Executor) -> Sequence[Any]:
-    """Holds that nobody has lifted, oldest first: of clients, of numbers that no client has, and those that hold nobody
-    but are to be seen to. Never the number.
-    """
-    result = await db.execute(
-        text(
-            "SELECT id, CASE WHEN client_id IS NULL THEN 'nobody' ELSE 'client' END AS held, reason, asserted_by,"
-            " since, times, last_at, owner FROM hold WHERE lifted_at IS NULL"
-            " UNION ALL SELECT id, 'number', reason, asserted_by, since, times, last_at, owner FROM held_identifier"
-            " ORDER BY since, id"
-        )
-    )
-    return result.all()
-
-
-async def open_holds(db: Executor, agencies: Collection[str]) -> dict[str, int]:
-    """How many clients and numbers are held by the word of each of these agencies."""
-    rows = await db.execute(
-        text(
-            "SELECT a,"
-            " (SELECT count(*) FROM hold WHERE asserted_by = a AND lifted_at IS NULL AND client_id IS NOT NULL)"
-            " + (SELECT count(*) FROM held_identifier WHERE asserted_by = a) AS n"
-            " FROM unnest(CAST(:agencies AS text[])) AS r(a)"
-        ),
-        {"agencies": sorted(agencies)},
-    )
-    return {row.a: row.n for row in rows}
-
-
-async def set_owner(db: Executor, hold: UUID, owner: str) -> bool:
-    """Enter who looks at a hold. False: nobody's hold has this id."""
-    for statement in (
-        "UPDATE hold SET owner = :owner WHERE id = :id AND lifted_at IS NULL RETURNING 1",
-        "UPDATE held_identifier SET owner = :owner WHERE id = :id RETURNING 1",
-    ):
-        if await db.scalar(text(statement), {"id": hold, "owner": owner}):
-            return True
-    return False
-
-
-async def forget_held_number(db: Executor, id: UUID) -> bool:
-    """Forget that a number is held, the number with it. False: there is none with this id."""
-    return bool(await db.scalar(text("DELETE FROM held_identifier WHERE id = :id RETURNING 1"), {"id": id}))
 
 
 async def set_aside(db: Executor, limit: int, after: tuple[str, int] | None) -> Sequence[Any]:
@@ -125,7 +79,7 @@ async def take_arrived(db: Executor, id: int) -> Any | None:
     return result.one_or_none()
 
 
-async def enter(db: Executor, by: str, action: str, about: str, reason: str | None = None) -> None:
+async def record_intervention(db: Executor, by: str, action: str, about: str, reason: str | None = None) -> None:
     """Keep what a person did: `hold-lifted`, `retried` or `discarded`."""
     await db.execute(
         text("INSERT INTO intervention (by, action, about, reason) VALUES (:by, :action, :about, :reason)"),

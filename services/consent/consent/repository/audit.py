@@ -1,6 +1,6 @@
 """The ledger as an auditor reads it: by places, not by clients."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import text
@@ -8,8 +8,8 @@ from sqlalchemy import text
 from consent.repository.sql import Executor
 
 _ENTRIES = (
-    "SELECT l.id, l.kind, l.decision, l.recipient, l.purpose, l.type, l.decided_at, l.sources, l.leaf, l.shard,"
-    " l.sequence, l.position, c.key, CASE WHEN :open THEN l.body END AS body"
+    "SELECT l.id, l.client_id, l.kind, l.decision, l.queue_id, l.recipient, l.purpose, l.type, l.decided_at, l.sources,"
+    " l.leaf, l.shard, l.sequence, l.position, c.key, CASE WHEN :open THEN l.body END AS body"
     " FROM ledger l LEFT JOIN client c ON c.id = l.client_id WHERE l.shard = :shard"
 )
 _ORDER = " ORDER BY l.sequence, l.position, l.id"
@@ -30,6 +30,23 @@ async def batches(db: Executor, shard: int, after: int, limit: int, *, open: boo
     if whole:
         return whole
     return (await db.execute(text(f"{_ENTRIES} AND l.sequence = :last{_ORDER}"), same | {"last": last})).all()
+
+
+async def of_erased(db: Executor, clients: Collection[int]) -> Sequence[Any]:
+    """What is left of clients without a key: entries that were closed, and those of the erasures that closed them; by
+    client and in order.
+    """
+    if not clients:
+        return []
+    rows = await db.execute(
+        text(
+            "SELECT l.id, l.client_id, l.kind, l.decision, l.decided_at, l.leaf, NULL AS key,"
+            " CASE WHEN l.kind = 'erasure' THEN l.body END AS body FROM ledger l"
+            " WHERE l.client_id = ANY(:clients) AND l.kind IN ('erased', 'erasure') ORDER BY l.client_id, l.id"
+        ),
+        {"clients": sorted(clients)},
+    )
+    return rows.all()
 
 
 async def extent(db: Executor) -> Sequence[Any]:

@@ -9,9 +9,7 @@ from sqlalchemy import text
 
 from consent.repository.sql import Executor, Write, arrays, at_once, insert_of
 
-_CANDIDATES = insert_of(
-    "candidate", "one, other, because, found_by", "bigint, bigint, text, text", "ON CONFLICT DO NOTHING"
-)
+_CANDIDATES = insert_of("candidate", "one, other, because", "bigint, bigint, text", "ON CONFLICT DO NOTHING")
 _LIKENESSES = text(
     "INSERT INTO likeness (client_id, source, digest) SELECT * FROM unnest(CAST(:a0 AS bigint[]),"
     " CAST(:a1 AS text[]), CAST(:a2 AS bytea[]))"
@@ -20,13 +18,9 @@ _LIKENESSES = text(
 )
 
 
-def proposing(pairs: Collection[tuple[int, int, str | None]], because: str) -> Write:
-    """Enter pairs that may be one person: (client, client, publisher of the event that named both).
-
-    A pair that is known already, decided or not, stays as it is.
-    """
-    first = {(min(one, other), max(one, other)): by for one, other, by in pairs}
-    return Write(_CANDIDATES, [(*pair, because, by) for pair, by in sorted(first.items())])
+def proposing(pairs: Collection[tuple[int, int]], because: str) -> Write:
+    """Enter pairs of clients that may be one person. A pair that is known already, decided or not, stays as it is."""
+    return Write(_CANDIDATES, [(*pair, because) for pair in sorted({(min(pair), max(pair)) for pair in pairs})])
 
 
 def resembling(digests: Collection[tuple[int, str, bytes]]) -> Write:
@@ -46,7 +40,7 @@ async def compare(db: Executor) -> None:
             " FROM news n JOIN likeness l ON l.digest = n.digest AND l.client_id <> n.client_id"
         )
     )
-    await at_once(db, [proposing([(row.one, row.other, None) for row in rows], "same-details")])
+    await at_once(db, [proposing([(row.one, row.other) for row in rows], "same-details")])
 
 
 async def told_apart(db: Executor, one: Collection[int], other: Collection[int]) -> bool:
@@ -81,7 +75,7 @@ async def decide(db: Executor, pairs: Iterable[tuple[int, int]], decision: str, 
         )
 
 
-_CANDIDATE = "SELECT id, one, other, because, found_by, found_at FROM candidate WHERE "
+_CANDIDATE = "SELECT id, one, other, because, found_at, decision FROM candidate WHERE "
 
 
 async def open_pairs(db: Executor, after: UUID | None, limit: int) -> Sequence[Any]:

@@ -1,10 +1,10 @@
-"""Clients: identifiers, references, what is recorded of them, holds."""
+"""Clients: identifiers, references, and what is recorded of them."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -19,7 +19,6 @@ from consent.repository.sql import Executor, arrays
 from contracts.facts import FIELDS, spent_on
 from contracts.vocabulary import Category
 from servicekit.db import TryAgain
-from servicekit.sql import time_now as time_now
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +26,37 @@ DAMAGED = Counter(
     "throughgate_damaged", "Clients treated as held, and records taken back, because what is kept cannot be read."
 )
 
-IdentifierKey = tuple[str, str, str]
-"""Type, issuer (for CASE the agency, for THROUGHGATE the recipient, else empty), value."""
+
+class Identifier(NamedTuple):
+    """By what an agency names a client: a number, or the reference that the door gave it."""
+
+    type: str
+    """Of `contracts.vocabulary.IdentifierType`."""
+    issuer: str
+    """Of an agency's own number the agency, of a reference the recipient; else empty."""
+    value: str
+
+    @classmethod
+    def reference(cls, recipient: str, id: UUID) -> "Identifier":
+        """The reference that this recipient was given."""
+        return cls("THROUGHGATE", recipient, str(id))
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is a reference, which only the door gives: no event can bring a client one that is new."""
+        return self.type == "THROUGHGATE"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it means a client to one agency only: its own number, or its reference."""
+        return bool(self.issuer)
 
 
-def is_reference(key: IdentifierKey) -> bool:
-    """Whether it is a reference, which only the door gives: no event can bring a client one that is new."""
-    return key[0] == "THROUGHGATE"
+class Hold(NamedTuple):
+    """By whose word a client, or a number that no client has, is held, and why."""
+
+    asserted_by: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -73,8 +96,8 @@ class Client:
     known_to: set[str] = field(default_factory=set)
     """Agencies that know it by its numbers: they recorded something of it, or a record was sent to them
     (`know_who_was_told`)."""
-    holds: dict[tuple[str, str], int] = field(default_factory=dict)
-    """(agency, reason) of its open holds, to the row that each was put on."""
+    holds: dict[Hold, int] = field(default_factory=dict)
+    """Its open holds, to the row that each was put on."""
     damaged: frozenset[int] = frozenset()
     """Those of its rows of which something cannot be read. It is treated as held; nothing may rest on what is known."""
 
@@ -90,18 +113,18 @@ def _with(facts: ClientFacts, fact: SharingFact) -> ClientFacts:
     return replace(facts, history=history, version=fact.version, parts=parts)
 
 
-async def find(db: Executor, keys: Collection[IdentifierKey]) -> dict[IdentifierKey, Found]:
+async def find(db: Executor, keys: Collection[Identifier]) -> dict[Identifier, Found]:
     """Whom identifiers mean. A reference means somebody to the recipient that it was given to, and nobody else.
 
     Of a link that was undone they mean the client of now again, once its parts are linked again, and come with it.
     """
     if not keys:
         return {}
-    own: dict[IdentifierKey, int] = {}
+    own: dict[Identifier, int] = {}
     rows: dict[int, Node] = {}
-    statement = _FIND[frozenset(map(is_reference, keys))]
+    statement = _FIND[frozenset(key.is_reference for key in keys)]
     for type, issuer, value, id, *node in await arrays(db, statement, keys):
-        own[type, issuer, value] = id
+        own[Identifier(type, issuer, value)] = id
         rows[id] = Node(*node)
     found = await links.found(db, rows)
     for id, one in found.items():
@@ -125,7 +148,7 @@ async def of_references(db: Executor, references: Collection[UUID], recipient: s
     return {row.id: row.client_id for row in rows}
 
 
-async def resolve(db: Executor, keys: Collection[IdentifierKey]) -> dict[IdentifierKey, int]:
+async def resolve(db: Executor, keys: Collection[Identifier]) -> dict[Identifier, int]:
     """The clients behind identifiers, as `find` says: of a linked client, the one that the link made."""
     return {key: found.client for key, found in (await find(db, keys)).items()}
 
@@ -162,21 +185,6 @@ async def hold_still(db: Executor, ids: Collection[int]) -> None:
         await db.execute(text("SELECT hold_still(:ids)"), {"ids": sorted(ids)})
 
 
-async def lock_unheld(db: Executor, ids: Collection[int], by: str, reason: str) -> set[int]:
-    """Those of these rows that are not held for this reason yet, kept from being locked by others; those that are
-    locked are left out.
-    """
-    found = await db.scalars(
-        text(
-            "SELECT id FROM client c WHERE id = ANY(:ids) AND NOT EXISTS (SELECT 1 FROM hold h WHERE h.client_id = c.id"
-            " AND h.asserted_by = :by AND h.reason = :reason AND h.lifted_at IS NULL) ORDER BY id"
-            " FOR KEY SHARE OF c SKIP LOCKED"
-        ),
-        {"ids": list(ids), "by": by, "reason": reason},
-    )
-    return set(found)
-
-
 async def lock_whole(db: Executor, ids: Collection[int]) -> dict[int, Found]:
     """Lock the clients that these rows mean now, with all rows that are, or were, linked in them; gives whom each row
     means. All in one statement: a transaction that took one after the other could deadlock with another.
@@ -211,39 +219,6 @@ async def make(db: Executor, count: int) -> list[int]:
         text("INSERT INTO client (version) SELECT 0 FROM generate_series(1, :n) RETURNING id"), {"n": count}
     )
     return sorted(row.id for row in result)
-
-
-_THESE = "unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]), CAST(:a2 AS text[])) AS r(t, i, v)"
-
-
-async def held_numbers(db: Executor, keys: Collection[IdentifierKey]) -> set[tuple[IdentifierKey, str, str]]:
-    """The open holds of these numbers, which no client has yet: (number, agency, reason)."""
-    if not keys:
-        return set()
-    result = await arrays(
-        db,
-        text(
-            "SELECT type, issuer, value, asserted_by, reason FROM held_identifier"  # noqa: S608 # a constant
-            f" JOIN {_THESE} ON type = t AND issuer = i AND value = v"
-        ),
-        list(keys),
-    )
-    return {((row.type, row.issuer, row.value), row.asserted_by, row.reason) for row in result}
-
-
-async def take_held_numbers(db: Executor, keys: Collection[IdentifierKey]) -> list[tuple[IdentifierKey, str]]:
-    """Take the holds off these numbers, for now a client has them: it is the one to hold. Gives number and agency."""
-    if not keys:
-        return []
-    result = await arrays(
-        db,
-        text(
-            f"DELETE FROM held_identifier USING {_THESE} WHERE type = t AND issuer = i AND value = v"  # noqa: S608
-            " RETURNING type, issuer, value, asserted_by"
-        ),
-        list(keys),
-    )
-    return sorted(((row.type, row.issuer, row.value), row.asserted_by) for row in result)
 
 
 async def know_who_was_told(db: Executor, clients: Collection[Client], agencies: Collection[str]) -> None:
@@ -313,7 +288,7 @@ async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) 
             clients[id].damaged = frozenset(damaged.intersection(clients[id].members))
         if any(known[id].facts.held for id in with_facts):
             for row in await db.execute(_OPEN_HOLDS, {"ids": list(whose)}):
-                whose[row.client_id].holds[row.asserted_by, row.reason] = row.client_id
+                whose[row.client_id].holds[Hold(row.asserted_by, row.reason)] = row.client_id
     return clients
 
 
@@ -408,38 +383,22 @@ def section(source: str, category: str, recorded_at: datetime, data: Mapping[str
     return {"category": category, "source": source, "recordedAt": recorded_at.isoformat(), "data": data}
 
 
-async def acknowledge_retractions(db: Executor, acknowledged: Collection[tuple[UUID, UUID]]) -> set[tuple[UUID, UUID]]:
-    """A service or partner stopped and erased. Gives those (retraction, reference) that belong together, also where
-    that was entered before; the others mean nothing.
-    """
-    if not acknowledged:
-        return set()
-    rows = await arrays(
-        db,
+async def recorded_by(db: Executor, sources: Sequence[str], after: int, limit: int) -> list[int]:
+    """Clients of whom one of `sources` recorded something, by id; linked ones as the client that they are part of."""
+    rows = await db.execute(
         text(
-            "UPDATE retraction SET acknowledged_at = coalesce(acknowledged_at, clock_timestamp())"
-            " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS uuid[])) AS r(i, f) WHERE id = i AND reference = f"
-            " RETURNING id, reference"
+            "SELECT id FROM client c WHERE id > :after AND merged_into IS NULL AND (parts <> '{}' OR EXISTS"
+            " (SELECT 1 FROM fact f WHERE f.client_id = c.id AND f.source = ANY(:sources))) ORDER BY id LIMIT :limit"
         ),
-        acknowledged,
+        {"sources": list(sources), "after": after, "limit": limit},
     )
-    return {(row.id, row.reference) for row in rows}
+    return [row.id for row in rows]
 
 
-async def owe_retractions(db: Executor, told: Collection[SharingState], recipient: str) -> None:
-    """Enter that a recipient which has references of these clients was told of them: it is owed retractions.
-
-    The caller holds the clients' locks.
-    """
-    members = {member for client in told for member in client.members}
-    if members:
-        await db.execute(
-            text(
-                "UPDATE reference SET queued = true WHERE client_id = ANY(:ids) AND recipient = :recipient"
-                " AND NOT queued"
-            ),
-            {"ids": sorted(members), "recipient": recipient},
-        )
+async def recipient_of(db: Executor, reference: UUID) -> str | None:
+    """The agency or service whose reference of a client this is; None: nobody's."""
+    recipient: str | None = await db.scalar(text("SELECT recipient FROM reference WHERE id = :id"), {"id": reference})
+    return recipient
 
 
 async def own_references(db: Executor, named: Collection[UUID], service: str) -> dict[UUID, UUID]:
@@ -448,20 +407,3 @@ async def own_references(db: Executor, named: Collection[UUID], service: str) ->
         text("SELECT named, own FROM own_references(:named, :service)"), {"named": list(named), "service": service}
     )
     return {row.named: row.own for row in rows}
-
-
-async def open_hold(db: Executor, hold: UUID) -> Any | None:
-    """A hold that nobody has lifted: `client_id`, None where it holds nobody, `asserted_by`, `times` and `last_at`."""
-    found = await db.execute(
-        text("SELECT client_id, asserted_by, times, last_at FROM hold WHERE id = :id AND lifted_at IS NULL"),
-        {"id": hold},
-    )
-    return found.one_or_none()
-
-
-async def lift_hold(db: Executor, hold: UUID, by: str) -> None:
-    """Enter that a hold is lifted, and by whom."""
-    await db.execute(
-        text("UPDATE hold SET lifted_at = clock_timestamp(), lifted_by = :by WHERE id = :id AND lifted_at IS NULL"),
-        {"id": hold, "by": by},
-    )

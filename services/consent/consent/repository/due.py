@@ -1,12 +1,8 @@
-"""What the clock makes due: ends of what was said about sharing, convictions that become spent, reminders of
-retractions, and what is overdue.
-"""
+"""What the clock makes due: ends of what was said about sharing, convictions that become spent, and reviews."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from sqlalchemy import text
 
@@ -82,103 +78,6 @@ async def wait(db: Executor, ids: Collection[int], seconds: float) -> None:
         text("UPDATE due SET due_at = clock_timestamp() + make_interval(secs => :seconds) WHERE id = ANY(:ids)"),
         {"ids": sorted(ids), "seconds": seconds},
     )
-
-
-# --- convictions ------------------------------------------------------------------------------------------------------
-
-
-async def leaving(db: Executor, clients: Collection[int]) -> set[int]:
-    """Those of these rows of whom a record waits in the queue: it may be decided already, and not be in the ledger yet.
-
-    Whoever asks the ledger asks this first: a record that leaves in between stands in the ledger by then.
-    """
-    rows = await db.execute(
-        text(
-            "SELECT DISTINCT client_id FROM queue WHERE client_id = ANY(:ids) AND kind = 2 AND set_aside IS NULL"
-            " AND due_at <= clock_timestamp()"
-        ),
-        {"ids": sorted(clients)},
-    )
-    return {row.client_id for row in rows}
-
-
-async def retracted(db: Executor, references: Collection[UUID]) -> Sequence[Any]:
-    """The retractions under each `reference` of these: `body`, and `version`, from which it holds."""
-    rows = await db.execute(
-        text(
-            "SELECT r.reference, r.body, w.version FROM retraction r JOIN withdrawal w ON w.id = r.withdrawal_id"
-            " WHERE r.reference = ANY(:references) AND r.body IS NOT NULL"
-        ),
-        {"references": sorted(references)},
-    )
-    return rows.all()
-
-
-# --- retractions that nobody acknowledged -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """After how many hours a recipient is reminded of a retraction, again and again until it acknowledges it."""
-
-    partners: float
-    services: float
-
-
-_TO_REMIND = (
-    "SELECT r.id, w.client_id, r.recipient, r.topic, r.reference, r.body, f.client_id AS keyed_by, w.traceparent"
-    " FROM retraction r JOIN withdrawal w ON w.id = r.withdrawal_id JOIN reference f ON f.id = r.reference"
-    " JOIN agency a ON a.id = r.recipient"
-    " WHERE r.acknowledged_at IS NULL AND r.done_at IS NOT NULL AND r.body IS NOT NULL"
-    " AND coalesce(r.reminded_at, r.done_at) <= clock_timestamp()"
-    " - make_interval(secs => 3600 * CASE a.kind WHEN 'service' THEN CAST(:services AS float) ELSE :partners END)"
-    # one that waits for its topic is not queued again
-    " AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.kind = 0 AND q.request = r.id)"
-)
-
-
-async def to_remind(
-    db: Executor, patience: Patience, limit: int, only: Collection[UUID] | None = None
-) -> Sequence[Any]:
-    """Retractions of which the recipient is to be reminded, longest first, as what the queue needs of them.
-
-    With `only`, those of these that still are, locked: read so again behind the locks of their clients.
-    """
-    tail = " ORDER BY r.done_at, r.id LIMIT :n" if only is None else " AND r.id = ANY(:ids) FOR UPDATE OF r SKIP LOCKED"
-    more: dict[str, Any] = {"n": limit} if only is None else {"ids": list(only)}
-    values = {"partners": patience.partners, "services": patience.services, **more}
-    return (await db.execute(text(_TO_REMIND + tail), values)).all()
-
-
-async def reminded(db: Executor, ids: Collection[UUID]) -> None:
-    """Enter that their recipients are reminded once more."""
-    await db.execute(
-        text("UPDATE retraction SET reminders = reminders + 1, reminded_at = clock_timestamp() WHERE id = ANY(:ids)"),
-        {"ids": list(ids)},
-    )
-
-
-_OVERDUE = (
-    " FROM retraction r JOIN withdrawal w ON w.id = r.withdrawal_id WHERE r.acknowledged_at IS NULL"
-    " AND coalesce(r.done_at, w.recorded_at) <= clock_timestamp() - make_interval(secs => 3600 * :hours)"
-)
-
-
-async def overdue(db: Executor, hours: float, limit: int) -> Sequence[Any]:
-    """Retractions that nobody acknowledged for so long, or that could not even be sent (`done_at` is None)."""
-    result = await db.execute(
-        text(
-            "SELECT r.id, r.recipient, r.reference, r.withdrawal_id, w.because, w.agency, w.recorded_at, r.done_at,"
-            f" r.reminders, r.reminded_at {_OVERDUE} ORDER BY coalesce(r.done_at, w.recorded_at), r.id LIMIT :n"
-        ),
-        {"hours": hours, "n": limit},
-    )
-    return result.all()
-
-
-async def overdue_count(db: Executor, hours: float) -> int:
-    """How many `overdue` would list."""
-    return int(await db.scalar(text(f"SELECT count(*) {_OVERDUE}"), {"hours": hours}) or 0)  # constants
 
 
 # --- overrides that nobody reviewed -----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from consent.repository.clients import IdentifierKey
+from consent.repository.clients import Identifier
 from consent.repository.sql import Executor, arrays, insert_of
 from contracts.vocabulary import Category
 
@@ -88,6 +88,38 @@ async def last_run(db: Executor) -> datetime:
     """When a run last came to its end; 1970: never yet."""
     at: datetime = (await db.execute(text("SELECT finished_at FROM retention_run"))).scalar_one()
     return at
+
+
+async def claim_told(db: Executor, days: int) -> int:
+    """The entry of the ledger to which the run has come for periods of so many days, locked for this transaction."""
+    await db.execute(text("INSERT INTO retention_told (days) VALUES (:days) ON CONFLICT DO NOTHING"), {"days": days})
+    found = await db.execute(text("SELECT after FROM retention_told WHERE days = :days FOR UPDATE"), {"days": days})
+    after: int = found.scalar_one()
+    return after
+
+
+async def told_before(db: Executor, days: int, after: int, limit: int) -> Sequence[Any]:
+    """The entries behind `after` up to the first that was decided less than so many days ago, at most `limit`; locked,
+    for two workers may each redact one body. Where none is so old it looks at one page, not at all of the ledger.
+    """
+    rows = await db.execute(
+        text(
+            "WITH next AS (SELECT id, kind, decided_at FROM ledger WHERE id > :after ORDER BY id LIMIT :limit)"
+            " SELECT l.id, l.kind, l.decision, l.decided_at, l.body, c.key FROM ledger l"
+            " LEFT JOIN client c ON c.id = l.client_id WHERE l.id IN (SELECT id FROM next) AND NOT EXISTS (SELECT 1"
+            " FROM next n WHERE n.id <= l.id AND n.kind <> 'erased' AND n.decided_at >= clock_timestamp()"
+            " - make_interval(days => :days)) ORDER BY l.id FOR UPDATE OF l"
+        ),
+        {"after": after, "limit": limit, "days": days},
+    )
+    return rows.all()
+
+
+async def told_until(db: Executor, days: int, after: int) -> None:
+    """Enter to which entry of the ledger the run has come for periods of so many days."""
+    await db.execute(
+        text("UPDATE retention_told SET after = :after WHERE days = :days"), {"days": days, "after": after}
+    )
 
 
 # --- some sections ----------------------------------------------------------------------------------------------------
@@ -281,7 +313,7 @@ async def everything(db: Executor, clients: Collection[int], undone: Collection[
             await db.execute(text(statement), {"clients": sorted(some)})
 
 
-async def erased_before(db: Executor, keys: Collection[IdentifierKey]) -> dict[IdentifierKey, datetime]:
+async def erased_before(db: Executor, keys: Collection[Identifier]) -> dict[Identifier, datetime]:
     """Which of these numbers a client had of whom everything was erased, and when; as long as that is remembered."""
     if not keys:
         return {}
@@ -295,7 +327,7 @@ async def erased_before(db: Executor, keys: Collection[IdentifierKey]) -> dict[I
         ),
         list(keys),
     )
-    return {(type, issuer, value): at for type, issuer, value, at in rows}
+    return {Identifier(*number): at for *number, at in rows}
 
 
 async def forget_numbers(db: Executor) -> None:

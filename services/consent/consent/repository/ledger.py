@@ -8,19 +8,23 @@ stand in the body in place of it.
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from pydantic import ValidationError
+from pydantic import AwareDatetime, ValidationError
 from sqlalchemy import text
 
 from consent.repository.sql import Executor, Write, arrays
 from contracts.heads import Head
+from contracts.leaving import Permitted, Withheld
 from contracts.merkle import write
-from contracts.proof import SALT_BYTES, Leaf, hashes_of, leaf_of, leaf_of_hashes
+from contracts.proof import SALT_BYTES, Leaf, hashes_of, leaf_of, leaf_of_hashes, place_for_proof, with_proof
+from contracts.vocabulary import Category, Purpose
+from servicekit.envelope import Wire
 
 _NONCE_BYTES, _HASH_BYTES = 12, 32
 NOTHING_TOLD = b"null"
@@ -38,11 +42,13 @@ class Entry:
     """One line of the ledger before it is written."""
 
     kind: str
-    """`disclosure`, `refusal`, `cancelled`, `view`, `consultation`, `override`, `combination` or `erasure`."""
+    """`disclosure`, `refusal`, `cancelled`, `view`, `consultation`, `override`, `combination` or `erasure`. What was
+    written becomes `erased` with all that is kept of the client.
+    """
     decision: UUID
     client_id: int
     key: bytes | None
-    """The client's key, or `OPEN_KEY`; None when it is destroyed, and then no body is kept."""
+    """The client's key, or `OPEN_KEY`; None: not looked up yet (`with_keys`)."""
     recipient: str | None
     purpose: str | None
     type: str
@@ -64,13 +70,68 @@ class Written(NamedTuple):
     body: bytes | None
 
 
+DECISIONS = frozenset({"disclosure", "refusal", "view", "consultation"})
+"""The kinds of entry that answer a question about sharing."""
+
+
+class _Asked(Wire):
+    service: str | None = None
+    spent: dict[str, date | None] = {}
+    about: list[tuple[str, Category]] = []
+    items: list[tuple[str, Category]] = []
+    once: list[int] = []
+
+
+class _Explanation(Wire):
+    """What those who read entries rely on, where it is there. An explanation says more."""
+
+    kind: str
+    by: str | None = None
+    decided_on: int = 0
+    permitted: list[Permitted] = []
+    withheld: list[Withheld] = []
+    asked: _Asked = _Asked()
+    starts: AwareDatetime | None = None
+    ends: AwareDatetime | None = None
+    review_by: AwareDatetime | None = None
+
+
+class _OfDecision(_Explanation):
+    """What they rely on to be there."""
+
+    recipient: str
+    purpose: Purpose
+    decided_on: int
+    permitted: list[Permitted]
+    withheld: list[Withheld]
+
+
+class _Section(Wire):
+    source: str
+    category: str
+    recorded_at: AwareDatetime
+
+
+class _Told(Wire):
+    """What was told: an answer holds its sections itself, an event in its `data`."""
+
+    sections: list[_Section] = []
+    data: "_Told | None" = None
+
+
+class Unreadable(Exception):
+    """What stands in the body of an entry is nothing that the door writes: somebody changed or shortened it, or it is
+    another entry's. Verifying the ledger finds it; whoever else meets it goes on in the direction that is safe there.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """The body of an entry."""
 
     salt: bytes
-    written: bytes
-    """Its explanation in canonical JSON."""
+    explanation: dict[str, Any]
+    """As `Entry.explanation`, with all that its readers rely on."""
     told: bytes | None
     """What left without its proof, byte for byte; `NOTHING_TOLD`. None: it was erased."""
     hashes: tuple[bytes, bytes]
@@ -79,17 +140,34 @@ class Opened:
     """Whether something of the explanation was erased: nobody can tell any more whether the rest is what was sealed."""
 
     @property
-    def explanation(self) -> dict[str, Any]:
-        """Raises ValueError: somebody put something else there."""
-        explanation = orjson.loads(self.written)
-        if not isinstance(explanation, dict):
-            raise ValueError("no explanation")
-        return explanation
-
-    @property
     def leaf(self) -> Leaf:
         """The leaf that it leads to."""
         return leaf_of_hashes(self.salt, *self.hashes)
+
+    def recorded(self) -> dict[tuple[str, str], datetime]:
+        """By source and category, when the sections that were told were recorded: of what left or was shown.
+
+        Raises:
+            Unreadable: what was told is nothing that the door tells.
+        """
+        try:
+            told = _Told.model_validate_json(self.told or b"{}", strict=True, by_alias=True, by_name=False)
+        except ValidationError as error:
+            raise Unreadable from error
+        return {(s.source, s.category): s.recorded_at for s in (told.data or told).sections}
+
+    def proven(self, proof: bytes) -> bytes:
+        """What was told to a partner, with its proof, as it left.
+
+        Raises:
+            Unreadable: it has no place for one.
+        """
+        told = self.told or NOTHING_TOLD
+        try:
+            receipt = write(orjson.loads(told)["data"]["receipt"])
+            return with_proof(told, place_for_proof(told, receipt), proof)
+        except (LookupError, TypeError, ValueError) as error:
+            raise Unreadable from error
 
 
 def write_down(entry: Entry) -> Written:
@@ -131,28 +209,34 @@ def without_told(key: bytes, decision: UUID, opened: Opened, explanation: dict[s
     return _encrypt(key, decision, os.urandom(_NONCE_BYTES), opened.salt, written, tail)
 
 
-def key_of(row: Any) -> bytes | None:
-    """What opens the body of a ledger row with its client's `key`; None when nobody can."""
-    if row.key is None and row.kind == "erasure" and row.body is not None:
-        return OPEN_KEY
-    return None if row.key is None else bytes(row.key)
-
-
-def decrypt(key: bytes, decision: UUID, body: bytes) -> Opened:
-    """The body that `write_down` or `without_told` made.
+def open(row: Any) -> Opened | None:
+    """The body of a ledger row: `kind`, `decision` and `body`, with its client's `key`. None: that key was destroyed.
 
     Raises:
-        InvalidTag: it was changed, or is another entry's.
-        ValueError: it is too short to be one.
+        Unreadable: it is nothing that `write_down` or `without_told` made.
     """
+    is_open = row.key is None and row.kind == "erasure" and row.body is not None
+    if row.key is None and not is_open:
+        return None
+    try:
+        return _opened(OPEN_KEY if is_open else bytes(row.key), row.decision, row.body, row.kind)
+    except (InvalidTag, TypeError, ValueError) as error:  # no body at all, too short a one, no JSON, not that JSON
+        raise Unreadable from error
+
+
+def _opened(key: bytes, decision: UUID, body: bytes, kind: str) -> Opened:
     plain = AESGCM(key).decrypt(body[:_NONCE_BYTES], body[_NONCE_BYTES:], decision.bytes)
     start = SALT_BYTES + 4
     end = start + int.from_bytes(plain[SALT_BYTES:start], "big")
     salt, written, told = plain[:SALT_BYTES], plain[start:end], plain[end:]
+    shape = _OfDecision if kind in DECISIONS else _Explanation
+    shape.model_validate_json(written, strict=True, by_alias=True, by_name=False)
+    explanation = orjson.loads(written)
     if not told.startswith(_ERASED):
-        return Opened(salt, written, told, hashes_of(salt, told, written))
+        return Opened(salt, explanation, told, hashes_of(salt, told, written))
     hash, untold = told[1 : 1 + _HASH_BYTES], told[1 + _HASH_BYTES :]
-    return Opened(salt, written, None, (hash, untold or hashes_of(salt, b"", written)[1]), is_redacted=bool(untold))
+    hashes = hash, untold or hashes_of(salt, b"", written)[1]
+    return Opened(salt, explanation, None, hashes, is_redacted=bool(untold))
 
 
 _ENTER = text(
@@ -180,6 +264,68 @@ async def enter(db: Executor, entries: Sequence[Written], place: tuple[int, int,
         sequence=sequence,
         first=first,
     )
+
+
+CLOSED: list[Any] = ["erased", None, None, None, "erased", None, []]
+"""Kind, queue row, recipient, purpose, type, body and sources of an entry of a client of whom everything was erased.
+Its decision and time are those of the erasure that closed it.
+"""
+
+
+async def close(db: Executor, client: int, erasure: UUID, at: datetime) -> list[bytes]:
+    """Blank the entries of a client row whose key was destroyed, all that are not blank yet; gives their leaves.
+
+    Args:
+        erasure: the decision of the erasure's own entry, which is to say what it closed.
+    """
+    rows = await db.execute(
+        text("SELECT closed FROM close_ledger(:client, :erasure, :at)"),
+        {"client": client, "erasure": erasure, "at": at},
+    )
+    return [row.closed for row in rows]
+
+
+CANCELLED = (
+    "EXISTS (SELECT 1 FROM ledger n WHERE n.queue_id = l.queue_id AND n.kind = 'cancelled' AND n.decision = l.decision)"
+)
+"""Of an entry `l`: whether it was cancelled, so that what it decided does not count as sent."""
+WAS_TO_LEAVE = f"l.kind = 'disclosure' AND NOT {CANCELLED}"
+"""Of an entry `l`: whether its record was to leave, and that was not cancelled."""
+
+
+async def of_client(
+    db: Executor,
+    clients: Collection[int],
+    linked: Collection[int],
+    agency: str | None,
+    limit: int | None,
+    before: int | None,
+) -> Sequence[Any]:
+    """The ledger of a client, all its `clients` rows, newest first, with what is known of each entry's leaving.
+
+    `linked`: clients of undone links that it was part of; their entries are marked. With `agency`, only what was told,
+    or refused, to that agency or of what that agency recorded. No `limit`: all.
+    """
+    result = await db.execute(
+        text(
+            "SELECT l.id, l.kind, l.decision, l.recipient, l.purpose, l.type, l.decided_at, l.body, c.key,"  # noqa: S608 # ours
+            " l.shard, l.sequence, l.position, EXISTS (SELECT 1 FROM queue q WHERE q.id = l.queue_id) AS leaving,"
+            f" {CANCELLED} AS cancelled, l.client_id = ANY(CAST(:linked AS bigint[])) AS linked"
+            " FROM ledger l JOIN client c ON c.id = l.client_id"
+            " WHERE l.client_id = ANY(CAST(:clients AS bigint[]) || CAST(:linked AS bigint[]))"
+            " AND (CAST(:before AS bigint) IS NULL OR l.id < :before)"
+            " AND (CAST(:agency AS text) IS NULL OR l.recipient = :agency OR :agency = ANY(l.sources))"
+            " AND l.kind NOT IN ('cancelled', 'erased') ORDER BY l.id DESC LIMIT :limit"
+        ),
+        {"clients": list(clients), "linked": list(linked), "agency": agency, "limit": limit, "before": before},
+    )
+    return result.all()
+
+
+async def answers_for(db: Executor, client: int) -> bool:
+    """Whether the asker may give this client's whole answer: the same function rules which rows it can read."""
+    found: bool = (await db.execute(text("SELECT answers_for(:client)"), {"client": client})).scalar_one()
+    return found
 
 
 async def with_keys(db: Executor, entries: Sequence[Entry]) -> list[Entry]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from consent.repository.sql import Executor
+from consent.repository.sql import Executor, arrays
 
 T = TypeVar("T")
 
@@ -144,6 +144,8 @@ class Link:
     client: int
     """The client that was made of them."""
     parts: tuple[int, int]
+    by: str
+    """The agency that published it, or the person who entered it."""
     conflicting: bool
     """Whether each had a number of the same kind, when they were linked."""
     confirmed: bool
@@ -202,6 +204,49 @@ async def enter(
             )
         ).scalar_one()
     )
+    await _join(db, id, made, parts, conflicting, by, event_id, now)
+    return made
+
+
+async def divide(
+    db: Executor,
+    id: UUID,
+    client: int,
+    parts: tuple[int, int],
+    numbers: Collection[tuple[str, str, str]],
+    by: str,
+    event_id: str | None,
+    now: datetime,
+) -> None:
+    """Make a client, which the caller has locked, one that a link made of two new ones: the second gets these numbers
+    of it, as (type, issuer, value), and the first all the others. What was recorded and said of it is the link's.
+    """
+    await db.execute(text("UPDATE client SET parts = :parts WHERE id = :id"), {"parts": list(parts), "id": client})
+    await arrays(
+        db,
+        text(
+            "UPDATE identifier SET client_id = CASE WHEN (type, issuer, value) IN (SELECT * FROM"
+            " unnest(CAST(:a0 AS text[]), CAST(:a1 AS text[]), CAST(:a2 AS text[])))"
+            " THEN CAST(:second AS bigint) ELSE CAST(:first AS bigint) END WHERE client_id = :client"
+        ),
+        numbers,
+        first=parts[0],
+        second=parts[1],
+        client=client,
+    )
+    await _join(db, id, client, parts, False, by, event_id, now)
+
+
+async def _join(
+    db: Executor,
+    id: UUID,
+    made: int,
+    parts: tuple[int, int],
+    conflicting: bool,
+    by: str,
+    event_id: str | None,
+    now: datetime,
+) -> None:
     await db.execute(text("UPDATE client SET merged_into = :made WHERE id = ANY(:ids)"), {"made": made, "ids": parts})
     await db.execute(
         text(
@@ -218,7 +263,6 @@ async def enter(
             "conflicting": conflicting,
         },
     )
-    return made
 
 
 async def undo(db: Executor, link: Link, version: int, by: str, now: datetime) -> None:
@@ -247,19 +291,7 @@ async def confirm(db: Executor, link: Link, by: str, now: datetime) -> None:
     )
 
 
-async def take_holds(db: Executor, client: int, by: str) -> list[tuple[str, str, int]]:
-    """Lift the holds of a client, to be put on others instead; gives reason, agency and count of each."""
-    rows = await db.execute(
-        text(
-            "UPDATE hold SET lifted_at = clock_timestamp(), lifted_by = :by"
-            " WHERE client_id = :client AND lifted_at IS NULL RETURNING reason, asserted_by, times"
-        ),
-        {"client": client, "by": by},
-    )
-    return [(row.reason, row.asserted_by, row.times) for row in rows]
-
-
-_LINKS = "SELECT id, client_id, parts, conflicting, confirmed_at, unlinked_at FROM link WHERE "
+_LINKS = "SELECT id, client_id, parts, linked_by, conflicting, confirmed_at, unlinked_at FROM link WHERE "
 
 
 def _link(row: Any) -> Link:
@@ -267,6 +299,7 @@ def _link(row: Any) -> Link:
         row.id,
         row.client_id,
         (row.parts[0], row.parts[1]),
+        row.linked_by,
         row.conflicting,
         row.confirmed_at is not None,
         row.unlinked_at is not None,
@@ -316,6 +349,8 @@ class Side:
     """Which kinds of number it has."""
     known_by: tuple[tuple[str, UUID], ...]
     """Agencies, services left out, each with its reference."""
+    recorded_by: frozenset[str]
+    """Agencies that recorded something of it."""
 
 
 async def sides(db: Executor, ids: Collection[int]) -> dict[int, Side]:
@@ -324,23 +359,27 @@ async def sides(db: Executor, ids: Collection[int]) -> dict[int, Side]:
     every = sorted({member for some in rows.values() for member in some})
     types: dict[int, set[str]] = {id: set() for id in every}
     known: dict[int, list[tuple[str, UUID]]] = {id: [] for id in every}
+    recorded: dict[int, set[str]] = {id: set() for id in every}
     for row in await db.execute(
         text("SELECT DISTINCT client_id, type FROM identifier WHERE client_id = ANY(:ids)"), {"ids": every}
     ):
         types[row.client_id].add(row.type)
     for row in await db.execute(
         text(
-            "SELECT r.client_id, r.recipient, r.id FROM reference r JOIN agency a ON a.id = r.recipient"
+            "SELECT r.client_id, r.recipient, r.id, r.recorded FROM reference r JOIN agency a ON a.id = r.recipient"
             " WHERE r.client_id = ANY(:ids) AND a.kind <> 'service'"
         ),
         {"ids": every},
     ):
         known[row.client_id].append((row.recipient, row.id))
+        if row.recorded:
+            recorded[row.client_id].add(row.recipient)
     return {
         id: Side(
             some,
             tuple(sorted({t for m in some for t in types[m]})),
             tuple(sorted({k for m in some for k in known[m]}, key=lambda k: (k[0], str(k[1])))),
+            frozenset().union(*(recorded[m] for m in some)),
         )
         for id, some in rows.items()
     }
@@ -351,7 +390,7 @@ async def every_link(db: Executor, after: UUID | None, limit: int, *, waiting: b
     that wait for a person."""
     result = await db.execute(
         text(
-            "SELECT id, client_id, parts, linked_at, conflicting, confirmed_at, unlinked_at FROM link"
+            "SELECT id, client_id, parts, linked_by, linked_at, conflicting, confirmed_at, unlinked_at FROM link"
             " WHERE (NOT :waiting OR (conflicting AND confirmed_at IS NULL AND unlinked_at IS NULL))"
             " AND (CAST(:after AS uuid) IS NULL"
             " OR (linked_at, id) < (SELECT l.linked_at, l.id FROM link l WHERE l.id = :after))"

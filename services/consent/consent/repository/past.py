@@ -9,15 +9,16 @@ from typing import Any
 from sqlalchemy import text
 
 from consent.domain import Agreement, ClientFacts, SharingFact
-from consent.repository import parties, sharing
+from consent.repository import agreements, sharing
+from consent.repository.ledger import CANCELLED
 from consent.repository.sql import Executor
+from servicekit.auth import OPERATOR
 
 _DECISIONS = text(
-    "SELECT l.id, l.kind, l.decision, l.client_id, l.decided_at, l.body, c.key FROM ledger l"
+    "SELECT l.id, l.kind, l.decision, l.client_id, l.decided_at, l.body, c.key FROM ledger l"  # noqa: S608 # a constant
     " JOIN client c ON c.id = l.client_id WHERE l.id > :after AND l.decided_at >= :since"
-    " AND l.kind IN ('disclosure', 'refusal', 'view', 'consultation') AND NOT EXISTS"
-    " (SELECT 1 FROM ledger n WHERE n.queue_id = l.queue_id AND n.kind = 'cancelled' AND n.decision = l.decision)"
-    " ORDER BY l.id LIMIT :limit"
+    " AND l.kind IN ('disclosure', 'refusal', 'view', 'consultation') AND NOT"
+    f" {CANCELLED} ORDER BY l.id LIMIT :limit"
 )
 
 
@@ -39,18 +40,14 @@ class Histories:
         A part that is free again by now had no later version while it was linked, so what was said of it since does
         not count.
         """
-        found: list[tuple[SharingFact, ...]] = []
-
-        def gather(id: int, since: tuple[SharingFact, ...]) -> None:
-            said = tuple(f for f in self._said.get(id, ()) if f.version <= version) + since
-            for part in self._parts[id]:
-                gather(part, said)
-            if not self._parts[id]:
-                found.append(said)
-
-        gather(client, ())
-        parts = tuple(ClientFacts(said, held, version, conflicting) for said in found)
-        return parts[0] if len(parts) == 1 else ClientFacts((), held, version, conflicting, parts)
+        return sharing.facts_from(
+            client,
+            self._parts.__getitem__,
+            lambda id: tuple(f for f in self._said.get(id, ()) if f.version <= version),
+            held=held,
+            version=version,
+            conflicting=conflicting,
+        )
 
 
 async def histories(db: Executor, clients: Collection[int]) -> Histories:
@@ -87,12 +84,12 @@ class PastRegister:
         return self._read[turn]
 
     def _suspended(self, agreement: Agreement, at: datetime) -> datetime | None:
-        """As `parties.SUSPENDED_FROM`: the first of those that stood then."""
+        """As `agreements.every` reads it: the first of those that stood then."""
         standing: dict[str, datetime] = {}
         for when, by, id, kind in self._stops:
             if id == agreement.id and when <= at:
                 standing.pop(by, None)
-                if kind == "suspended" and by in {"operator", *agreement.sources, *agreement.recipients}:
+                if kind == "suspended" and by in {OPERATOR, *agreement.sources, *agreement.recipients}:
                     standing[by] = when
         return min(standing.values(), default=None)
 
@@ -107,6 +104,6 @@ async def register(db: Executor) -> PastRegister:
         text("SELECT at, by, agreement, kind FROM agreement_change WHERE kind <> 'version' ORDER BY number")
     )
     return PastRegister(
-        [(entered[a.id, a.version], a) for a in await parties.agreements(db)],
+        [(entered[a.id, a.version], a) for a in await agreements.every(db)],
         [(row.at, row.by, row.agreement, row.kind) for row in stops],
     )

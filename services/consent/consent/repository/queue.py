@@ -1,12 +1,13 @@
-"""The queue of what may have to leave, and where retractions stand. The discloser lives on this file."""
+"""The queue of what may have to leave. The discloser lives on this file."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 
+from consent.repository.ledger import WAS_TO_LEAVE
 from consent.repository.sql import Executor, Write, at_once, insert_of
 
 RETRACTION, NOTICE, RECORD = 0, 1, 2
@@ -122,26 +123,34 @@ def is_partners(topic: str) -> bool:
     return topic.startswith("partner.")
 
 
-WAS_TO_LEAVE = (
-    "l.kind = 'disclosure' AND NOT EXISTS (SELECT 1 FROM ledger c"
-    " WHERE c.queue_id = l.queue_id AND c.kind = 'cancelled' AND c.decision = l.decision)"
-)
-"""Of an entry `l` of the ledger: that its record was to leave, and that was not cancelled."""
-
-
 async def in_doubt(db: Executor, shard: int, shards: int) -> Sequence[Any]:
     """Rows of cycles that were interrupted after they were decided and before they were known to be sent, with their
     entries of the ledger.
     """
     result = await db.execute(
         text(
-            "SELECT q.id, q.topic, l.decision, l.body, l.shard, l.sequence, l.position, k.key FROM queue q"  # noqa: S608
+            "SELECT q.id, q.topic, l.kind, l.decision, l.body, l.shard, l.sequence, l.position, k.key FROM queue q"  # noqa: S608
             " JOIN ledger l ON l.queue_id = q.id JOIN client k ON k.id = l.client_id"
             f" WHERE q.keyed_by % :shards = :shard AND k.key IS NOT NULL AND {WAS_TO_LEAVE}"
         ),
         {"shard": shard, "shards": shards},
     )
     return result.all()
+
+
+async def leaving(db: Executor, clients: Collection[int]) -> set[int]:
+    """Those of these rows of whom a record waits in the queue: it may be decided already, and not be in the ledger yet.
+
+    Whoever asks the ledger asks this first: a record that leaves in between stands in the ledger by then.
+    """
+    rows = await db.execute(
+        text(
+            "SELECT DISTINCT client_id FROM queue WHERE client_id = ANY(:ids) AND kind = 2 AND set_aside IS NULL"
+            " AND due_at <= clock_timestamp()"
+        ),
+        {"ids": sorted(clients)},
+    )
+    return {row.client_id for row in rows}
 
 
 _REMOVE = text("DELETE FROM queue WHERE id = ANY(CAST(:a0 AS bigint[]))")
@@ -155,64 +164,3 @@ def removing(ids: Collection[int]) -> Write:
 async def set_aside(db: Executor, id: int, reason: str) -> None:
     """Keep a row that cannot be sent out of the others' way until a person has looked."""
     await db.execute(text("UPDATE queue SET set_aside = :reason WHERE id = :id"), {"id": id, "reason": reason})
-
-
-async def done_with(db: Executor, retractions: Collection[UUID]) -> Sequence[Any]:
-    """The published withdrawals that are done once these retractions stand in their topics: no other is missing."""
-    if not retractions:
-        return ()
-    result = await db.execute(
-        text(
-            "SELECT id, client_id, agency, event_id, traceparent FROM withdrawal w JOIN (SELECT withdrawal_id, count(*)"
-            " AS these FROM retraction WHERE id = ANY(:ids) AND done_at IS NULL GROUP BY withdrawal_id) l"
-            " ON l.withdrawal_id = w.id WHERE done_at IS NULL AND agency IS NOT NULL AND these ="
-            " (SELECT count(*) FROM retraction r WHERE r.withdrawal_id = w.id AND r.done_at IS NULL)"
-        ),
-        {"ids": list(retractions)},
-    )
-    return result.all()
-
-
-_PLACE = text(
-    'UPDATE retraction SET topic = t, partition = p, "offset" = o, done_at = coalesce(a, clock_timestamp())'
-    " FROM unnest(CAST(:a0 AS uuid[]), CAST(:a1 AS text[]), CAST(:a2 AS int[]), CAST(:a3 AS bigint[]),"
-    " CAST(:a4 AS timestamptz[])) AS r(i, t, p, o, a) WHERE id = i AND done_at IS NULL"
-)
-
-
-def placing(places: Mapping[UUID, tuple[str, int, int]], at: datetime | None = None) -> Write:
-    """Enter where retractions stand (topic, partition, offset), and since when, by default now."""
-    return Write(_PLACE, [(id, *place, at) for id, place in places.items()])
-
-
-async def done_by(db: Executor, retractions: Collection[UUID], at: datetime | None = None) -> Sequence[Any]:
-    """Enter and give the withdrawals that are done by these retractions, which are placed (`placing`).
-
-    The withdrawal's row is written even when it is not done yet. Its retractions may pass two disclosers at once, and
-    neither sees what the other enters: so the second one meets a changed row, fails with 40001, and looks again.
-    """
-    if not retractions:
-        return ()
-    result = await db.execute(
-        text(
-            "UPDATE withdrawal w SET done_at = CASE WHEN NOT EXISTS (SELECT 1 FROM retraction r"
-            " WHERE r.withdrawal_id = w.id AND r.done_at IS NULL)"
-            " THEN coalesce(CAST(:at AS timestamptz), clock_timestamp()) END"
-            " WHERE done_at IS NULL AND id IN (SELECT withdrawal_id FROM retraction WHERE id = ANY(:ids))"
-            " RETURNING id, client_id, agency, event_id, traceparent, done_at"
-        ),
-        {"ids": list(retractions), "at": at},
-    )
-    return [row for row in result if row.done_at is not None]
-
-
-async def places_of(db: Executor, withdrawals: Collection[UUID]) -> Sequence[Any]:
-    """Where the retractions of these withdrawals stand, of recipients whom the publisher may know of; no others."""
-    result = await db.execute(
-        text(
-            'SELECT id, withdrawal_id, recipient, topic, partition, "offset", done_at, acknowledged_at FROM retraction'
-            " WHERE withdrawal_id = ANY(:ids) AND named ORDER BY recipient, reference"
-        ),
-        {"ids": list(withdrawals)},
-    )
-    return result.all()

@@ -1,6 +1,6 @@
 """What was said about sharing a client's record: an append-only history, read as the facts that a decision needs."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -152,25 +152,43 @@ def _near(row: _Client) -> Iterable[int]:
 
 
 def _known(root: int, rows: dict[int, _Client], histories: dict[int, tuple[SharingFact, ...]]) -> SharingState:
-    members: list[int] = []
-    said: list[tuple[SharingFact, ...]] = []
+    def parts(id: int) -> list[int]:
+        return [part for part in rows[id].parts if rows[part].merged_into == id]  # no longer when that was undone
 
-    def gather(id: int, since: tuple[SharingFact, ...]) -> None:
-        members.append(id)
-        history = histories.get(id, ()) + since
-        linked = [part for part in rows[id].parts if rows[part].merged_into == id]  # no longer when that was undone
-        for part in linked:
-            gather(part, history)
-        if not linked:
-            said.append(history)
+    def made_of(id: int) -> list[int]:
+        return [id, *(member for part in parts(id) for member in made_of(part))]
 
-    gather(root, ())
-    version = rows[root].version
-    held = any(rows[id].held for id in members)
-    conflicting = any(rows[id].conflicting for id in members)
-    parts = tuple(ClientFacts(history, held, version, conflicting) for history in said)
-    facts = parts[0] if len(parts) == 1 else ClientFacts((), held, version, conflicting, parts)
+    members = made_of(root)
+    facts = facts_from(
+        root,
+        parts,
+        lambda id: histories.get(id, ()),
+        held=any(rows[id].held for id in members),
+        version=rows[root].version,
+        conflicting=any(rows[id].conflicting for id in members),
+    )
     return SharingState(root, rows[root].key, facts, tuple(members))
+
+
+def facts_from(
+    client: int,
+    parts: Callable[[int], Sequence[int]],
+    said: Callable[[int], tuple[SharingFact, ...]],
+    *,
+    held: bool,
+    version: int,
+    conflicting: bool,
+) -> ClientFacts:
+    """The facts of a client by what was said of its row; of a linked one those of each part, with what was said since
+    of what it is linked in.
+    """
+
+    def histories(id: int, since: tuple[SharingFact, ...]) -> list[tuple[SharingFact, ...]]:
+        history = said(id) + since
+        return [one for part in parts(id) for one in histories(part, history)] or [history]
+
+    each = tuple(ClientFacts(history, held, version, conflicting) for history in histories(client, ()))
+    return each[0] if len(each) == 1 else ClientFacts((), held, version, conflicting, each)
 
 
 async def own_histories(

@@ -12,69 +12,23 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.domain import Agency, Agreement, Terms
-from consent.repository import agreements, clients, parties, queue, shards
+from consent.domain import Agreement
+from consent.repository import agreements, queue, shards
 from consent.repository.agreements import Change, Signature, Version
 from consent.service import register
-from contracts.agreements import AgreementTerms, AgreementText, minimum_standard
-from contracts.vocabulary import SERVICE_PURPOSES, AgencyKind, Purpose
-from servicekit.auth import Caller
+from contracts.agreements import AgreementText, minimum_standard
+from contracts.vocabulary import SERVICE_PURPOSES, AgencyKind
+from servicekit.auth import OPERATOR, Caller
 from servicekit.db import wake_after_commit
 from servicekit.problems import Problem
-
-OPERATOR = "operator"
-"""Scope of those who run Throughgate, and the name under which they stand in the register."""
-
-
-async def register_agency(session: AsyncSession, agency: Agency, name: str) -> None:
-    """Enter or change a party. Its kind and area change only while it knows no client and no client's record names it:
-    consents name recipients by them, and gateways go by the kind, so what it was sent would no longer be permitted.
-
-    Raises:
-        Problem: 409, the id belongs to one of our own services or to the operator; or the kind or area is in use.
-    """
-    known = (await parties.agencies(session)).get(agency.id)
-    taken = agency.id == OPERATOR or (known is not None and known.kind is AgencyKind.SERVICE)
-    if taken or agency.kind is AgencyKind.SERVICE:
-        raise Problem(
-            "reserved-id", "This id is taken by one of our services", "Choose another id for the agency.", 409
-        )
-    if known not in (None, agency) and await parties.knows_somebody(session, agency.id):
-        raise Problem(
-            "kind-in-use",
-            "This agency's kind and area can no longer change",
-            "What was shared with it rests on them. Register it anew under another id, and let its partners"
-            " sign agreements with that.",
-            409,
-        )
-    await parties.put_agency(session, agency, name)
-
-
-def terms_of(terms: Collection[AgreementTerms]) -> Mapping[Purpose, Terms]:
-    """Terms as decisions read them."""
-    return {t.purpose: Terms(t.basis, frozenset(t.categories), t.subscription, t.own_word) for t in terms}
-
-
-def agreement_of(id: str, version: int, text: AgreementText) -> Agreement:
-    """A version as decisions read it."""
-    return Agreement(
-        id,
-        version,
-        frozenset(text.sources),
-        frozenset(text.recipients),
-        terms_of(text.terms),
-        text.starts,
-        text.ends,
-        frozenset(text.enforces),
-    )
-
+from servicekit.sql import time_now
 
 # --- who may see and do what ------------------------------------------------------------------------------------------
 
 
 def sees(caller: Caller, version: Version) -> bool:
     """Whether the caller may know of it: a party, the agency that proposed it, or the operator."""
-    return OPERATOR in caller.scopes or caller.agency in version.parties or caller.agency == version.proposed_by
+    return caller.is_operator or caller.agency in version.parties or caller.agency == version.proposed_by
 
 
 def _acting(caller: Caller, versions: Sequence[Version], concerned: Collection[Version]) -> str:
@@ -85,7 +39,7 @@ def _acting(caller: Caller, versions: Sequence[Version], concerned: Collection[V
     """
     if any(caller.agency in v.parties for v in concerned):
         return caller.agency
-    if versions and OPERATOR in caller.scopes:
+    if versions and caller.is_operator:
         return OPERATOR
     if any(caller.agency in v.parties for v in versions):
         raise Problem(
@@ -183,18 +137,18 @@ async def propose(session: AsyncSession, caller: Caller, id: str | None, text: A
     Raises:
         Problem: 404 or 409, the caller is no party of that agreement; 422, the text cannot be.
     """
-    now = await clients.time_now(session)
+    now = await time_now(session)
     versions = [] if id is None else await agreements.versions(session, id)
     newest = versions[-1] if versions else None
     if newest is not None:
         _acting(caller, versions, [*_living(versions, now), newest])
-    elif id is not None and OPERATOR not in caller.scopes:
+    elif id is not None and not caller.is_operator:
         raise no_such_agreement()
     number = 1 if newest is None else newest.agreement.version + 1
-    agreement = agreement_of(id or f"agreement-{uuid4().hex[:12]}", number, text)
+    agreement = register.agreement_of(id or f"agreement-{uuid4().hex[:12]}", number, text)
     draft_id = uuid4()
     draft = Version(agreement, text.review, {}, draft_id, caller.agency)
-    if OPERATOR not in caller.scopes and caller.agency not in draft.parties:
+    if not caller.is_operator and caller.agency not in draft.parties:
         raise _not_a_party()
     registered = await _check_text(session, draft)
     if agreement.ends <= now or not signers(draft, None, registered.kinds, now):
@@ -232,7 +186,7 @@ async def sign(session: AsyncSession, caller: Caller, id: UUID, name: str, role:
         raise no_such_agreement()
     versions = await agreements.versions(session, draft.agreement.id)
     newest = versions[-1] if versions else None
-    now = await clients.time_now(session)
+    now = await time_now(session)
     registered = await register.load(session)
     done = next((v for v in versions if v.draft == id), None)
     before = next((v for v in versions if v.agreement.version == draft.agreement.version - 1), None)
@@ -290,7 +244,7 @@ async def accede(session: AsyncSession, caller: Caller, name: str, role: str) ->
     registered = await register.load(session)
     if registered.kinds.get(caller.agency, AgencyKind.SERVICE) is AgencyKind.SERVICE:
         raise _not_registered({caller.agency})
-    now = await clients.time_now(session)
+    now = await time_now(session)
     newest = await _newest(session, template.id)
     signed = {caller.agency: Signature(name, role, now)}
     members = {caller.agency}
@@ -301,7 +255,7 @@ async def accede(session: AsyncSession, caller: Caller, name: str, role: str) ->
             _refuse_another(newest.signatures.get(caller.agency), name, role)
             changes = await agreements.changes(session, template.id)
             return [c for c in changes if c.kind == "version"][-1]
-        if newest.agreement.terms != terms_of(template.terms) or newest.agreement.starts > now:
+        if newest.agreement.terms != register.terms_of(template.terms) or newest.agreement.starts > now:
             raise Problem(
                 "template-changed",
                 "The others have not signed this text",
@@ -316,7 +270,7 @@ async def accede(session: AsyncSession, caller: Caller, name: str, role: str) ->
         number,
         frozenset(members),
         frozenset(members | SERVICE_PURPOSES.keys()),
-        terms_of(template.terms),
+        register.terms_of(template.terms),
         starts,
         ends,
         frozenset(members if template.enforces else ()),
@@ -336,7 +290,7 @@ async def suspend(session: AsyncSession, caller: Caller, id: str, reason: str) -
     """
     await agreements.lock(session)
     versions = await agreements.versions(session, id)
-    now = await clients.time_now(session)
+    now = await time_now(session)
     by = _acting(caller, versions, _living(versions, now))
     _refuse_if_over(versions[-1], now)
     if mine := await _suspension(session, id, by):
@@ -360,7 +314,7 @@ async def resume(session: AsyncSession, caller: Caller, id: str, reason: str) ->
     """
     await agreements.lock(session)
     versions = await agreements.versions(session, id)
-    now = await clients.time_now(session)
+    now = await time_now(session)
     by = _acting(caller, versions, _living(versions, now))
     _refuse_if_over(versions[-1], now)
     if await _suspension(session, id, by) is None:
@@ -388,7 +342,7 @@ async def leave(session: AsyncSession, caller: Caller, id: str, reason: str) -> 
     """
     await agreements.lock(session)
     versions = await agreements.versions(session, id)
-    now = await clients.time_now(session)
+    now = await time_now(session)
     by = _acting(caller, versions, _living(versions, now))
     newest = versions[-1]
     _refuse_if_over(newest, now)
@@ -471,7 +425,7 @@ async def _check_text(session: AsyncSession, version: Version) -> register.Regis
     if missing := version.parties - registered.agencies.keys():
         raise _not_registered(missing)
     template = minimum_standard()
-    if version.agreement.id == template.id and version.agreement.terms != terms_of(template.terms):
+    if version.agreement.id == template.id and version.agreement.terms != register.terms_of(template.terms):
         raise Problem(
             "not-the-template",
             "This id belongs to the minimum standard",
@@ -483,7 +437,7 @@ async def _check_text(session: AsyncSession, version: Version) -> register.Regis
 
 async def _enter(session: AsyncSession, version: Version, by: str, reason: str | None = None) -> Change:
     await agreements.add_version(session, version)
-    now = await clients.time_now(session)
+    now = await time_now(session)
     agreement = version.agreement
     effective = now if agreement.ends <= now else max(now, agreement.starts)
     change = await _change(session, agreement, "version", by, reason, now, effective)

@@ -16,8 +16,10 @@ from consent.service.ledger import enter, new_entry
 from consent.service.notices import row_settled
 from consent.service.reading import Arrival
 from consent.service.requests import Asked, take_requests
+from contracts.replies import replies_topic
 from servicekit.db import wake_after_commit
 from servicekit.problems import Problem
+from servicekit.sql import time_now
 
 Way = Literal["leaving", "arrived"]
 """`leaving`: a row that could not be sent; `arrived`: an event that could not be applied."""
@@ -56,7 +58,7 @@ async def retry(session: AsyncSession, way: Way, id: int, by: str, namespace: st
         else:
             arrival = Arrival(who, event.value, topic, event.partition, event.offset)
             outcome = await _answer(session, arrival)
-    await aside.enter(session, by, "retried", f"{way}/{id}")
+    await aside.record_intervention(session, by, "retried", f"{way}/{id}")
     wake_after_commit(session, queue.CHANNEL)
     return outcome
 
@@ -64,7 +66,7 @@ async def retry(session: AsyncSession, way: Way, id: int, by: str, namespace: st
 async def _answer(session: AsyncSession, arrival: Arrival) -> str:
     answer = (await take_in(session, [arrival]))[0]
     reply = orjson.loads(answer)
-    topic, now = f"replies.{arrival.agency}", await clients.time_now(session)
+    topic, now = replies_topic(arrival.agency), await time_now(session)
     notice = QueueRow(NOTICE, 0, arrival.agency, topic, uuid4(), reply["type"], None, answer.decode(), now)
     await queue.add(session, [notice])
     return str(reply["data"].get("code", "accepted"))
@@ -80,7 +82,7 @@ async def discard(session: AsyncSession, way: Way, id: int, by: str, reason: str
     found = await (_give_up if way == "leaving" else aside.take_arrived)(session, id)
     if not found:
         raise NOT_SET_ASIDE
-    await aside.enter(session, by, "discarded", f"{way}/{id}", reason)
+    await aside.record_intervention(session, by, "discarded", f"{way}/{id}", reason)
     wake_after_commit(session, queue.CHANNEL)
 
 
@@ -92,7 +94,7 @@ async def _give_up(session: AsyncSession, id: int) -> bool:
     row = await aside.discard_leaving(session, id)
     if row is None:
         return False
-    now = await clients.time_now(session)
+    now = await time_now(session)
     if decided := await aside.decided_of(session, id):  # an earlier try may have arrived: the ledger says so
         await enter(session, [_cancelled(decided, row, now)])
     if row.requester:  # told "cancelled", the service would ask for it again, and it would fail again

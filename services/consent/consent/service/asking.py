@@ -1,17 +1,16 @@
 """Answers over HTTP: may I share, what may be seen, who was told. Each decision is in the ledger before it is given."""
 
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from cryptography.exceptions import InvalidTag
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Agency, ClientFacts, Decision, Item, Question, decide
-from consent.repository import agreements, clients, ledger, links, queue, sharing, views
+from consent.repository import agreements, clients, ledger, links, parties, queue, retractions, sharing
+from consent.repository.clients import Identifier
 from consent.repository.ledger import Entry
 from consent.repository.sharing import SharingState
 from consent.service import register
@@ -33,9 +32,10 @@ from contracts.merkle import write
 from contracts.vocabulary import AgencyKind, Category, Purpose
 from servicekit.db import TryAgain, wake_after_commit
 from servicekit.problems import Problem
+from servicekit.sql import time_now
 
-UNKNOWN_RECIPIENT = Problem(
-    "unknown-recipient",
+NO_SUCH_RECIPIENT = Problem(
+    "no-such-recipient",
     "There is no such recipient",
     "Use the id of an agency that is registered with the door.",
     422,
@@ -73,7 +73,8 @@ async def may_share(
     categories: Collection[Category],
     service: str | None,
 ) -> tuple[list[Answer], datetime]:
-    """Whether the asker may tell a recipient what it recorded itself of these clients. Nothing leaves by it.
+    """Whether the asker may tell a recipient what it recorded itself of these clients, one answer each. Nothing leaves
+    by it.
 
     Each answer's `told` holds what is permitted and withheld, and why, as far as the asker may know. It holds the
     client's version only where something is permitted: an agency that recorded a number at a guess would learn from the
@@ -86,10 +87,12 @@ async def may_share(
         raise ASK_FOR_OTHERS
     registered = await register.load_bound(session)
     to = _recipient(registered, recipient)
+    references = list(dict.fromkeys(references))
     found = await _find(session, asker, references)
+    await clients.hold_still(session, set(found.values()))  # an erasure comes wholly before or after
     known, sections = await _facts(session, found.values(), with_sections=Category.OFFENCE in categories)
     sent = await _sent(session, asker, known.values())
-    now = await clients.time_now(session)
+    now = await time_now(session)
     answers: list[Answer] = []
     entries: list[Entry] = []
     for reference in references:
@@ -125,7 +128,7 @@ async def view(
     categories: Collection[Category],
     of_service: str | None = None,
 ) -> list[Answer]:
-    """What a viewer may see of clients now. Each answer's `told` holds sections and receipt.
+    """What a viewer may see of clients now, one answer each. Its `told` holds sections and receipt.
 
     Until the viewer was sent a record, or is permitted something, the receipt does not say that others know the client.
 
@@ -141,6 +144,7 @@ async def view(
         Problem: 422, the viewer is no agency.
         TryAgain: a client was linked meanwhile.
     """
+    references = list(dict.fromkeys(references))
     found = await _find(session, viewer, references, of_service)
     await clients.hold_still(session, set(found.values()))
     if await _find(session, viewer, references, of_service) != found:
@@ -150,7 +154,7 @@ async def view(
     to = _recipient(registered, viewer)
     known, sections = await _facts(session, found.values(), with_sections=True)
     sent = await _sent(session, viewer, known.values())
-    now = await clients.time_now(session)
+    now = await time_now(session)
     answers: list[Answer] = []
     entries: list[Entry] = []
     told_of: list[SharingState] = []
@@ -178,7 +182,7 @@ async def view(
         entries.append(_entry("view", answer, client, question, _sources(decision), practitioner))
         if decision.permits:
             told_of.append(client)
-    await clients.owe_retractions(session, told_of, viewer)
+    await retractions.owe(session, told_of, viewer)
     await _enter(session, entries)
     return answers
 
@@ -188,7 +192,7 @@ class Line:
     """One entry of a client's ledger as the asker may know it."""
 
     row: Any
-    """Of `repository.views.disclosures`."""
+    """Of `repository.ledger.of_client`."""
     explanation: dict[str, Any]
     """Empty where nobody can read it."""
     details: dict[str, Any]
@@ -200,60 +204,83 @@ PAGE = 500
 """Entries that are read at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the ledger says of one client, as far as the asker may know it."""
+
+    lines: list[Line]
+    """Newest first."""
+    names: dict[str, str]
+    """The agencies' by their ids."""
+    is_whole: bool
+    """Whether it is all that there is: the client's own answer."""
+
+
 async def who_was_told(
-    session: AsyncSession, asker: str, reference: UUID, whole: bool, limit: int | None, before: int | None
-) -> tuple[list[Line], dict[str, str]]:
-    """The ledger of one client, newest first, as far as the asker may know it; and the agencies' names by their ids.
+    session: AsyncSession,
+    asker: str | None,
+    reference: UUID,
+    *,
+    whole: bool,
+    limit: int | None = None,
+    before: int | None = None,
+) -> History:
+    """The ledger of one client. All of it is for the operator, and for an agency of the responsible authority that
+    recorded something of the client; another agency that asks for all gets what it may know.
 
-    What was told of the client while it was linked with another is among it when that link was undone.
+    What was told of the client while it was linked with another is among it when that link was undone. Of a client of
+    whom everything was erased that is left which says so.
 
-    `whole`: all of it, for a subject access request.
+    Args:
+        asker: an agency; None: the operator, to whom every reference is known.
+        whole: whether all of it is asked for.
+        limit: None for no limit.
 
     Raises:
         Problem: 404, the asker knows no such client.
     """
-    found = await _find(session, asker, [reference])
+    agency = asker or await clients.recipient_of(session, reference) or ""
+    found = await _find(session, agency, [reference])
     known = await sharing.known(session, found.values(), set())  # what was told is shown, whatever cannot be read
     if not known:
         raise NO_SUCH_CLIENT
     client = known[found[reference]]
-    linked = await links.undone_of(session, client.members)
-    names = await views.names(session)
-    if whole:
-        rows = await views.disclosures(session, client.members, linked, None, limit, before)
-        return [Line(row, explanation := _opened(row), _details(explanation)) for row in rows], names
+    linked = [] if client.key is None else await links.undone_of(session, client.members)
+    names = await parties.names(session)
+    if whole and (asker is None or await ledger.answers_for(session, client.id)):
+        rows = await ledger.of_client(session, client.members, linked, None, limit, before)
+        return History([Line(row, explanation := _opened(row), _details(explanation)) for row in rows], names, True)
     asks = _Asker(
-        asker,
-        client.facts.as_said_by(asker),
+        agency,
+        client.facts.as_said_by(agency),
         await register.load_bound(session),
-        bool(await clients.sent_to(session, [*client.members, *linked], [asker])),
+        bool(await clients.sent_to(session, [*client.members, *linked], [agency])),
     )
     lines: list[Line] = []
     some = None if limit is None else max(limit, PAGE)  # of which the asker may see few
     while True:
-        rows = await views.disclosures(session, client.members, linked, asker, some, before)
+        rows = await ledger.of_client(session, client.members, linked, agency, some, before)
         lines += [line for row in rows if (line := asks.line(row)) is not None]
         if limit is None or some is None or len(rows) < some or len(lines) >= limit:
-            return lines[:limit], names
+            return History(lines[:limit], names, False)
         before = rows[-1].id
 
 
 _SHOWN_ELSEWHERE = frozenset(
     [
         *("kind", "decision", "decidedAt", "decidedOn", "recipient", "purpose", "type", "client"),
-        *("permitted", "withheld", "asked"),
+        *("permitted", "withheld", "asked", "row", "queue", "sources", "closed"),
     ]
 )
 
 
 def _opened(row: Any) -> dict[str, Any]:
     """The explanation of an entry; empty where nobody can read it."""
-    key = ledger.key_of(row)
-    if key is not None and row.body is not None:
-        # What was tampered with is said to be unreadable; `throughgate verify` finds it.
-        with suppress(InvalidTag, ValueError):
-            return ledger.decrypt(key, row.decision, row.body).explanation
-    return {}
+    try:
+        opened = ledger.open(row)
+    except ledger.Unreadable:  # it is said to be; `throughgate verify` finds it
+        return {}
+    return {} if opened is None else opened.explanation
 
 
 def _details(explanation: dict[str, Any]) -> dict[str, Any]:
@@ -288,7 +315,7 @@ class _Asker:
 
     def _items(self, explanation: dict[str, Any], row: Any) -> dict[str, Any]:
         """What was permitted and withheld."""
-        if "withheld" not in explanation:
+        if row.kind not in ledger.DECISIONS:
             return {}
         own = [one for one in explanation["withheld"] if one["source"] == self.agency]
         if row.recipient == self.agency:
@@ -314,7 +341,7 @@ async def _find(
     own = {reference: reference for reference in references}
     if of_service is not None:
         own = await clients.own_references(session, references, of_service)
-    keys = {reference: ("THROUGHGATE", asker, str(mine)) for reference, mine in own.items()}
+    keys = {reference: Identifier.reference(asker, mine) for reference, mine in own.items()}
     found = await clients.resolve(session, set(keys.values()))
     return {reference: found[key] for reference, key in keys.items() if key in found}
 
@@ -332,12 +359,12 @@ async def _facts(
 def _recipient(registered: Register, id: str) -> Agency:
     found = registered.agencies.get(id)
     if found is None or found.kind is AgencyKind.SERVICE:
-        raise UNKNOWN_RECIPIENT
+        raise NO_SUCH_RECIPIENT
     return found
 
 
 def _sources(decision: Decision) -> list[str]:
-    items = {p.item for p in decision.permits} | {r.item for r in decision.refusals}
+    items = {p.item for p in decision.permits} | {w.item for w in decision.withheld}
     return sorted({item.source for item in items})
 
 

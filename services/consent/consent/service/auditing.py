@@ -1,15 +1,17 @@
 """Opening entries of the ledger for an auditor: whether what they hold is what was sealed, and not what it says."""
 
-from collections.abc import Mapping
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from cryptography.exceptions import InvalidTag
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.repository import ledger
-
-_COLUMNS = ("kind", "decision", "recipient", "purpose", "type")
-"""What stands in the body as well, under the same names."""
+from consent.repository import audit, ledger
+from consent.repository.ledger import CLOSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +25,99 @@ class Content:
     leaf: bytes | None
     """The leaf that the body leads to; None where it cannot be read."""
     agrees: bool
-    """Whether the row says of the entry what its body says. Not its place, which the head's root binds."""
+    """Whether the row says of the entry what its body says, or, of one without a body, what its erasure left of it. Not
+    its place, which the head's root binds.
+    """
 
 
-def look_into(row: Any) -> Content:
-    """Open the body of a row of `repository.audit.batches`."""
-    key = ledger.key_of(row)
-    if key is None:
-        return Content(erased=True, leaf=None, agrees=True)
+def look_into(row: Any, left: "Left") -> Content:
+    """Open the body of a row of `repository.audit.batches`. `left`: what `left_of` gives for it."""
     try:
-        opened = ledger.decrypt(key, row.decision, row.body)
-        leaf = None if opened.is_redacted else opened.leaf.hash
-        return Content(opened.is_redacted, leaf, _agrees(row, opened.explanation))
-    except (InvalidTag, LookupError, ValueError, TypeError, AttributeError):  # whatever bytes somebody put there
+        opened = ledger.open(row)
+    except ledger.Unreadable:
         return Content(erased=False, leaf=None, agrees=False)
+    if opened is None:
+        return Content(erased=True, leaf=None, agrees=left.closed(row))
+    agrees = _agrees(row, opened.explanation) and (row.key is not None or row.id in left.sound)
+    if opened.is_redacted:
+        return Content(erased=agrees, leaf=None, agrees=agrees)
+    return Content(erased=False, leaf=opened.leaf.hash, agrees=agrees)
 
 
 def _agrees(row: Any, explanation: Mapping[str, Any]) -> bool:
-    named = {name: str(value) for name in _COLUMNS if (value := explanation.get(name)) is not None}
-    if named != {name: str(getattr(row, name)) for name in named}:
-        return False
-    if row.decided_at.isoformat() != explanation.get("decidedAt"):
-        return False
-    items = [*explanation.get("permitted", ()), *explanation.get("withheld", ())]
-    return "permitted" not in explanation or {item["source"] for item in items} == set(row.sources)
+    """Whether the columns say what was sealed, all of them: one that says more is as wrong as one that says less."""
+    sealed = [explanation.get(name) for name in ("row", "kind", "decision", "queue", "recipient", "purpose", "type")]
+    columns = [row.client_id, row.kind, str(row.decision), row.queue_id, row.recipient, row.purpose, row.type]
+    at = row.decided_at.isoformat()
+    return columns == sealed and at == explanation.get("decidedAt") and list(row.sources) == _sources(explanation)
+
+
+def _sources(explanation: Mapping[str, Any]) -> Any:
+    if "permitted" not in explanation:
+        return explanation.get("sources")
+    return sorted({item["source"] for item in (*explanation["permitted"], *explanation["withheld"])})
+
+
+# --- clients of whom everything was erased ----------------------------------------------------------------------------
+
+
+def seal_of(leaves: Iterable[bytes]) -> dict[str, Any]:
+    """What an erasure's entry says of the entries that it closed: how many, and a hash over their leaves in order."""
+    some = list(leaves)
+    return {"entries": len(some), "leaves": hashlib.sha256(b"".join(some)).hexdigest()}
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What erasures of everything left of some clients."""
+
+    sound: frozenset[int]
+    """Entries by id: those of erasures that closed what stands there now, and what these closed."""
+    at: Mapping[tuple[int, UUID], datetime]
+    """When, by client row and decision."""
+
+    def closed(self, row: Any) -> bool:
+        """Whether an entry that cannot be opened stands as an erasure left it, and says nothing."""
+        columns = [row.kind, row.queue_id, row.recipient, row.purpose, row.type, row.body, list(row.sources)]
+        at = self.at.get((row.client_id, row.decision))
+        return row.id in self.sound and row.decided_at == at and columns == CLOSED
+
+
+async def left_of(session: AsyncSession, rows: Sequence[Any]) -> Left:
+    """What is left of those clients of these rows (`repository.audit.batches`) who have no key."""
+    left = await audit.of_erased(session, {row.client_id for row in rows if row.key is None})
+    closed: dict[tuple[int, UUID], list[Any]] = defaultdict(list)
+    for row in left:
+        if row.kind == "erased":
+            closed[row.client_id, row.decision].append(row)
+    sound: set[int] = set()
+    at: dict[tuple[int, UUID], datetime] = {}
+    for row in left:
+        if row.kind == "erasure" and (sealed := _sealed(row)) is not None:
+            found = _as_sealed(closed[row.client_id, row.decision], sealed)
+            if found is not None:
+                sound |= {row.id, *found}
+                at[row.client_id, row.decision] = row.decided_at
+    return Left(frozenset(sound), at)
+
+
+def _sealed(row: Any) -> Any:
+    """What the entry of an erasure of everything seals of those that it closed; None: it is none, or was altered."""
+    try:
+        opened = ledger.open(row)
+    except ledger.Unreadable:
+        return None
+    if opened is None or opened.leaf.hash != row.leaf or opened.explanation.get("row") != row.client_id:
+        return None
+    return opened.explanation.get("closed")
+
+
+def _as_sealed(rows: Sequence[Any], sealed: Any) -> set[int] | None:
+    """The entries that an erasure closed, without one that was put among them. None: nobody can tell which."""
+    if seal_of(row.leaf for row in rows) == sealed:
+        return {row.id for row in rows}
+    for n in range(len(rows)):
+        others = [*rows[:n], *rows[n + 1 :]]
+        if seal_of(row.leaf for row in others) == sealed:
+            return {row.id for row in others}
+    return None

@@ -5,7 +5,7 @@ find out, the client's record is decided twice as of now: as it is, and as if wh
 were suspended or over. A conviction that becomes spent is taken back from those who were told (`service.convictions`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,37 +19,35 @@ from consent.domain import (
     Expired,
     GatewayInvoked,
     Granted,
-    Item,
     OverrideAuthorised,
     Policy,
-    Question,
     Restricted,
     SharingFact,
     acts_for,
     decide,
+    naming,
 )
 from consent.events import SOURCE
-from consent.repository import aside, clients, due, queue, sharing
+from consent.repository import aside, clients, due, queue, retractions, sharing
 from consent.repository.clients import Client
-from consent.repository.due import Patience
 from consent.repository.queue import NOTICE, QueueRow
-from consent.service import convictions, register
-from consent.service.closing import close
-from consent.service.desk import Cause, Desk, Owed
+from consent.repository.retractions import Patience
+from consent.service import convictions, desks, losing
+from consent.service.desk import Cause, Desk
+from consent.service.losing import Lost
 from consent.service.notices import retraction_row
 from consent.service.register import Register
-from consent.service.sections import spent_convictions
-from contracts.vocabulary import SERVICE_PURPOSES, AgencyKind, Category, Purpose
+from contracts.replies import replies_topic
+from contracts.vocabulary import Category, Purpose
 from servicekit import faults
 from servicekit.db import wake_after_commit
 from servicekit.envelope import encode
+from servicekit.sql import time_now
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 LATER_SECONDS = 60.0
 
 Timed = Granted | Restricted | GatewayInvoked | OverrideAuthorised
-Differing = Mapping[tuple[str, Purpose], frozenset[Category]]
-"""Categories by recipient and purpose."""
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------
@@ -71,14 +69,12 @@ async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
         return False
     found = await clients.lock_whole(session, {row.client_id for row in rows})
     # A client whose link was undone permits nothing, so nothing of it can end.
-    ids = {one.client for one in found.values() if not one.instead}
-    loaded = await clients.load(session, ids, ids)
-    readable = {id: client for id, client in loaded.items() if not client.damaged}
+    desk = await desks.open(session, {one.client for one in found.values() if not one.instead})
+    readable = {id: client for id, client in desk.clients.items() if not client.damaged}
     histories = await sharing.own_histories(session, found, set())
     members = {member for client in readable.values() for member in client.members}
     spent = {row.id: (found[row.client_id].client, row.source) for row in rows if row.kind == due.CONVICTION}
-    leaving = await due.leaving(session, members) if spent else set[int]()
-    desk = Desk(loaded, await register.load(session), await clients.time_now(session))
+    leaving = await queue.leaving(session, members) if spent else set[int]()
     for row in rows:
         client = readable.get(found[row.client_id].client)
         said = next((f for f in histories.get(row.client_id, ()) if f.version == row.version), None)
@@ -87,9 +83,9 @@ async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
     for id, source in sorted(set(spent.values())):
         if id in readable:
             await convictions.take_back(session, readable[id], source, desk)
-    await close(session, desk)
+    await desks.close(session, desk)
     again = {row for row, (id, _) in spent.items() if id in readable and not leaving.isdisjoint(readable[id].members)}
-    again |= {row.id for row in rows if found[row.client_id].client in loaded.keys() - readable.keys()}
+    again |= {row.id for row in rows if found[row.client_id].client in desk.clients.keys() - readable.keys()}
     await due.wait(session, again, LATER_SECONDS)
     await due.remove(session, {row.id for row in rows} - again)
     faults.point("clock.ended")
@@ -110,11 +106,11 @@ def _end(said: Timed, row: Any, client: Client, desk: Desk) -> None:
         again = _more(client.facts, desk.register.policy, as_if, said, client, desk).keys()
     else:
         lost = _more(as_if, desk.register.lenient, client.facts, said, client, desk)
-        owed = _owed(lost, client, desk.register)
+        owed = losing.owed(lost, (*client.references.values(), *client.former), desk.register)
         if owed:
             withdrawal = desk.retract(client, owed, Cause(said.asserted_by, row.event_id, None), because="expired")
         again = lost.keys()  # what rests on something else comes again
-    desk.offer_snapshots(client, desk.now, None, to={recipient for recipient, _ in again})
+    desk.offer_snapshots(client, desk.now, None, to=again)
     desk.changes.queue.append(_expired(row, _end_of(said), client, desk, withdrawal))
 
 
@@ -144,25 +140,19 @@ def _instead(facts: ClientFacts, said: SharingFact, other: SharingFact) -> Clien
     return replace(facts, history=history, parts=tuple(_instead(part, said, other) for part in facts.parts))
 
 
-def _more(one: ClientFacts, policy: Policy, other: ClientFacts, said: Timed, client: Client, desk: Desk) -> Differing:
+def _more(one: ClientFacts, policy: Policy, other: ClientFacts, said: Timed, client: Client, desk: Desk) -> Lost:
     """What `one` permits now by this policy, and `other` by the register's does not, of what `said` reaches."""
     if isinstance(said, Restricted):
         purposes = said.scope.purposes or frozenset(Purpose)
         categories = said.scope.categories or frozenset(Category)
     else:
         purposes, categories = said.purposes, said.categories
-    # Agencies that know the client count too: one may have said something that was passed on, as a provider's answer.
-    sources = sorted({source for source, _ in client.sections} | client.references.keys())
-    spent = dict.fromkeys(sources) | spent_convictions(
-        client.sections.values()
-    )  # one not told now may have left before
     found: dict[tuple[str, Purpose], frozenset[Category]] = {}
     for recipient in _reached(said, desk.register):
-        items = tuple(Item(s, c) for s in sources if s != recipient.id for c in sorted(categories))
+        services = client.facts.services_of(recipient.id)
         for purpose in (p for p in sorted(purposes) if acts_for(recipient, p)):
             differing: set[Category] = set()
-            for service in _services(said, recipient):
-                question = Question(recipient, purpose, items, desk.now, service, spent=spent)
+            for question in losing.questions(client, recipient, purpose, categories, services, desk.now):
                 permitted = decide(question, one, policy).permitted
                 if permitted:
                     permitted -= decide(question, other, desk.register.policy).permitted
@@ -177,49 +167,13 @@ def _reached(said: Timed, registered: Register) -> Iterable[Agency]:
     for agency in registered.agencies.values():
         match said:
             case Granted():
-                named = (
-                    agency.kind is AgencyKind.SERVICE
-                    or agency.id in said.agencies
-                    or (agency.area is not None and (agency.kind, agency.area) in said.kinds)
-                    or any(agency.id == provider for provider, _ in said.services)
-                )
+                named = bool(naming([said], agency, None)) or said.recipients.name_any_of(agency)
             case Restricted():
-                named = said.scope.recipients is None or agency.id in said.scope.recipients
+                named = said.scope.recipients is None or said.scope.recipients.name_any_of(agency)
             case _:
                 named = agency.id in said.recipients
         if named:
             yield agency
-
-
-def _services(said: Timed, recipient: Agency) -> list[str | None]:
-    """For which named services of the recipient to ask, besides for the agency as a whole (None)."""
-    named = said.services if isinstance(said, Granted) else ()
-    return [None, *sorted(service for provider, service in named if provider == recipient.id)]
-
-
-def _owed(lost: Differing, client: Client, registered: Register) -> list[Owed]:
-    """The retractions of what is no longer permitted, for everyone who was ever sent or queued anything of the client.
-
-    One of our services that may go on itself stops telling those who may not be told any more.
-    """
-    owed: list[Owed] = []
-    for reference in [*client.references.values(), *client.former]:
-        if not reference.queued:
-            continue
-        recipient = registered.agencies[reference.recipient]
-        by_categories: dict[frozenset[Category], list[Purpose]] = {}
-        for (id, purpose), categories in lost.items():
-            if id == recipient.id:
-                by_categories.setdefault(categories, []).append(purpose)
-        owed += [Owed(reference, sorted(purposes), categories) for categories, purposes in by_categories.items()]
-        if recipient.kind is AgencyKind.SERVICE:
-            purpose = SERVICE_PURPOSES[recipient.id]
-            own = lost.get((recipient.id, purpose), frozenset())
-            others = {id: c for (id, p), c in lost.items() if p is purpose and id != recipient.id and not c <= own}
-            if others:
-                categories = frozenset[Category]().union(*others.values())
-                owed.append(Owed(reference, [purpose], categories, frozenset(others)))
-    return owed
 
 
 def _expired(row: Any, at: datetime, client: Client, desk: Desk, withdrawal: UUID | None) -> QueueRow:
@@ -239,7 +193,7 @@ def _expired(row: Any, at: datetime, client: Client, desk: Desk, withdrawal: UUI
         NOTICE,
         client.id,
         row.asserted_by,
-        f"replies.{row.asserted_by}",
+        replies_topic(row.asserted_by),
         reference.id,
         type,
         None,
@@ -253,30 +207,20 @@ def _expired(row: Any, at: datetime, client: Client, desk: Desk, withdrawal: UUI
 
 async def remind(session: AsyncSession, patience: Patience, limit: int) -> bool:
     """Queue retractions again that nobody acknowledged in time: the same event, with its id. False: none is due."""
-    found = await due.to_remind(session, patience, limit)
+    found = await retractions.to_remind(session, patience, limit)
     if not found:
         return False
     await clients.lock(session, {row.client_id for row in found})  # whoever queues for a client does
-    rows = await due.to_remind(session, patience, limit, [row.id for row in found])
-    now = await clients.time_now(session)
+    rows = await retractions.to_remind(session, patience, limit, [row.id for row in found])
+    now = await time_now(session)
     await queue.add(
         session,
         [
-            retraction_row(
-                row.client_id,
-                row.recipient,
-                row.topic,
-                row.reference,
-                row.id,
-                row.body,
-                now,
-                row.traceparent,
-                row.keyed_by,
-            )
+            retraction_row(row, row.client_id, row.topic, now, traceparent=row.traceparent, keyed_by=row.keyed_by)
             for row in rows
         ],
     )
-    await due.reminded(session, [row.id for row in rows])
+    await retractions.reminded(session, [row.id for row in rows])
     faults.point("clock.reminded")
     wake_after_commit(session, queue.CHANNEL)
     return True
@@ -314,5 +258,5 @@ class Waiting:
 
 async def waiting(session: AsyncSession, overdue_hours: float) -> Waiting:
     """Count it; a retraction does after so many hours without an acknowledgement."""
-    retractions = await due.overdue_count(session, overdue_hours)
-    return Waiting(retractions, len(await overdue_reviews(session)), *await aside.counts(session))
+    overdue = await retractions.overdue_count(session, overdue_hours)
+    return Waiting(overdue, len(await overdue_reviews(session)), *await aside.counts(session))

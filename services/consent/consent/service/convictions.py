@@ -9,13 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from cryptography.exceptions import InvalidTag
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.domain import ClientFacts, Item, Question, Refusal, decide
-from consent.repository import due, ledger, views
+from consent.domain import ClientFacts, Item, Question, Withheld, decide
+from consent.repository import ledger, retractions
 from consent.repository.clients import Client
-from consent.service.desk import BY_THE_DOOR, Desk, Owed
+from consent.service.desk import BY_THE_DOOR, Desk
+from consent.service.notices import Owed
 from consent.service.sections import OFFENCE, spent_convictions
 from contracts.vocabulary import Category, Purpose
 
@@ -37,7 +37,7 @@ async def take_back(session: AsyncSession, client: Client, source: str, desk: De
     def withheld(recipient: str, purpose: Purpose) -> bool:
         """Whether it is withheld for that reason. It is asked without facts: no other reason may hide this one."""
         question = Question(desk.register.agencies[recipient], purpose, (item,), desk.now, spent=spent)
-        return Refusal(item, because) in decide(question, ClientFacts(), desk.register.policy).refusals
+        return Withheld(item, because) in decide(question, ClientFacts(), desk.register.policy).withheld
 
     told = {to: version for to, version in (await _told(session, client, source)).items() if withheld(*to)}
     if not told:
@@ -54,20 +54,21 @@ async def take_back(session: AsyncSession, client: Client, source: str, desk: De
         desk.next_version(client)  # so that the retraction reaches what was decided just before
         desk.retract(client, owed, BY_THE_DOOR, because=because)
         # what another source recorded of the category comes again
-        desk.offer_snapshots(client, desk.now, None, to={one.reference.recipient for one in owed})
+        told_of = {(one.reference.recipient, purpose) for one in owed for purpose in one.purposes}
+        desk.offer_snapshots(client, desk.now, None, to=told_of)
 
 
 async def _told(session: AsyncSession, client: Client, source: str) -> ToldVersions:
     """Who was sent, or shown, the conviction that this source recorded."""
     found: ToldVersions = {}
-    for row in await views.disclosures(session, client.members, (), source, None, None):
-        key = ledger.key_of(row)
-        if row.kind not in ("disclosure", "view") or row.recipient == source or key is None or row.body is None:
+    for row in await ledger.of_client(session, client.members, (), source, None, None):
+        if row.kind not in ("disclosure", "view") or row.recipient == source:
             continue
         try:
-            version = _decided_on(ledger.decrypt(key, row.decision, row.body).explanation, source)
-        except (InvalidTag, LookupError, TypeError, ValueError):
-            version = client.version  # nobody can read what was told: it may have been this
+            opened = ledger.open(row)
+            version = None if opened is None else _decided_on(opened.explanation, source)
+        except ledger.Unreadable:
+            version = client.version  # nobody can say what was told: it may have been this
         if version is not None:
             to = row.recipient, Purpose(row.purpose)
             found[to] = max(version, found.get(to, version))
@@ -83,7 +84,7 @@ def _decided_on(explanation: Mapping[str, Any], source: str) -> int | None:
 async def _taken_back(session: AsyncSession, references: Collection[UUID]) -> dict[tuple[UUID, Purpose], int]:
     """By reference and purpose, the newest version from which convictions were taken back, whatever for."""
     found: dict[tuple[UUID, Purpose], int] = {}
-    for row in await due.retracted(session, references):
+    for row in await retractions.under(session, references):
         said = orjson.loads(row.body)["data"]
         if said["recipients"] is None and (said["categories"] is None or OFFENCE in said["categories"]):
             for purpose in map(Purpose, said["purposes"]):

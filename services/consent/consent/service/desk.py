@@ -14,12 +14,10 @@ import orjson
 
 from consent.domain import (
     Agency,
-    ClientFacts,
     GatewayInvoked,
     Granted,
     Item,
     OverrideAuthorised,
-    Policy,
     Question,
     Scope,
     SharingFact,
@@ -28,26 +26,27 @@ from consent.domain import (
     decide,
     why_void,
 )
-from consent.repository.changes import Changes, RetractionRow, StopRow
-from consent.repository.clients import Client, IdentifierKey, Reference, section
+from consent.events import CHANGED, SNAPSHOT
+from consent.repository.changes import Changes
+from consent.repository.clients import Client, Hold, Identifier, Reference, section
 from consent.repository.due import CONVICTION, Due
 from consent.repository.erasure import REMEMBERED
 from consent.repository.queue import RECORD, QueueRow
+from consent.repository.retractions import StopRow
 from consent.repository.sharing import Said
-from consent.service.notices import Retraction, retraction_row, withdrawal_done
+from consent.service.notices import Owed, queue_retraction, withdrawal_done
 from consent.service.register import Register, Subscription, merged
 from consent.service.sections import OFFENCE, spent_convictions, withheld_from
 from contracts.vocabulary import AgencyKind, Category, Purpose
-
-CHANGED, SNAPSHOT = "throughgate.client.changed.v1", "throughgate.client.snapshot.v1"
+from servicekit.auth import OPERATOR
 
 THE_DOOR = "throughgate"
 """Who says what no agency said."""
-CANNOT_BE_READ = (THE_DOOR, "cannot-be-read")
-"""Who holds a client of whom something cannot be read, and why (`service.holds`). Once that is mended, lifting the hold
-offers what was withheld meanwhile."""
-RESTORED = ("operator", "lost-in-a-restore")
-"""Who holds what was retracted of which nobody can tell any more what it rested on, and why (`service.restoring`)."""
+CANNOT_BE_READ = Hold(THE_DOOR, "cannot-be-read")
+"""Of a client of whom something cannot be read (`service.holds`). Once that is mended, lifting it offers what was
+withheld meanwhile."""
+RESTORED = Hold(OPERATOR, "lost-in-a-restore")
+"""Of what was retracted of which nobody can tell any more what it rested on (`service.restoring`)."""
 
 F = TypeVar("F", bound=SharingFact)
 
@@ -90,10 +89,10 @@ class Desk:
     """The clients of a batch, what is agreed, and what the batch is going to write."""
 
     def __init__(self, clients: dict[int, Client], register: Register, now: datetime) -> None:
-        self.known: dict[IdentifierKey, frozenset[int]] = {}
+        self.known: dict[Identifier, frozenset[int]] = {}
         """Whom each identifier of the batch may mean: one client, or those whose link was undone."""
-        self.held_numbers: set[tuple[IdentifierKey, str, str]] = set()
-        """(number, agency, reason) of the open holds of numbers that no client has."""
+        self.held_numbers: set[tuple[Identifier, Hold]] = set()
+        """The open holds of numbers that no client has."""
         self.open_holds: dict[str, int] = {}
         """How many holds are open by the word of each agency (`service.holds`)."""
         self.clients = clients
@@ -102,7 +101,7 @@ class Desk:
         self.changes = Changes()
         for client in clients.values():
             if CANNOT_BE_READ not in client.holds:
-                self.changes.holds.update((row, *CANNOT_BE_READ) for row in client.damaged)
+                self.changes.holds.update((row, CANNOT_BE_READ) for row in client.damaged)
         self.erasures: list[Erasure] = []
         """What goes once the changes are written."""
 
@@ -193,16 +192,16 @@ class Desk:
         """
         if not any(isinstance(said, GatewayInvoked | OverrideAuthorised) for said in client.facts.said):
             return  # as for nearly all clients
-        facts = _lasting(client.facts)
-        for said in facts.said:
+        for said in client.facts.said:
             if not isinstance(said, GatewayInvoked | OverrideAuthorised) or said.ends <= self.now:
                 continue
             items = tuple(Item(source, category) for category in sorted(said.categories))
             for id in sorted((said.recipients & self.register.agencies.keys()) - {source}):
                 recipient = self.register.agencies[id]
                 for purpose in sorted(said.purposes):
-                    question = Question(recipient, purpose, items, max(said.starts, self.now), spent={source: None})
-                    permits = decide(question, facts, self.register.policy).permits
+                    at = max(said.starts, self.now)
+                    question = Question(recipient, purpose, items, at, spent={source: None}, unasked=frozenset())
+                    permits = decide(question, client.facts, self.register.policy).permits
                     reached = frozenset(p.item.category for p in permits if p.invoked is not None)
                     if reached:
                         yield Subscription(recipient, purpose, reached, said.starts)
@@ -253,7 +252,10 @@ class Desk:
     ) -> UUID:
         """Add a no to the history and retract what rested on consent. Gives the id under which it can be followed."""
         no = self.say(client, Withdrawn(0, cause.said_by, at, scope, refused), cause.event_id or "")
-        return self.stop(client, scope, cause, because="withdrawn", consent_version=no.version)
+        # What is about another service of the same agency may rest on the same consent behind it.
+        by_service = scope.recipients is not None and scope.recipients.services
+        version = None if by_service else no.version
+        return self.stop(client, scope, cause, because="withdrawn", consent_version=version)
 
     def stop(
         self,
@@ -269,18 +271,22 @@ class Desk:
 
         That includes a recipient of whose rows none has left yet: one may have been decided a moment ago and be on
         its way. The stop itself is already in the history, so the client's version is the one from which it holds.
-        `allowed` are the recipients that it does not reach.
+        `allowed` are the recipients that it does not reach. A kind of agency in an area is those that are of it
+        now, for who comes to it later was told nothing. An agency of which it names a service is told to stop too: what
+        it has is not kept apart by service.
         """
         owed = []
+        who, agencies = scope.recipients, self.register.agencies
+        named_now = None if who is None else frozenset(id for id, one in agencies.items() if who.name_any_of(one))
         for reference in [*client.references.values(), *client.former]:
             recipient = self.register.agencies[reference.recipient]
             named = Purpose if scope.purposes is None else scope.purposes
             purposes = [p for p in sorted(named) if acts_for(recipient, p)]
-            reached = recipient.id not in allowed and (scope.recipients is None or recipient.id in scope.recipients)
+            reached = recipient.id not in allowed and (named_now is None or recipient.id in named_now)
             if not reference.queued or not purposes or not (reached or recipient.kind is AgencyKind.SERVICE):
                 continue
             # One of our services that is not reached itself stops telling those who are.
-            others = None if reached else scope.recipients
+            others = None if reached else named_now
             if not reached and others is None:
                 others = frozenset(self.register.partners) - allowed
             if others is not None and not others:
@@ -291,7 +297,7 @@ class Desk:
     def retract(
         self,
         client: Client,
-        owed: Sequence["Owed"],
+        owed: Sequence[Owed],
         cause: Cause,
         *,
         because: str,
@@ -302,26 +308,16 @@ class Desk:
         The agency that caused it is told when it is done, and by name of those whom it may know of.
         """
         agency, event_id, traceparent = cause.agency, cause.event_id, cause.traceparent
-        id, named = uuid4(), self._may_know_of(agency, client)
-        self.changes.stops.append(
-            StopRow(id, client.id, client.version, agency, event_id, because, traceparent, self.now)
-        )
+        stop = StopRow(uuid4(), client.id, client.version, because, self.now, agency, event_id, traceparent)
+        self.changes.stops.append(stop)
+        named = self._may_know_of(agency, client)
         for one in owed:
-            reference, recipient = one.reference, self.register.agencies[one.reference.recipient]
-            retraction = Retraction(
-                uuid4(), reference.id, one.purposes, one.categories, one.recipients, client.version, consent_version
-            )
-            body = retraction.encode(self.now).decode()
-            self.changes.retractions.append(
-                RetractionRow(retraction.id, id, recipient.id, reference.id, body, recipient.id in named)
-            )
-            to = recipient.id, recipient.topic, reference.id
-            self.changes.queue.append(
-                retraction_row(client.id, *to, retraction.id, body, self.now, traceparent, reference.client)
-            )
+            id = one.reference.recipient
+            topic = self.register.agencies[id].topic
+            queue_retraction(self.changes, stop, one, topic, consent_version=consent_version, named=id in named)
         if not owed and agency is not None:
-            self.changes.queue.append(withdrawal_done(client.id, id, agency, event_id, [], self.now, traceparent))
-        return id
+            self.changes.queue.append(withdrawal_done(client.id, stop.id, agency, event_id, [], self.now, traceparent))
+        return stop.id
 
     def _may_know_of(self, agency: str | None, client: Client) -> frozenset[str]:
         """The recipients of a client whom an agency may know of: itself, whom it tells by an agreement in force what it
@@ -339,7 +335,7 @@ class Desk:
             if said.asserted_by == agency:
                 match said:
                     case Granted() if said.void is None:
-                        found |= said.agencies | {provider for provider, _ in said.services}
+                        found |= said.recipients.agencies | {provider for provider, _ in said.recipients.services}
                     case GatewayInvoked() | OverrideAuthorised():
                         found |= said.recipients
         return frozenset(found)
@@ -350,9 +346,9 @@ class Desk:
         Coalesced: while one is open for the same reason by the same agency's word, another only counts. What the client
         may have taken back by it was denied already, and is said once more when it is lifted (`service.holds`).
         """
-        why = cause.said_by, reason
-        is_open = why in client.holds
-        self.changes.holds[client.holds.setdefault(why, client.id), *why] += 1
+        hold = Hold(cause.said_by, reason)
+        is_open = hold in client.holds
+        self.changes.holds[client.holds.setdefault(hold, client.id), hold] += 1
         if is_open:
             return
         client.facts = replace(client.facts, held=True, parts=tuple(replace(p, held=True) for p in client.facts.parts))
@@ -379,30 +375,27 @@ class Desk:
         traceparent: str | None,
         *,
         resting_on: int | None = None,
-        beyond: Policy | None = None,
-        to: Collection[str] | None = None,
+        once: bool = False,
+        to: Collection[tuple[str, Purpose]] | None = None,
     ) -> None:
-        """Queue a snapshot for each recipient to whom something is permitted at `at`; it is read when it leaves.
+        """Queue a snapshot for each recipient to whom something is permitted at `at` though nobody asked; it is read
+        when it leaves.
 
-        With `resting_on`, only for those whose permit rests on what was said at that version and so begins by it; with
-        `beyond`, only for those to whom something is permitted that this policy did not permit; with `to`, only for
-        these recipients.
+        With `resting_on`, only for those whose permit rests on what was said at that version and so begins by it, for
+        this one disclosure if it is `once`; with `to`, only for these recipients and purposes.
         """
+        own = [resting_on] if once and resting_on is not None else []
         items = tuple(Item(source, Category(category)) for source, category in client.sections)
         spent = spent_convictions(client.sections.values())
         for (id, purpose), recipient in sorted(self._may_be_told(client).items(), key=lambda pair: pair[0]):
-            if to is not None and id not in to:
+            if to is not None and (id, purpose) not in to:
                 continue
             others = tuple(i for i in items if i.source != recipient.id)
-            question = Question(recipient, purpose, others, at, spent=spent)
-            decision = decide(question, client.facts, self.register.policy)
-            begins = [p for p in decision.permits if resting_on is None or resting_on in (p.consent, p.invoked)]
-            if begins and beyond is not None:
-                already = decide(question, client.facts, beyond).permitted
-                begins = [p for p in begins if p.item not in already]
-            if begins:
-                due = max(at, self.now)
-                self.queue_record(client, recipient, purpose, SNAPSHOT, {}, traceparent, due_at=due)
+            question = Question(recipient, purpose, others, at, spent=spent, unasked=frozenset(own))
+            permits = decide(question, client.facts, self.register.policy).permits
+            if any(resting_on is None or resting_on in (p.consent, p.invoked) for p in permits):
+                body = {"once": own} if own else {}
+                self.queue_record(client, recipient, purpose, SNAPSHOT, body, traceparent, due_at=max(at, self.now))
 
     def _may_be_told(self, client: Client) -> dict[tuple[str, Purpose], Agency]:
         """Who gets what is recorded without asking: by a subscription, or named by a gateway or an override."""
@@ -416,21 +409,3 @@ class Desk:
                 for id in said.recipients & self.register.agencies.keys():
                     found |= {(id, purpose): self.register.agencies[id] for purpose in said.purposes}
         return found
-
-
-def _lasting(facts: ClientFacts) -> ClientFacts:
-    """Without what was invoked or authorised for one disclosure."""
-    history = tuple(f for f in facts.history if not (isinstance(f, GatewayInvoked | OverrideAuthorised) and f.once))
-    return replace(facts, history=history, parts=tuple(_lasting(part) for part in facts.parts))
-
-
-@dataclass(frozen=True, slots=True)
-class Owed:
-    """Who is to be told to stop and erase, under which reference, and of what."""
-
-    reference: Reference
-    purposes: Sequence[Purpose]
-    categories: frozenset[Category] | None = None
-    """None: all."""
-    recipients: frozenset[str] | None = None
-    """For one of our services that is not reached itself: those to whom it is to tell no more."""

@@ -15,17 +15,18 @@ from uuid import UUID, uuid4
 import orjson
 
 from consent.domain import ClientFacts, Decision, Item, Question, decide
-from consent.events import SOURCE
-from consent.repository import clients, ledger, queue
-from consent.repository.changes import Changes, RetractionRow, StopRow
+from consent.events import CHANGED, SNAPSHOT, SOURCE, UNASKED
+from consent.repository import clients, ledger, queue, retractions
+from consent.repository.changes import Changes
+from consent.repository.clients import Reference
 from consent.repository.ledger import NOTHING_TOLD, Entry
+from consent.repository.retractions import Placed, StopRow, Withdrawal
 from consent.repository.sharing import SharingState
 from consent.repository.sql import Executor, at_once
 from consent.service import register
-from consent.service.desk import CHANGED, SNAPSHOT
 from consent.service.doubts import Doubt
 from consent.service.ledger import Batch, Sealer
-from consent.service.notices import Retraction, retraction_row, row_settled, withdrawal_done
+from consent.service.notices import Owed, queue_retraction, row_settled, withdrawal_done
 from consent.service.register import Register
 from consent.service.sections import cut, spent_convictions
 from consent.service.telling import asked, explain, receipt, to_recipient
@@ -34,6 +35,7 @@ from contracts.merkle import write
 from contracts.proof import place_for_proof, with_proof
 from contracts.vocabulary import Category, Purpose
 from servicekit.envelope import event
+from servicekit.sql import time_now
 
 MAX_RECORD = 1_000_000
 """Bytes of one record: what the partners' topics take."""
@@ -65,9 +67,9 @@ class Leaving:
 class Done:
     """A withdrawal that is done, or will be once the retractions of a cycle stand in their topics."""
 
-    withdrawal: Any
-    retractions: list[Any]
-    """Those that its publisher may know of (`queue.places_of`)."""
+    withdrawal: Withdrawal
+    retractions: list[Placed]
+    """Those that its publisher may know of (`retractions.places_of`)."""
 
     def notice(self, at: datetime, sent: Mapping[UUID, Place]) -> queue.QueueRow:
         """What its publisher is told. `sent`: where those stand that were written at this time."""
@@ -156,7 +158,7 @@ async def decide_cycle(
     damaged: set[int] = set()
     known, sections = await clients.facts_of(db, {row.client_id for row in records}, snapshots, damaged)
     async with sealer.batch(db, before) as batch:
-        cycle = Cycle(len(rows), await clients.time_now(db), done=done)
+        cycle = Cycle(len(rows), await time_now(db), done=done)
         cycle.damaged = damaged
         deciding = _Deciding(cycle, registered, batch)
         waiting: set[tuple[str, UUID]] = set()
@@ -170,6 +172,9 @@ async def decide_cycle(
                 waiting.add((row.topic, row.reference))
             if (row.topic, row.reference) in waiting:
                 continue  # or stands behind one of the same client and recipient that waits
+            if client.key is None:
+                deciding.drop(row)
+                continue
             try:
                 body = orjson.loads(row.body)
                 if row.type == SNAPSHOT:  # as it is now: a row that was queued for a later day would be stale
@@ -233,10 +238,16 @@ class _Deciding:
         self._cycle.refused.append(row.id)
         self._enter("refusal", id, row, client, whole)
         if before:
-            self.retract(row, before, client)
+            self.retract(row, before, client, row.body if row.type == SNAPSHOT else "{}")
         if row.requester:
             outcome, told_why = "cancelled" if doubt else "denied", to_recipient(grounds["withheld"])
             self._cycle.changes.queue.append(row_settled(row, outcome, self._cycle.now, told_why))
+
+    def drop(self, row: Any) -> None:
+        """Take a row out of whose client everything was erased: of whom nothing leaves, and nothing is entered."""
+        self._cycle.refused.append(row.id)
+        if row.requester:
+            self._cycle.changes.queue.append(row_settled(row, "denied", self._cycle.now, []))
 
     def take_back(self, row: Any, client: SharingState, doubt: Doubt) -> None:
         """Take back everything that may have left for a row, for nobody can read what that was."""
@@ -255,7 +266,9 @@ class _Deciding:
         service = body["message"].get("service") if "message" in body else None
         recipient, purpose = self._registered.agencies[row.recipient], Purpose(row.purpose)
         spent = spent_convictions(body["sections"])
-        question = Question(recipient, purpose, tuple(items), self._cycle.now, service, spent=spent)
+        unasked = frozenset(body.get("once", ())) if row.type in UNASKED else None
+        now = self._cycle.now
+        question = Question(recipient, purpose, tuple(items), now, service, spent=spent, unasked=unasked)
         return question, frozenset(about)
 
     def _record(self, row: Any, body: dict[str, Any], decision: Decision, why: bytes) -> bytes:
@@ -292,38 +305,39 @@ class _Deciding:
             "purpose": row.purpose,
             "type": row.type,
             "client": str(row.reference),
+            "row": client.id,
+            "queue": row.id,
             **grounds,
         }
         sources = sorted({x["source"] for x in (*grounds["permitted"], *grounds["withheld"])})
         named = row.recipient, row.purpose, row.type, self._cycle.now, sources, explanation, told, row.id
         return self._batch.add(Entry(kind, id, client.id, client.key, *named))
 
-    def retract(self, row: Any, before: Mapping[str, Any] | None, client: SharingState) -> None:
+    def retract(self, row: Any, before: Mapping[str, Any] | None, client: SharingState, body: str = "{}") -> None:
         """Take back a record that may have arrived and is no longer permitted. What is left of a client's record is
         offered anew; a message is not.
 
         `before` is its explanation; None: all categories are taken back. The retraction names no consent version: that
-        would say that the consent was withdrawn, and what is left may rest on it.
+        would say that the consent was withdrawn, and what is left may rest on it. `body` is that of the snapshot
+        that offers it: where this was one, on the same account.
         """
         changes, version, now = self._cycle.changes, client.facts.version, self._cycle.now
         categories = None if before is None else frozenset(Category(p["category"]) for p in before["permitted"])
-        purposes = [Purpose(row.purpose)]
-        stop, id = uuid4(), uuid4()
-        body = Retraction(id, row.reference, purposes, categories, None, version, None).encode(now)
-        changes.stops.append(StopRow(stop, row.client_id, version, None, None, "cancelled", row.traceparent, now))
-        changes.retractions.append(RetractionRow(id, stop, row.recipient, row.reference, body.decode()))
-        same = row.client_id, row.recipient, row.topic, row.reference
-        changes.queue.append(retraction_row(*same, id, body.decode(), now, row.traceparent, row.keyed_by))
+        stop = StopRow(uuid4(), row.client_id, version, "cancelled", now, traceparent=row.traceparent)
+        changes.stops.append(stop)
+        reference = Reference(row.reference, row.recipient, True, row.keyed_by)
+        queue_retraction(changes, stop, Owed(reference, [Purpose(row.purpose)], categories), row.topic)
         if row.type in (CHANGED, SNAPSHOT):  # a recipient that only gets messages has no part in the record
+            same = row.client_id, row.recipient, row.topic, row.reference
             anew = {"due_at": now, "traceparent": row.traceparent, "keyed_by": row.keyed_by}
             changes.queue.append(
-                queue.QueueRow(queue.RECORD, *same, type=SNAPSHOT, purpose=row.purpose, body="{}", **anew)
+                queue.QueueRow(queue.RECORD, *same, type=SNAPSHOT, purpose=row.purpose, body=body, **anew)
             )
 
 
 def all_or_nothing(decision: Decision, about: Collection[Item]) -> Decision:
     """A message leaves with all the items that it is about, or not at all."""
-    return decision if decision.permitted.issuperset(about) else Decision((), decision.refusals)
+    return decision if decision.permitted.issuperset(about) else Decision((), decision.withheld)
 
 
 async def finish_cycle(db: Executor, sent: Sent) -> None:
@@ -333,13 +347,12 @@ async def finish_cycle(db: Executor, sent: Sent) -> None:
     """
     places = sent.retractions()
     left = queue.removing([leaving.row.id for leaving, _ in sent.leaving])
-    await at_once(db, [ledger.sending(sent.heads), left, queue.placing(places, sent.at)])
-    done = await queue.done_by(db, places, sent.at)
-    # What nobody published is not answered.
-    untold = [w for w in done if w.agency is not None and w.id not in sent.told]
+    await at_once(db, [ledger.sending(sent.heads), left, retractions.placing(places, sent.at)])
+    done = await retractions.done_by(db, places, sent.at)
+    untold = [w for w in done if w.id not in sent.told]
     settled = [row for leaving, _ in sent.leaving if (row := leaving.row).kind == queue.RECORD and row.requester]
     if untold or settled:
-        now = await clients.time_now(db)
+        now = await time_now(db)
         notices = [one.notice(now, {}) for one in await _with_places(db, untold)]
         await queue.add(db, notices + [row_settled(row, "sent", now) for row in settled])
 
@@ -352,14 +365,14 @@ async def join(db: Executor, cycle: Cycle, rows: Sequence[queue.QueueRow]) -> La
 
 
 async def _done_with(db: Executor, rows: Sequence[Any]) -> list[Done]:
-    retractions = [row.request for row in rows if row.kind == queue.RETRACTION and row.request]
-    return await _with_places(db, await queue.done_with(db, retractions))
+    these = [row.request for row in rows if row.kind == queue.RETRACTION and row.request]
+    return await _with_places(db, await retractions.done_with(db, these))
 
 
-async def _with_places(db: Executor, withdrawals: Sequence[Any]) -> list[Done]:
+async def _with_places(db: Executor, withdrawals: Sequence[Withdrawal]) -> list[Done]:
     if not withdrawals:
         return []
-    retractions: dict[UUID, list[Any]] = defaultdict(list)
-    for retraction in await queue.places_of(db, [w.id for w in withdrawals]):
-        retractions[retraction.withdrawal_id].append(retraction)
-    return [Done(w, retractions[w.id]) for w in withdrawals]
+    places: dict[UUID, list[Placed]] = defaultdict(list)
+    for place in await retractions.places_of(db, [w.id for w in withdrawals]):
+        places[place.withdrawal_id].append(place)
+    return [Done(w, places[w.id]) for w in withdrawals]

@@ -2,18 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
-from cryptography.exceptions import InvalidTag
-
 from consent.repository import ledger, queue
 from consent.repository.sql import Executor
 from contracts.heads import Head
-from contracts.merkle import ProofError, write
-from contracts.proof import Leaf, place_for_proof, proofs_again, with_proof
+from contracts.merkle import ProofError
+from contracts.proof import Leaf, proofs_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +47,23 @@ def _in_batch(rows: Sequence[Any], head: Head | None, hashes: Sequence[bytes]) -
     if head is None:
         return found
     for row in rows:
-        try:
-            opened[row.id] = entry = ledger.decrypt(row.key, row.decision, row.body)
-            leaves[row.position] = entry.leaf
-        except _DAMAGED:  # it must not stop the shard
-            continue
+        with suppress(ledger.Unreadable):  # it must not stop the shard
+            entry = ledger.open(row)
+            if entry is not None and row.position in range(len(leaves)):
+                opened[row.id], leaves[row.position] = entry, entry.leaf
     try:
         proofs = proofs_again(head, leaves)
-    except (ProofError, *_DAMAGED):
+    except ProofError:
         return found
     for row in rows:
         if row.id in opened:
-            try:
+            with suppress(ledger.Unreadable):
                 found[row.id] = _doubt(row, opened[row.id], proofs[row.position])
-            except _DAMAGED:
-                continue
     return found
 
 
-_DAMAGED = (InvalidTag, AttributeError, LookupError, ValueError, TypeError)
-"""What may be raised when an entry is opened that somebody changed or shortened."""
-
-
 def _doubt(row: Any, entry: ledger.Opened, proof: bytes) -> Doubt:
-    if entry.told is None:
-        raise LookupError("it was erased, and nothing that was may leave again")
-    record = entry.told
-    if queue.is_partners(row.topic):
-        receipt = write(orjson.loads(entry.told)["data"]["receipt"])
-        record = with_proof(entry.told, place_for_proof(entry.told, receipt), proof)
+    if entry.told is None:  # it was erased, and nothing that was may leave again
+        return Doubt(row.decision, None)
+    record = entry.proven(proof) if queue.is_partners(row.topic) else entry.told
     return Doubt(row.decision, entry.explanation, record)

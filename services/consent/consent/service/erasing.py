@@ -2,33 +2,38 @@
 
 Recipients get retractions and confirm them. The ledger keeps an entry of kind `erasure`; of each record that carried
 what was erased it keeps who got which categories and why, and the hash of the record. Where everything was erased it
-keeps leaves that nobody can open any more: proof that something was there and that it is gone.
+keeps leaves that nobody can open any more, and beside them nothing: proof that something was there and that it is gone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
-from cryptography.exceptions import InvalidTag
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.domain import Scope, standing_restrictions
-from consent.repository import erasure, ledger, links, sharing
+from consent.domain import Recipients, Scope, standing_restrictions
+from consent.repository import erasure, ledger, links, queue, sharing
 from consent.repository.clients import Client
 from consent.repository.erasure import OfLedger
 from consent.repository.ledger import OPEN_KEY, Entry
-from consent.service import reading
+from consent.service import naming
+from consent.service.auditing import seal_of
 from consent.service.desk import RESTORED, Cause, Desk, Erasure
 from consent.service.ledger import enter, new_entry
 from consent.service.sections import OFFENCE
 from contracts.intake import ErasureRequested
 from contracts.vocabulary import Category
+from servicekit.db import wake_after_commit
 from servicekit.problems import Problem
+from servicekit.sql import time_now
 
 CHUNK = 500
 """Entries of the ledger that are opened at once."""
+TOLD = ("disclosure", "view")
+"""The kinds of entry that hold sections."""
 AGAIN_SECONDS = 600.0
 """How often to look for what may still come into the ledger, while retractions cannot leave."""
 WHENEVER = datetime.max.replace(tzinfo=UTC)
@@ -82,7 +87,7 @@ def erase_sections(
     desk.next_version(client)
     gone = [key for key in sections if _goes(client.sections[key], sections)]
     categories = frozenset(Category(category) for _, category in gone)
-    scope = Scope(categories=categories) if categories else Scope(recipients=frozenset())
+    scope = Scope(categories=categories) if categories else Scope(recipients=Recipients())
     id = desk.stop(client, scope, cause, because="erased")
     for key in gone:
         del client.sections[key]
@@ -103,7 +108,8 @@ async def carry_out(session: AsyncSession, wanted: Erasure, desk: Desk) -> None:
     if wanted.sections is None:
         await _forget_set_aside(session, members)
         await erasure.everything(session, members, undone)
-        await enter(session, [_entry(wanted, known.id, OPEN_KEY, desk.now)])
+        for row in members:
+            await _close(session, row, wanted.because, wanted.asked_by, desk.now, always=row == known.id)
         return
     await erasure.facts(session, members, wanted.sections)
     waiting = await erasure.queued_records(session, members)
@@ -118,8 +124,8 @@ def _of_ledger(wanted: Erasure, members: tuple[int, ...], undone: Iterable[int])
     """What is to be redacted in the ledger. What was told of the client while it was linked with another stands under
     the client that the link made, also when that was undone since.
     """
-    if wanted.sections is None:  # the clients' own entries nobody can read any more
-        yield from (OfLedger(client, wanted.withdrawal) for client in undone)
+    if wanted.sections is None:  # the clients' own entries are closed, but one may be on its way
+        yield from (OfLedger(client, wanted.withdrawal) for client in (*members, *undone))
         return
     for client in (*members, *undone):
         if wanted.asked_by is not None:  # with what it answered, of which it recorded no section
@@ -143,6 +149,8 @@ async def redact_ledger(session: AsyncSession) -> bool:
         after = entries[-1].id
         bodies = {entry.id: _redacted(entry, row) for entry in entries}
         await ledger.rewrite(session, {id: body for id, body in bodies.items() if body is not None})
+    if row.source is None:  # where all of the client was erased
+        await _close(session, row.client_id, "entered-meanwhile", None, await time_now(session), always=False)
     if row.last:
         await erasure.redaction_done(session, row.id)
     else:
@@ -157,16 +165,33 @@ async def put_off(session: AsyncSession) -> None:
         await erasure.redact_again(session, row.id, AGAIN_SECONDS)
 
 
-def _redacted(entry: Any, what: Any) -> bytes | None:
-    """The body of an entry without what was erased; None: it holds nothing of it, or cannot be read.
-
-    All that was told goes, for a message may say again what stood in a section. The explanation names categories, and
-    stays but for the days on which convictions become spent and, where everything goes, reasons in free text.
+def without_told(entry: Any, categories: Collection[Category]) -> bytes | None:
+    """The body of an entry without what was told, where that was of one of these categories; None: it was not, was
+    erased already, or cannot be read.
     """
-    try:
-        opened = ledger.decrypt(entry.key, entry.decision, entry.body)
-    except (InvalidTag, ValueError):  # changed by somebody: verifying finds it
+    if entry.kind not in TOLD or entry.key is None:
         return None
+    with suppress(ledger.Unreadable):
+        opened = ledger.open(entry)
+        if opened is not None and opened.told is not None:
+            told = {Category(one["category"]) for one in opened.explanation["permitted"]}
+            if not told.isdisjoint(categories):
+                return ledger.without_told(entry.key, entry.decision, opened, opened.explanation)
+    return None
+
+
+def _redacted(entry: Any, what: Any) -> bytes | None:
+    """The body of an entry without what was erased; None: it holds nothing of it, or cannot be read."""
+    with suppress(ledger.Unreadable):
+        opened = ledger.open(entry)
+        return None if opened is None else _cut(entry, opened, what)
+    return None
+
+
+def _cut(entry: Any, opened: ledger.Opened, what: Any) -> bytes | None:
+    """All that was told goes, for a message may say again what stood in a section. The explanation names categories,
+    and stays but for the days on which convictions become spent and, where everything goes, reasons in free text.
+    """
     explanation, at = opened.explanation, entry.decided_at
     if explanation.get("decidedOn", 0) >= what.version:  # it is of what was recorded since
         return None
@@ -174,8 +199,8 @@ def _redacted(entry: Any, what: Any) -> bytes | None:
     if spent := explanation.get("asked", {}).get("spent"):
         days = {source: day for source, day in spent.items() if not _is_meant(what, source, OFFENCE, at)}
         kept["asked"] = explanation["asked"] | {"spent": days}
-    told = orjson.loads(opened.told) if opened.told is not None and entry.kind in ("disclosure", "view") else None
-    if kept == explanation and not any(_is_meant(what, *item) for item in _items(told, explanation, at)):
+    left = _items(opened, at) if entry.kind in TOLD else ()
+    if kept == explanation and not any(_is_meant(what, *item) for item in left):
         return None
     return ledger.without_told(entry.key, entry.decision, opened, kept)
 
@@ -185,15 +210,14 @@ def _is_meant(what: Any, source: str, category: str, at: datetime) -> bool:
     return what.source in (None, source) and what.category in (None, category) and at <= (what.until or WHENEVER)
 
 
-def _items(told: Any, explanation: Mapping[str, Any], decided_at: datetime) -> Iterator[tuple[str, str, datetime]]:
-    """Source, category and time of what left: of a section when it was recorded, of what a message is about when that
-    was decided.
+def _items(opened: ledger.Opened, decided_at: datetime) -> Iterator[tuple[str, str, datetime]]:
+    """Source, category and time of what left and was not erased since: of a section when it was recorded, of what a
+    message is about when that was decided.
     """
-    if told is None:
+    if opened.told is None:
         return
-    sections = told.get("data", told).get("sections", ())
-    recorded = {(s["source"], s["category"]): datetime.fromisoformat(s["recordedAt"]) for s in sections}
-    for one in explanation.get("permitted", ()):
+    recorded = opened.recorded()
+    for one in opened.explanation["permitted"]:
         key = one["source"], one["category"]
         yield *key, recorded.get(key, decided_at)
 
@@ -233,16 +257,40 @@ async def _forget_set_aside(session: AsyncSession, members: tuple[int, ...]) -> 
     meant = [
         row.id
         for row in await erasure.set_aside_events(session)
-        if not numbers.isdisjoint(reading.identifiers_in(row.value, row.topic.rpartition(".")[2]))
+        if not numbers.isdisjoint(naming.identifiers_in(row.value, row.topic.rpartition(".")[2]))
     ]
     await erasure.forget_set_aside(session, meant)
 
 
+async def _close(
+    session: AsyncSession, client: int, because: str, asked_by: str | None, at: datetime, *, always: bool
+) -> None:
+    """Blank what the ledger says of a client row whose key was destroyed, and enter that: nothing else is left of it.
+
+    `always`: also where there was nothing to blank.
+    """
+    id = uuid4()
+    leaves = await ledger.close(session, client, id, at)
+    if not leaves and not always:
+        return
+    entry = new_entry(
+        kind="erasure",
+        decision=id,
+        client=client,
+        key=OPEN_KEY,
+        type=because,
+        at=at,
+        sources=[asked_by] if asked_by else [],
+        more={"because": because, "askedBy": asked_by, "erased": "everything", "closed": seal_of(leaves)},
+    )
+    await enter(session, [entry])
+    wake_after_commit(session, queue.CHANNEL)
+
+
 def _entry(wanted: Erasure, client_id: int, key: bytes | None, now: datetime) -> Entry:
-    """The entry that says what was erased, when and why. After `everything` it is all that is left of the client."""
+    """The entry that says which sections were erased, when and why."""
     sections = sorted(wanted.sections or ())
-    some = [{"source": source, "category": category} for source, category in sections]
-    erased = "everything" if wanted.sections is None else some
+    erased = [{"source": source, "category": category} for source, category in sections]
     sources = {source for source, _ in sections} | ({wanted.asked_by} if wanted.asked_by else set())
     return new_entry(
         kind="erasure",

@@ -12,15 +12,14 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Granted, Scope, Withdrawn
-from consent.repository import aside, clients
+from consent.repository import aside, clients, holds
 from consent.repository.changes import Changes
-from consent.repository.clients import Client, IdentifierKey
+from consent.repository.clients import Client, Hold, Identifier
 from consent.repository.sql import Executor
-from consent.service import register
-from consent.service.cases import Damaged
-from consent.service.closing import close
+from consent.service import desks
 from consent.service.desk import CANNOT_BE_READ, THE_DOOR, Cause, Desk
-from consent.service.reading import MOST_NAMED
+from consent.service.incoming import Damaged
+from consent.service.naming import MOST_NAMED
 from servicekit.problems import Problem
 
 MEANINGS: Mapping[str, str] = {
@@ -35,6 +34,7 @@ MEANINGS: Mapping[str, str] = {
     "id-used-again": "A withdrawal or restriction came under an id that its agency had used for something else.",
     "unknown-client": "A withdrawal or restriction named a number that no client had.",
     "identifier-conflict": "A withdrawal or restriction named numbers of different clients.",
+    "nothing-to-end": "The end of a gateway or of an override named an id under which its agency had begun none.",
     "agency-not-registered": "A withdrawal or restriction came from an agency that is not registered.",
     "set-aside": "A withdrawal or restriction could not be applied for a reason of our own, and was set aside.",
     "cannot-be-read": "Something that is kept of the client cannot be read. Have it mended in the database, then lift"
@@ -88,36 +88,34 @@ async def lift(session: AsyncSession, id: UUID, by: str) -> None:
         Problem: 404, there is no such hold; `Damaged`, what is kept of the client cannot be read.
         TryAgain: the client was linked, or its link undone, meanwhile.
     """
-    hold = await clients.open_hold(session, id)
+    hold = await holds.find(session, id)
     if hold is None:
         await clients.lock_numbers(session, exclusive=True)  # nobody is to get the number at this moment
-        if not await aside.forget_held_number(session, id):
+        if not await holds.forget_number(session, id):
             raise NO_SUCH_HOLD
     elif hold.client_id is None:
-        await clients.lift_hold(session, id, by)
+        await holds.lift(session, id, by)
     else:
         await _lift(session, id, hold.client_id, by)
-    await aside.enter(session, by, "hold-lifted", str(id))
+    await aside.record_intervention(session, by, "hold-lifted", str(id))
 
 
 async def _lift(session: AsyncSession, id: UUID, client_id: int, by: str) -> None:
     found = (await clients.lock_whole(session, [client_id]))[client_id]
-    hold = await clients.open_hold(session, id)  # it may have been lifted, or repeated, while we waited
+    hold = await holds.find(session, id)  # it may have been lifted, or repeated, while we waited
     if hold is None:
         raise NO_SUCH_HOLD
-    await clients.lift_hold(session, id, by)
-    now = await clients.time_now(session)
-    loaded = await clients.load(session, found.may_mean, found.may_mean)
+    await holds.lift(session, id, by)
+    desk = await desks.open(session, found.may_mean)
     damaged: set[int] = set()
     await clients.facts_of(session, {client_id}, {client_id}, damaged)  # what an undone link left stands on its own row
-    if damaged or any(client.damaged for client in loaded.values()):
+    if damaged or any(client.damaged for client in desk.clients.values()):
         raise Damaged
-    desk = Desk(loaded, await register.load(session), now)
-    for client in loaded.values():
+    for client in desk.clients.values():
         if hold.times > 1 and hold.asserted_by != THE_DOOR and _agreed_since(client, hold.last_at):
             desk.say_no(client, hold.last_at, Cause(hold.asserted_by, None, None), because="held")
-        desk.offer_snapshots(client, now, None)
-    await close(session, desk)
+        desk.offer_snapshots(client, desk.now, None)
+    await desks.close(session, desk)
 
 
 async def hold_damaged(db: Executor, rows: Collection[int]) -> None:
@@ -125,11 +123,11 @@ async def hold_damaged(db: Executor, rows: Collection[int]) -> None:
 
     Waits for nobody. A client whose row is locked has its turn when it is met again.
     """
-    unheld = await clients.lock_unheld(db, rows, *CANNOT_BE_READ)
+    unheld = await holds.lock_unheld(db, rows, CANNOT_BE_READ)
     damaged: set[int] = set()
     await clients.facts_of(db, unheld, unheld, damaged)  # once more, for it may have been mended since
     changes = Changes()
-    changes.holds.update((row, *CANNOT_BE_READ) for row in damaged)
+    changes.holds.update((row, CANNOT_BE_READ) for row in damaged)
     await changes.write(db)
 
 
@@ -143,7 +141,7 @@ def _agreed_since(client: Client, until: datetime) -> bool:
     return any(isinstance(f, Granted) and f.void is None and f.version > no and f.given_at <= until for f in said)
 
 
-def deny(desk: Desk, keys: Sequence[IdentifierKey], names_more: bool, problem: Problem, cause: Cause) -> Problem:
+def deny(desk: Desk, keys: Sequence[Identifier], names_more: bool, problem: Problem, cause: Cause) -> Problem:
     """A stopping event that cannot be applied stops anyway, for every client that it may mean, and someone is told.
 
     Args:
@@ -160,24 +158,24 @@ def deny(desk: Desk, keys: Sequence[IdentifierKey], names_more: bool, problem: P
     known, strange = set[int](), set[int]()
     for key in keys:
         whom = desk.known.get(key, frozenset())
-        (known if key[1] else strange).update(whom)
+        (known if key.is_own else strange).update(whom)
     known |= {number for number in strange if agency in desk.clients[number].known_to}
     for number in sorted(known):
         desk.hold(desk.clients[number], problem.code, cause)
+    hold = Hold(agency, problem.code)
     held, refused = bool(known), False
     for number in sorted(strange - known):
         client = desk.clients[number]
-        if _has_room(desk, agency, (agency, problem.code) in client.holds):
+        if _has_room(desk, agency, hold in client.holds):
             desk.hold(client, problem.code, cause)
             held = True
         else:
             refused = True
     for key in keys:
-        if key not in desk.known and not clients.is_reference(key):
-            number_held = key, agency, problem.code
-            if _has_room(desk, agency, number_held in desk.held_numbers):
-                desk.held_numbers.add(number_held)
-                desk.changes.held_identifiers[number_held] += 1
+        if key not in desk.known and not key.is_reference:
+            if _has_room(desk, agency, (key, hold) in desk.held_numbers):
+                desk.held_numbers.add((key, hold))
+                desk.changes.held_identifiers[key, hold] += 1
                 held = True
             else:
                 refused = True
@@ -185,11 +183,11 @@ def deny(desk: Desk, keys: Sequence[IdentifierKey], names_more: bool, problem: P
         log.error("a stopping event of %s could not be applied (%s): held; see GET /holds", agency, problem.code)
     elif not refused:  # nothing in it names a client: only a person can find out whom it means
         log.error("a stopping event of %s stopped nobody (%s); see GET /holds", agency, problem.code)
-        desk.changes.holds[None, agency, problem.code] += 1
+        desk.changes.holds[None, hold] += 1
     for bound, exceeded in ((TOO_MANY_HOLDS, refused), (NAMES_TOO_MANY, names_more)):
         if exceeded:
             log.error("a stopping event of %s is not held in full (%s); see GET /holds", agency, bound.code)
-            desk.changes.holds[None, agency, bound.code] += 1
+            desk.changes.holds[None, Hold(agency, bound.code)] += 1
             problem = bound
     return problem
 
@@ -207,5 +205,5 @@ async def give_to(session: AsyncSession, id: UUID, owner: str) -> None:
     Raises:
         Problem: 404, there is no such hold.
     """
-    if not await aside.set_owner(session, id, owner):
+    if not await holds.set_owner(session, id, owner):
         raise NO_SUCH_HOLD

@@ -7,7 +7,7 @@ each of them. Both of these may turn a permit into a deny, so both retract, unde
 import hashlib
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,30 +16,27 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import (
     Agency,
-    Decision,
     Ended,
-    Granted,
-    Item,
-    Policy,
-    Question,
     Restricted,
     Scope,
     SharingFact,
     Withdrawn,
     acts_for,
     decide,
+    not_lifted,
 )
-from consent.repository import candidates, clients, links, sharing
-from consent.repository.clients import Client, Reference
+from consent.repository import candidates, clients, holds, links, sharing
+from consent.repository.clients import Client, Identifier
 from consent.repository.links import Found, Link
-from consent.service import register
-from consent.service.cases import Damaged
-from consent.service.closing import close
-from consent.service.desk import BY_THE_DOOR, Cause, Desk, Owed
+from consent.service import desks, losing
+from consent.service.desk import BY_THE_DOOR, Cause, Desk
+from consent.service.incoming import Damaged
 from consent.service.ledger import new_entry
+from consent.service.notices import Owed
 from consent.service.sections import spent_convictions
-from contracts.vocabulary import AgencyKind, Category, Purpose
+from contracts.vocabulary import Category, Purpose
 from servicekit.problems import Problem
+from servicekit.sql import time_now
 
 NOT_ONE_CLIENT = Problem(
     "identifier-conflict",
@@ -108,10 +105,8 @@ async def link(session: AsyncSession, one: Collection[int], other: Collection[in
     """
     found = await clients.lock_whole(session, {*one, *other})
     first, second = _single(found, one), _single(found, other)
-    now = await clients.time_now(session)
-    registered = await register.load(session)
     if first == second:
-        desk = Desk(await clients.load(session, [first], []), registered, now)
+        desk = await desks.open(session, [first], with_facts=[])
         between = await _between(session, first, min(one), min(other))
         return await _closed(session, desk, first, act, between.id if between else None, None)
     before = await clients.load(session, [first, second], [first, second])
@@ -123,14 +118,15 @@ async def link(session: AsyncSession, one: Collection[int], other: Collection[in
     id, version = uuid4(), max(client.version for client in before.values()) + 1
     conflicting = await links.contradict(session, {id: before[id].members for id in before})
     parts = min(first, second), max(first, second)
+    now = await time_now(session)
     made = await links.enter(session, id, parts, version, conflicting, act.by, act.cause.event_id, now)
-    desk = Desk(await clients.load(session, [made], [made]), registered, now)
+    desk = await desks.open(session, [made])
     client = desk.clients[made]
-    owed = list(_owed(before.values(), client, desk))
+    owed = _owed(before.values(), client, desk)
     withdrawal = None
     if owed or act.cause.agency is not None:
         withdrawal = desk.retract(client, owed, act.cause, because="linked")
-    desk.offer_snapshots(client, now, act.cause.traceparent)
+    desk.offer_snapshots(client, desk.now, act.cause.traceparent)
     await _log(session, "linked", [made], id, act, desk)
     return await _closed(session, desk, made, act, id, withdrawal)
 
@@ -142,78 +138,39 @@ def _single(found: Mapping[int, Found], rows: Collection[int]) -> int:
     return means.pop()
 
 
-def _owed(before: Collection[Client], client: Client, desk: Desk) -> Iterator[Owed]:
+def _owed(before: Collection[Client], client: Client, desk: Desk) -> list[Owed]:
     """Under each key that the parts had: what the recipient must erase, now that they are one client.
 
     Under a key that does not go on, everything. Under one that goes on, the purposes for which the part alone permitted
     something that the linked client does not; and our services are told to whom they may say no more.
     """
-    went_on = {r.id: part for part in before for r in part.references.values()}
-    lost: dict[UUID, set[Purpose]] = {}
-    for reference in client.references.values():
-        if reference.queued:
-            recipient = desk.register.agencies[reference.recipient]
-            lost[reference.id] = set(_lost(recipient, went_on[reference.id], client, desk))
-    for reference in client.former:
-        purposes = [p for p in Purpose if acts_for(desk.register.agencies[reference.recipient], p)]
-        if reference.queued and purposes:
-            yield Owed(reference, purposes)
-    partners: dict[Purpose, set[str]] = {}
-    for reference in client.references.values():
-        for purpose in lost.get(reference.id, ()):
-            partners.setdefault(purpose, set()).add(reference.recipient)
-    for reference in client.references.values():
-        if reference.queued:
-            yield from _owed_under(reference, lost[reference.id], partners, desk)
-
-
-def _owed_under(
-    reference: Reference, lost: Collection[Purpose], partners: Mapping[Purpose, Collection[str]], desk: Desk
-) -> Iterator[Owed]:
-    if lost:
-        yield Owed(reference, sorted(lost))
-        return
-    recipient = desk.register.agencies[reference.recipient]
-    if recipient.kind is AgencyKind.SERVICE:
-        for purpose, others in partners.items():
-            if acts_for(recipient, purpose):
-                yield Owed(reference, [purpose], recipients=frozenset(others))
+    agencies = desk.register.agencies
+    going_on, owed = client.references.values(), list[Owed]()
+    for reference in (r for r in client.former if r.queued):
+        if purposes := [p for p in Purpose if acts_for(agencies[reference.recipient], p)]:
+            owed.append(Owed(reference, purposes))
+    parts = {reference.id: part for part in before for reference in part.references.values()}
+    lost = {
+        (reference.recipient, purpose): frozenset(Category)
+        for reference in going_on
+        if reference.queued
+        for purpose in _lost(agencies[reference.recipient], parts[reference.id], client, desk)
+    }
+    return owed + [replace(one, categories=None) for one in losing.owed(lost, going_on, desk.register)]
 
 
 def _lost(recipient: Agency, part: Client, client: Client, desk: Desk) -> Iterator[Purpose]:
-    """The purposes for which the part permitted something that the linked client does not, or without an obligation.
-
-    It asks about all that may have left: every category of every agency that knows the client, and every service of
-    the recipient that a consent names.
-    """
-    sources = {source for source, _ in part.sections} | part.references.keys()
-    sources -= {recipient.id} | {a.id for a in desk.register.agencies.values() if a.kind is AgencyKind.SERVICE}
-    items = tuple(Item(source, category) for source in sorted(sources) for category in Category)
-    named = {s for f in part.facts.said if isinstance(f, Granted) for agency, s in f.services if agency == recipient.id}
-    for purpose in Purpose:
-        if acts_for(recipient, purpose):
-            for service in (None, *sorted(named)):
-                asked = recipient, purpose, items, service, desk
-                was = _decided(part, desk.register.lenient, *asked)
-                now = _decided(client, desk.register.policy, *asked)
-                bound = set(now.obligations) - set(was.obligations)
-                if was.permitted - now.permitted or (was.permitted and bound):
-                    yield purpose
-                    break
-
-
-def _decided(
-    client: Client,
-    policy: Policy,
-    recipient: Agency,
-    purpose: Purpose,
-    items: tuple[Item, ...],
-    service: str | None,
-    desk: Desk,
-) -> Decision:
-    spent = {i.source: None for i in items} | spent_convictions(client.sections.values())  # as in `service.clock`
-    question = Question(recipient, purpose, items, desk.now, service, spent=spent)
-    return decide(question, client.facts, policy)
+    """The purposes for which the part permitted something that the linked client does not, or without an obligation."""
+    services, spent = client.facts.services_of(recipient.id), spent_convictions(client.sections.values())
+    for purpose in (p for p in Purpose if acts_for(recipient, p)):
+        for question in losing.questions(part, recipient, purpose, Category, services, desk.now):
+            was = decide(question, part.facts, desk.register.lenient)
+            asked_now = replace(question, spent={**question.spent, **spent})
+            now = decide(asked_now, client.facts, desk.register.policy)
+            bound = set(now.obligations) - set(was.obligations)
+            if was.permitted - now.permitted or (was.permitted and bound):
+                yield purpose
+                break
 
 
 # --- undoing ----------------------------------------------------------------------------------------------------------
@@ -228,61 +185,86 @@ async def unlink(session: AsyncSession, id: UUID, act: Act) -> Outcome:
         TryAgain: another link was made or undone meanwhile.
     """
     undone = await _held_link(session, id)
-    now = await clients.time_now(session)
-    registered = await register.load(session)
-    linked = (await clients.load(session, [undone.client], [undone.client]))[undone.client]
+    desk = await desks.open(session, [undone.client])
+    linked = desk.clients[undone.client]
     if linked.damaged:
         raise Damaged
-    version = linked.version + 1  # above all that was ever decided under one of its keys
+    linked.version += 1  # above all that was ever decided under one of its keys
     stops = _stops((await sharing.own_histories(session, [linked.id])).get(linked.id, ()))
-    holds = await links.take_holds(session, linked.id, act.by)
-    await _tell_apart(session, undone.parts, act, now)
-    await links.undo(session, undone, version, act.by, now)
-    parts = await clients.load(session, undone.parts, undone.parts)
-    desk = Desk({linked.id: linked, **parts}, registered, now)
-    linked.version = version
-    for part in parts.values():
+    held = await holds.take_off(session, linked.id, act.by)
+    await _tell_apart(session, undone.parts, act, desk.now)
+    await links.undo(session, undone, linked.version, act.by, desk.now)
+    desk.changes.holds.update({(part, hold): times for part in undone.parts for hold, times in held})
+    withdrawal = desk.stop(linked, Scope(), act.cause, because="unlinked")
+    await desks.close(session, desk)
+    desk = await desks.open(session, undone.parts)  # which are held by now, if the client of the link was
+    for part in desk.clients.values():
         for fact in stops:
             said = desk.say(part, fact, act.cause.event_id or str(id), getattr(fact, "id", None))
             if isinstance(said, Restricted):
                 desk.falls_due(part, said.version, "restriction", said.until)
-        desk.changes.holds.update({(part.id, agency, reason): times for reason, agency, times in holds})
-    withdrawal = desk.stop(linked, Scope(), act.cause, because="unlinked")
-    # read again with what was just written, so that the snapshots are offered on the facts as they are now
-    await desk.changes.write(session)
-    desk = Desk(await clients.load(session, undone.parts, undone.parts), registered, now)
-    for part in desk.clients.values():
-        desk.offer_snapshots(part, now, act.cause.traceparent)
+        desk.offer_snapshots(part, desk.now, act.cause.traceparent)
     await _log(session, "unlinked", [linked.id, *undone.parts], id, act, desk)
     return await _closed(session, desk, None, act, id, withdrawal)
 
 
 def _stops(history: tuple[SharingFact, ...]) -> list[SharingFact]:
     """Of what was said while the link held, what stops sharing: it holds for both, for nobody knows whom it meant."""
-    lifted = {(f.asserted_by, f.id): f.version for f in history if isinstance(f, Ended) and f.what == "restriction"}
+    restrictions = not_lifted(history)
     return [
         fact
         for fact in history
         if isinstance(fact, Withdrawn)
-        or (isinstance(fact, Restricted) and lifted.get((fact.asserted_by, fact.id), 0) < fact.version)
+        or fact in restrictions
         or (isinstance(fact, Ended) and fact.what != "restriction")
     ]
 
 
-async def unlink_between(session: AsyncSession, one: Collection[int], other: Collection[int], act: Act) -> Outcome:
-    """Undo the link that makes one client of these two, each given by the rows that its identifiers belong to.
+async def unlink_between(
+    session: AsyncSession,
+    one: Collection[Identifier],
+    other: Collection[Identifier],
+    found: Mapping[Identifier, Found],
+    act: Act,
+) -> Outcome:
+    """Undo that two lists of identifiers mean one client: the link between them, or where one client has all of them,
+    that it got the numbers of the `other`.
+
+    Args:
+        found: whom each of them means.
 
     Raises:
         Problem: 404, there is none; 409, one side names several clients, or a later link rests on it.
         TryAgain: another link was made or undone meanwhile.
     """
-    found = await clients.lock_whole(session, {*one, *other})
-    if (client := _single(found, one)) != _single(found, other):
+    rows = [{found[key].own for key in side} for side in (one, other)]
+    locked = await clients.lock_whole(session, set().union(*rows))
+    if (client := _single(locked, rows[0])) != _single(locked, rows[1]):
         raise NO_SUCH_LINK
-    between = {await _between(session, client, a, b) for a in one for b in other}
-    if len(between) != 1 or (only := between.pop()) is None:
+    between = {await _between(session, client, a, b) for a in rows[0] for b in rows[1]}
+    if len(between) != 1:
         raise NO_SUCH_LINK
-    return await unlink(session, only.id, act)
+    if (only := between.pop()) is not None:
+        return await unlink(session, only.id, act)
+    numbers = [key for key in other if key not in one and not key.is_reference]
+    if rows[0] != rows[1] or not numbers or await links.link_of(session, *rows[0]) is not None:
+        raise NO_SUCH_LINK
+    if rows[0] != {client}:
+        raise LINKED_FURTHER
+    return await _take_off(session, client, numbers, act)
+
+
+async def _take_off(session: AsyncSession, client: int, numbers: Collection[Identifier], act: Act) -> Outcome:
+    """Give these numbers of a client, which is locked, to a new one, and the others to another new one.
+
+    Nobody can tell what of all that was recorded and said is of whom, so it stays behind: as if the two had been linked
+    from the beginning, and the link were undone now.
+    """
+    kept, other = await clients.make(session, 2)
+    id, event_id = uuid4(), act.cause.event_id
+    now = await time_now(session)
+    await links.divide(session, id, client, (kept, other), numbers, act.by, event_id, now)
+    return await unlink(session, id, act)
 
 
 async def _between(session: AsyncSession, client: int, one: int, other: int) -> Link | None:
@@ -317,11 +299,10 @@ async def confirm(session: AsyncSession, id: UUID, act: Act) -> None:
     confirmed = await _held_link(session, id, also_further=True)
     if not confirmed.conflicting or confirmed.confirmed:
         raise NOTHING_TO_CONFIRM
-    now = await clients.time_now(session)
-    await links.confirm(session, confirmed, act.by, now)
+    await links.confirm(session, confirmed, act.by, await time_now(session))
     client = (await links.whom(session, [confirmed.client]))[confirmed.client].client
-    desk = Desk(await clients.load(session, [client], [client]), await register.load(session), now)
-    desk.offer_snapshots(desk.clients[client], now, act.cause.traceparent)
+    desk = await desks.open(session, [client])
+    desk.offer_snapshots(desk.clients[client], desk.now, act.cause.traceparent)
     await _closed(session, desk, client, act, id, None)
 
 
@@ -346,7 +327,7 @@ async def decide_candidate(session: AsyncSession, one: int, other: int, decision
         Problem: 409, one of them is no client any more.
     """
     outcome = await link(session, [one], [other], act) if decision == "same" else None  # the clients' locks come first
-    await candidates.decide(session, [(one, other)], decision, act.by, await clients.time_now(session))
+    await candidates.decide(session, [(one, other)], decision, act.by, await time_now(session))
     return outcome
 
 
@@ -375,7 +356,7 @@ async def _closed(
     reference = None
     if client is not None and act.cause.agency is not None:
         reference = desk.reference(desk.clients[client], act.cause.agency, queued=False).id
-    await close(session, desk)
+    await desks.close(session, desk)
     return Outcome(link, reference, withdrawal)
 
 

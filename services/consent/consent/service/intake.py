@@ -9,21 +9,21 @@ import logging
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.events import ANSWER_PASSED_AS, PASSED_ON
-from consent.repository import answers, clients, sharing
+from consent.events import ANSWER_PASSED_AS
+from consent.repository import answers, clients, retractions, sharing
 from consent.repository.clients import Client
-from consent.service import erasing, holds, identity, reading, register, saying
-from consent.service.cases import ID_USED_AGAIN, UNKNOWN_CLIENT, UNKNOWN_RETRACTION, Case, Damaged, may_not
-from consent.service.closing import close
+from consent.service import desks, erasing, holds, identity, naming, notices, reading, register, saying
 from consent.service.desk import Desk
+from consent.service.incoming import ID_USED_AGAIN, UNKNOWN_CLIENT, UNKNOWN_RETRACTION, Damaged, Incoming, may_not
 from consent.service.reading import Arrival
 from consent.service.settling import knows, open_desk
 from contracts.intake import (
+    PASSED_ON,
     ClientRecorded,
     ConsentGranted,
     ErasureRequested,
@@ -36,19 +36,21 @@ from contracts.intake import (
 from contracts.vocabulary import SERVICE_PURPOSES, Category
 from servicekit.db import TryAgain
 from servicekit.problems import Problem
+from servicekit.sql import time_now
 from servicekit.telemetry import follow
 
 log = logging.getLogger(__name__)
 
-ALONE = IdentityLinked | IdentityUnlinked | ErasureRequested
-"""Events that must have a transaction of their own.
+ALONE = frozenset(
+    {"throughgate.identity.linked.v1", "throughgate.identity.unlinked.v1", "throughgate.erasure.requested.v1"}
+)
+"""The types of events that must have a transaction of their own.
 
 Every transaction takes all its locks at once and in order. These lock more than the clients that they name: with
 another run of events behind them there would be a second time, out of order, and two such transactions would wait for
 each other.
 """
-_ALONE_TYPES = [name for event in get_args(ALONE) for name in get_args(event.model_fields["type"].annotation)]
-_SAYS_ALONE = re.compile(rf'"type"\s*:\s*"(?:{"|".join(map(re.escape, _ALONE_TYPES))})"')
+_SAYS_ALONE = re.compile(rf'"type"\s*:\s*"(?:{"|".join(map(re.escape, ALONE))})"')
 
 
 async def take_in(session: AsyncSession, arrivals: Sequence[Arrival]) -> list[bytes]:
@@ -60,15 +62,15 @@ async def take_in(session: AsyncSession, arrivals: Sequence[Arrival]) -> list[by
         TryAgain: another transaction linked one of the identifiers, or took in one of the events, meanwhile.
         ValueError: such an event does not come alone.
     """
-    cases = [_read(arrival) for arrival in arrivals]
-    if len(cases) > 1 and any(isinstance(case.event, ALONE) for case in cases):
+    batch = [_read(arrival) for arrival in arrivals]
+    if len(batch) > 1 and any(incoming.event is not None and incoming.event.type in ALONE for incoming in batch):
         raise ValueError("what links, unlinks or erases is to be taken in alone")
     try:
-        return await _take_in(session, cases)
+        return await _take_in(session, batch)
     finally:
-        for case in cases:
-            if case.step:
-                case.step.end()
+        for incoming in batch:
+            if incoming.step:
+                incoming.step.end()
 
 
 def stands_alone(value: bytes) -> bool:
@@ -76,175 +78,184 @@ def stands_alone(value: bytes) -> bool:
 
     The same words in a text, where quotes are escaped, are no such event.
     """
-    return _SAYS_ALONE.search(reading.unescaped(value)) is not None
+    return _SAYS_ALONE.search(naming.unescaped(value)) is not None
 
 
-async def _take_in(session: AsyncSession, cases: Sequence[Case]) -> list[bytes]:
-    repeats = await _recognise(session, cases)
-    open_cases = [case for case in cases if case.answer is None and id(case) not in repeats]
-    if open_cases and isinstance(open_cases[0].event, IdentityLinked | IdentityUnlinked):
-        await _identify(session, open_cases[0], open_cases[0].event)
-        if not await answers.keep(session, _first_answers(cases)):
+async def _take_in(session: AsyncSession, batch: Sequence[Incoming]) -> list[bytes]:
+    repeats = await _recognise(session, batch)
+    unanswered = [incoming for incoming in batch if incoming.answer is None and id(incoming) not in repeats]
+    if unanswered and isinstance(unanswered[0].event, IdentityLinked | IdentityUnlinked):
+        await _identify(session, unanswered[0], unanswered[0].event)
+        if not await answers.keep(session, _first_answers(batch)):
             raise TryAgain
     else:
-        desk = await open_desk(session, open_cases)
-        forms = await sharing.forms_seen(session, _forms(open_cases))
-        await _confirm(session, open_cases, desk)
-        for case in open_cases:
-            _apply(case, desk, forms)
-        desk.changes.taken_in = _first_answers(cases)
-        await close(session, desk)
-    return [_answer_of(case, repeats) for case in cases]
+        desk = await open_desk(session, unanswered)
+        forms = await sharing.forms_seen(session, _forms(unanswered))
+        await _confirm(session, unanswered, desk)
+        for incoming in unanswered:
+            _apply(incoming, desk, forms)
+        desk.changes.taken_in = _first_answers(batch)
+        await desks.close(session, desk)
+    return [_answer_of(incoming, repeats) for incoming in batch]
 
 
-async def _identify(session: AsyncSession, case: Case, event: IdentityLinked | IdentityUnlinked) -> None:
+async def _identify(session: AsyncSession, incoming: Incoming, event: IdentityLinked | IdentityUnlinked) -> None:
     """Give an event that links or unlinks its effect and its answer."""
-    agency = case.arrival.agency
-    linking = isinstance(event, IdentityLinked)
+    agency = incoming.arrival.agency
     others = event.data.same_as if isinstance(event, IdentityLinked) else event.data.not_same_as
-    keys = case.keys, reading.keys_for(others, agency)
+    keys = incoming.keys, naming.identifiers_of(others, agency)
     try:
-        if case.problem is not None:
-            raise case.problem
-        if problem := may_not(case, (await register.load(session)).agencies):
+        if incoming.problem is not None:
+            raise incoming.problem
+        if problem := may_not(incoming, (await register.load(session)).agencies):
             raise problem
         found = await clients.find(session, {*keys[0], *keys[1]})
-        one, other = ({found[key].own for key in some if key in found} for some in keys)
         whom = {client for one_found in found.values() for client in one_found.may_mean}
         named = await clients.load(session, whom, ())
         await clients.know_who_was_told(session, [c for c in named.values() if agency not in c.known_to], [agency])
         known_to = {id: client.known_to for id, client in named.items()}
         if not all(knows(agency, key, found, known_to) for some in keys for key in some):
             raise UNKNOWN_CLIENT
-        act = identity.Act(agency, event.data.reason, case.cause)
-        outcome = await (identity.link if linking else identity.unlink_between)(session, one, other, act)
+        act = identity.Act(agency, event.data.reason, incoming.cause)
+        if isinstance(event, IdentityLinked):
+            one, other = ({found[key].own for key in some} for some in keys)
+            outcome = await identity.link(session, one, other, act)
+        else:
+            outcome = await identity.unlink_between(session, *keys, found, act)
     except Damaged:  # no answer to keep: set aside, it may be applied later
         raise
     except Problem as problem:
-        case.reject(problem)
-        case.answer = reading.rejected(case.arrival, case.event_id, problem, await clients.time_now(session))
+        incoming.reject(problem)
+        incoming.answer = notices.rejected(incoming.arrival, incoming.event_id, problem, await time_now(session))
         return
     data = {"client": str(outcome.client) if outcome.client else None}
     if outcome.withdrawal:
         data["withdrawal"] = str(outcome.withdrawal)
-    case.answer = reading.accepted(case.arrival, event, data, await clients.time_now(session))
+    incoming.answer = notices.accepted(incoming.arrival, event, data, await time_now(session))
 
 
-def _read(arrival: Arrival) -> Case:
+def _read(arrival: Arrival) -> Incoming:
     try:
         event = reading.read(arrival, datetime.now(UTC))
     except Problem as problem:
-        case = Case(arrival, reading.id_of(arrival.value))
-        case.reject(problem)
-        return case
+        incoming = Incoming(arrival, reading.id_of(arrival.value))
+        incoming.reject(problem)
+        return incoming
     step = follow(f"intake {event.type}", arrival.traceparent or event.traceparent, begin=True)
-    return Case(arrival, event.id, event, keys=reading.keys_of(event, arrival.agency), step=step)
+    return Incoming(
+        arrival, event.id, event, keys=naming.identifiers_of(event.data.identifiers, arrival.agency), step=step
+    )
 
 
-async def _recognise(session: AsyncSession, cases: Sequence[Case]) -> dict[int, Case]:
+async def _recognise(session: AsyncSession, batch: Sequence[Incoming]) -> dict[int, Incoming]:
     """A known event gets its first answer again; a known id with other bytes is rejected; the others are new.
 
-    Gives, by `id()` of the case, the case in this same batch whose answer a repeated one shares.
+    Gives, by `id()`, the one in this same batch whose answer a repeated one shares.
     """
-    first: dict[tuple[str, str], Case] = {}
-    for case in cases:
-        if case.event_id is not None:
-            first.setdefault(case.key, case)
+    first: dict[tuple[str, str], Incoming] = {}
+    for incoming in batch:
+        if incoming.event_id is not None:
+            first.setdefault(incoming.key, incoming)
     earlier = await answers.known(session, first.keys())
-    repeats: dict[int, Case] = {}
-    for case in cases:
-        if case.event_id is None:
+    repeats: dict[int, Incoming] = {}
+    for incoming in batch:
+        if incoming.event_id is None:
             continue
-        if case.key not in earlier and case is first[case.key]:
-            case.is_first = True
+        if incoming.key not in earlier and incoming is first[incoming.key]:
+            incoming.is_first = True
             continue
-        digest, answer = earlier.get(case.key, (first[case.key].arrival.digest, None))
-        if digest != case.arrival.digest:
-            case.reject(ID_USED_AGAIN)
+        digest, answer = earlier.get(incoming.key, (first[incoming.key].arrival.digest, None))
+        if digest != incoming.arrival.digest:
+            incoming.reject(ID_USED_AGAIN)
         elif answer is not None:
-            case.answer = answer
+            incoming.answer = answer
         else:
-            repeats[id(case)] = first[case.key]
+            repeats[id(incoming)] = first[incoming.key]
     return repeats
 
 
-def _first_answers(cases: Sequence[Case]) -> list[tuple[str, str, bytes, bytes | None]]:
-    return [(*case.key, case.arrival.digest, case.answer) for case in cases if case.is_first]
+def _first_answers(batch: Sequence[Incoming]) -> list[tuple[str, str, bytes, bytes | None]]:
+    return [(*incoming.key, incoming.arrival.digest, incoming.answer) for incoming in batch if incoming.is_first]
 
 
-def _answer_of(case: Case, repeats: dict[int, Case]) -> bytes:
-    answer = repeats.get(id(case), case).answer
+def _answer_of(incoming: Incoming, repeats: dict[int, Incoming]) -> bytes:
+    answer = repeats.get(id(incoming), incoming).answer
     if answer is None:
         raise AssertionError("every event of a batch has an answer")
     return answer
 
 
-def _forms(cases: Sequence[Case]) -> list[tuple[str, str]]:
-    return [(c.arrival.agency, c.event.data.form) for c in cases if isinstance(c.event, ConsentGranted)]
+def _forms(batch: Sequence[Incoming]) -> list[tuple[str, str]]:
+    return [(c.arrival.agency, c.event.data.form) for c in batch if isinstance(c.event, ConsentGranted)]
 
 
-def _apply(case: Case, desk: Desk, forms: set[tuple[str, str]]) -> None:
+def _apply(incoming: Incoming, desk: Desk, forms: set[tuple[str, str]]) -> None:
     """Give one event its effect on the desk and its answer."""
-    if case.problem is None and case.client is not None and case.event is not None:
-        client = desk.clients[case.client]
-        agency, event = case.arrival.agency, case.event
+    if incoming.client is not None and isinstance(incoming.event, saying.Saying):
+        client = desk.clients[incoming.client]
+        incoming.problem = incoming.problem or saying.cannot_end(incoming.event, client, desk, incoming.cause)
+    if incoming.problem is None and incoming.client is not None and incoming.event is not None:
+        client = desk.clients[incoming.client]
+        agency, event = incoming.arrival.agency, incoming.event
         records = isinstance(event, ClientRecorded)
         data: dict[str, Any] = {"client": str(desk.reference(client, agency, queued=False, recorded=records).id)}
         if isinstance(event, ClientRecorded):
-            _record(case, event, client, desk)
+            _record(incoming, event, client, desk)
+            if incoming.not_attached:
+                data["notAttached"] = incoming.not_attached
         elif isinstance(event, ReferralAnswered | OfferAnswered):
-            _pass_on(case, event, client, desk)
+            _pass_on(incoming, event, client, desk)
         elif isinstance(event, ErasureRequested):
-            data["withdrawal"] = str(erasing.erase_as_asked(event, client, desk, case.cause))
+            data["withdrawal"] = str(erasing.erase_as_asked(event, client, desk, incoming.cause))
         elif isinstance(event, saying.Saying):
-            withdrawal = saying.say(event, client, desk, forms, case.cause)
+            withdrawal = saying.say(event, client, desk, forms, incoming.cause)
             if withdrawal is not None:
                 data["withdrawal"] = str(withdrawal)
-        case.answer = reading.accepted(case.arrival, event, data, desk.now)
+        incoming.answer = notices.accepted(incoming.arrival, event, data, desk.now)
         return
-    problem = case.problem or UNKNOWN_CLIENT
-    if case.denies_unapplied:
-        problem = holds.deny(desk, case.keys, case.names_more, problem, case.cause)
-    case.answer = reading.rejected(case.arrival, case.event_id, problem, desk.now)
+    problem = incoming.problem or UNKNOWN_CLIENT
+    if incoming.denies_unapplied:
+        problem = holds.deny(desk, incoming.keys, incoming.names_more, problem, incoming.cause)
+    incoming.answer = notices.rejected(incoming.arrival, incoming.event_id, problem, desk.now)
 
 
-async def _confirm(session: AsyncSession, cases: Sequence[Case], desk: Desk) -> None:
+async def _confirm(session: AsyncSession, batch: Sequence[Incoming], desk: Desk) -> None:
     """Enter which retractions partners have confirmed; what confirms none of its publisher's own is rejected."""
-    confirmed: list[tuple[Case, set[tuple[UUID, UUID]]]] = []
-    for case in cases:
-        if case.problem is None and case.client is not None and isinstance(case.event, RetractionConfirmed):
-            client, agency = desk.clients[case.client], case.arrival.agency
+    confirmed: list[tuple[Incoming, set[tuple[UUID, UUID]]]] = []
+    for incoming in batch:
+        if incoming.problem is None and incoming.client is not None and isinstance(incoming.event, RetractionConfirmed):
+            client, agency = desk.clients[incoming.client], incoming.arrival.agency
             known = {r.id for r in [*client.references.values(), *client.former] if r.recipient == agency}
             # of an undone link, too; what nobody found may be another's
-            known |= {UUID(key[2]) for key in case.keys if clients.is_reference(key) and key in desk.known}
-            confirmed.append((case, {(case.event.data.retraction, reference) for reference in known}))
-    entered = await clients.acknowledge_retractions(session, set().union(*(pairs for _, pairs in confirmed)))
-    for case, pairs in confirmed:
+            known |= {UUID(key.value) for key in incoming.keys if key.is_reference and key in desk.known}
+            confirmed.append((incoming, {(incoming.event.data.retraction, reference) for reference in known}))
+    entered = await retractions.acknowledge(session, set().union(*(pairs for _, pairs in confirmed)))
+    for incoming, pairs in confirmed:
         if pairs.isdisjoint(entered):
-            case.reject(UNKNOWN_RETRACTION)
+            incoming.reject(UNKNOWN_RETRACTION)
 
 
-def _record(case: Case, event: ClientRecorded, client: Client, desk: Desk) -> None:
-    agency, version = case.arrival.agency, event.clientversion
+def _record(incoming: Incoming, event: ClientRecorded, client: Client, desk: Desk) -> None:
+    agency, version = incoming.arrival.agency, event.clientversion
     if version is not None:
-        had = [client.source_versions[row, agency] for row in case.rows if (row, agency) in client.source_versions]
+        had = [client.source_versions[row, agency] for row in incoming.rows if (row, agency) in client.source_versions]
         latest = max(had, default=None)
         if latest is not None and version < latest:
             return  # history: what this agency recorded later is known already; the same again may be gone since
         if latest is not None and version > latest + 1:
             log.warning("a gap in the client versions of %s: %d events are missing", agency, version - latest - 1)
-        for row in case.rows:
+        for row in incoming.rows:
             client.source_versions[row, agency] = desk.changes.source_versions[row, agency] = version
     facts = event.data.facts.model_dump(mode="json", by_alias=True, exclude_none=True)
     if "identity" in facts and (digest := identity.likeness(facts["identity"])) is not None:
-        for row in case.rows:
+        for row in incoming.rows:
             desk.changes.likenesses[row, agency] = digest
-    desk.record(client, agency, facts, event.time, case.traceparent)
+    desk.record(client, agency, facts, event.time, incoming.traceparent)
 
 
-def _pass_on(case: Case, event: ReferralAnswered | OfferAnswered, client: Client, desk: Desk) -> None:
+def _pass_on(incoming: Incoming, event: ReferralAnswered | OfferAnswered, client: Client, desk: Desk) -> None:
     """A provider's answer goes to the service that waits for it: through the queue and a decision, like everything."""
-    service, agency = PASSED_ON[event.type], case.arrival.agency
+    service, agency = PASSED_ON[event.type], incoming.arrival.agency
     message = event.data.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"identifiers"})
     body = {"about": [(agency, Category.IDENTITY.value)], "sections": [], "message": message, "provider": agency}
     desk.queue_record(
@@ -253,7 +264,7 @@ def _pass_on(case: Case, event: ReferralAnswered | OfferAnswered, client: Client
         SERVICE_PURPOSES[service],
         ANSWER_PASSED_AS[event.type],
         body,
-        case.traceparent,
+        incoming.traceparent,
     )
 
 
@@ -271,9 +282,9 @@ async def refuse(session: AsyncSession, arrival: Arrival) -> bytes:
 
     It does as little as it can: it must not fail for the reason for which the event failed.
     """
-    case = Case(arrival, reading.id_of(arrival.value))
-    case.reject(SET_ASIDE)
-    desk = await open_desk(session, [case])
-    _apply(case, desk, set())
-    await close(session, desk)
-    return case.answer or b""
+    incoming = Incoming(arrival, reading.id_of(arrival.value))
+    incoming.reject(SET_ASIDE)
+    desk = await open_desk(session, [incoming])
+    _apply(incoming, desk, set())
+    await desks.close(session, desk)
+    return incoming.answer or b""

@@ -104,7 +104,8 @@ def new_entry(
     told: bytes = NOTHING_TOLD,
     queue_id: int | None = None,
 ) -> Entry:
-    """A line of the ledger: what stands in its columns is said by its explanation, too, and so is sealed.
+    """A line of the ledger: what stands in its columns is said by its explanation, too, and so is sealed. The sources
+    of what was permitted or withheld stand there with it.
 
     Args:
         client: its row.
@@ -112,12 +113,17 @@ def new_entry(
         others: as in `Entry`.
     """
     explanation: dict[str, Any] = {"kind": kind, "decision": str(decision), "decidedAt": at.isoformat(), "type": type}
+    explanation["row"] = client
     if recipient is not None:
         explanation |= {"recipient": recipient, "purpose": purpose}
+    if queue_id is not None:
+        explanation["queue"] = queue_id
+    if "permitted" not in more:
+        explanation["sources"] = [*sources]
     explanation |= more
     return Entry(kind, decision, client, key, recipient, purpose, type, at, sources, explanation, told, queue_id)
 
 
 async def enter(db: Executor, entries: Sequence[Entry]) -> None:
-    """Enter decisions that were made elsewhere than in the discloser. They count from the commit on."""
+    """Enter what was decided elsewhere than in the discloser. It counts from the commit on."""
     await ledger.enter(db, [ledger.write_down(entry) for entry in entries])

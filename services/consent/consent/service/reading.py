@@ -1,30 +1,20 @@
 """Reading what arrives: from bytes to an event that fits the contract, or a rejection that says what to do."""
 
 import hashlib
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import chain
-from typing import Any
-from uuid import NAMESPACE_URL, UUID, uuid5
 
 import orjson
 from pydantic import ValidationError
 
-from consent.events import SOURCE, STOPPING_TYPES, IntakeEvent
-from consent.repository.clients import IdentifierKey
-from contracts.intake import PATTERNS, Identifier
+from contracts.intake import IntakeEvent
 from contracts.intake import read as read_intake
-from contracts.vocabulary import IdentifierType
-from servicekit.app import MAX_BODY
-from servicekit.envelope import encode
+from servicekit.envelope import MAX_EVENT
 from servicekit.problems import Problem, where
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far ahead a publisher's clock may be."""
-MOST_NAMED = 20
-"""Identifiers for which one stopping event that cannot be applied denies: twice what an event may list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +40,11 @@ def read(arrival: Arrival, now: datetime) -> IntakeEvent:
     Raises:
         Problem: it does not fit, with a stable code and a sentence that quotes nothing of it.
     """
-    if len(arrival.value) > MAX_BODY:
+    if len(arrival.value) > MAX_EVENT:
         raise Problem(
             "too-large",
             "The event is too large",
-            f"Send at most {MAX_BODY} bytes; split the facts over several events and leave attachments out.",
+            f"Send at most {MAX_EVENT} bytes; split the facts over several events and leave attachments out.",
             413,
         )
     try:
@@ -117,176 +107,10 @@ def _does_not_fit(error: ValidationError) -> Problem:
 
 def id_of(value: bytes) -> str | None:
     """The event's id, when it can be read at all."""
-    if len(value) > 16 * MAX_BODY:
+    if len(value) > 16 * MAX_EVENT:
         return None
     try:
         id = orjson.loads(value)["id"]
     except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
         return None
     return id if isinstance(id, str) and 0 < len(id) <= 128 and "\0" not in id else None
-
-
-def is_stopping(value: bytes) -> bool:
-    """Whether unreadable bytes look like an event that was to stop sharing: one of their types stands anywhere in them.
-    When in doubt: yes.
-    """
-    text = unescaped(value).lower()
-    return any(type.rsplit(".", 1)[0] in text for type in STOPPING_TYPES)
-
-
-_OWN = frozenset({IdentifierType.CASE, IdentifierType.THROUGHGATE})
-"""Numbers that mean a client to one agency only."""
-_NAMED_OTHERWISE = frozenset(type.value for type in IdentifierType if type is not IdentifierType.CASE)
-_SET_OUT = re.compile(r"[^0-9A-Za-z/]+")
-"""What people set numbers out with: blanks, hyphens, dots, of whatever kind."""
-
-
-def _any_of(patterns: Mapping[IdentifierType, str]) -> str:
-    """Any number but an agency's own: any word may be one, so it counts only where the event says a number."""
-    return "|".join(f"(?P<{t.value}>{pattern})" for t, pattern in patterns.items() if t is not IdentifierType.CASE)
-
-
-_IN_A_TEXT = re.compile(rf"(?<![A-Z0-9])(?:{_any_of(PATTERNS)})(?![A-Z0-9])", re.IGNORECASE | re.ASCII)
-_BARE = re.compile(_any_of({**PATTERNS, IdentifierType.THROUGHGATE: "[0-9a-f]{32}"}), re.IGNORECASE | re.ASCII)
-_CASE = re.compile(PATTERNS[IdentifierType.CASE])
-_BETWEEN_QUOTES = re.compile(r'[^"]+')
-_VALUE = re.compile(r'"value"\s*:\s*"([^"]+)"')
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
-
-
-def identifiers_in(value: bytes, agency: str) -> Iterator[IdentifierKey]:
-    """Every identifier that may stand anywhere in the bytes, some more than once: whom a stopping event may mean.
-
-    Those that stand where an event says whom it is about come first. JSON is walked, so that no escape hides a number.
-    What is not JSON is searched as text from its beginning, with escaped slashes undone. A number also counts with
-    small letters, blanks and hyphens, for which an event is rejected. Where the contract does not know the type, the
-    number counts under every type that it fits.
-    """
-    try:
-        parsed = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        text = unescaped(value)
-        found = _numbers_in(text, agency)
-        own_are_named = IdentifierType.CASE in text.upper()
-        for match in _VALUE.finditer(text):
-            if own_are_named or not _numbers_in(match[1], agency):
-                found += [(match.start(), key) for key in _agencys_own(match[1], agency)]
-        yield from (key for _, key in sorted(found))
-        return
-    for root in (_whom(parsed), parsed):
-        for node in _nodes(root):
-            if isinstance(node, str | int):  # an NHS number may have been sent as a number
-                yield from (key for _, key in _numbers_in(str(node), agency))
-            elif isinstance(node, dict) and _SET_OUT.sub("", str(node.get("type"))).upper() not in _NAMED_OTHERWISE:
-                number = node.get("value")
-                if isinstance(number, str | int):
-                    yield from _agencys_own(str(number), agency)
-
-
-def meant_by(value: bytes, agency: str, whom: Iterable[IdentifierKey]) -> tuple[list[IdentifierKey], bool]:
-    """For whom a stopping event that cannot be applied denies, at most `MOST_NAMED`; and whether it names more.
-
-    `whom`, what could be read of whom it is about, goes first. That is safe: a real withdrawal is about one client,
-    whose numbers stand where such an event has them or near its beginning, so it always denies. If everybody were held
-    whose number stands somewhere in it, one event could stop the sharing of thousands.
-    """
-    found: dict[IdentifierKey, None] = {}
-    for key in chain(whom, identifiers_in(value, agency)):
-        found[key] = None
-        if len(found) > MOST_NAMED:
-            break
-    return list(found)[:MOST_NAMED], len(found) > MOST_NAMED
-
-
-def unescaped(value: bytes) -> str:
-    """Bytes as text, whatever their encoding, with the escapes of JSON for slashes and by number undone. Without NULs,
-    UTF-16 reads like UTF-8 as far as numbers go.
-    """
-    text = value.replace(b"\0", b"").decode("utf-8", "replace").replace("\\/", "/")
-    return _ESCAPE.sub(lambda m: chr(int(m[1], 16)), text)
-
-
-def _numbers_in(text: str, agency: str) -> list[tuple[int, IdentifierKey]]:
-    """Numbers, and where they begin: words of a text, or all that stands between two quotes, however set out."""
-    found = [(match.start(), _key(match, agency)) for match in _IN_A_TEXT.finditer(text)]
-    for piece in _BETWEEN_QUOTES.finditer(text):
-        if match := _BARE.fullmatch(_SET_OUT.sub("", piece[0])):
-            found.append((piece.start(), _key(match, agency)))
-    return found
-
-
-def _key(match: re.Match[str], agency: str) -> IdentifierKey:
-    """A number as the identifier table has it."""
-    type = IdentifierType(str(match.lastgroup))
-    if type is IdentifierType.THROUGHGATE:
-        return type.value, agency, str(UUID(match[0]))
-    return type.value, "", match[0].upper()
-
-
-def _agencys_own(text: str, agency: str) -> list[IdentifierKey]:
-    """An agency's own number, if it can be one. Only blanks are dropped: anything else may be a part of it."""
-    number = "".join(text.split())
-    return [("CASE", agency, number)] if _CASE.fullmatch(number) else []
-
-
-def _whom(event: Any) -> Any:
-    """What stands where an event says whom it is about; None if nothing does."""
-    data = event.get("data") if isinstance(event, dict) else None
-    return data.get("identifiers") if isinstance(data, dict) else None
-
-
-def _nodes(root: Any) -> Iterable[Any]:
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        yield node
-        if isinstance(node, dict):
-            stack += [*node.keys(), *node.values()]
-        elif isinstance(node, list):
-            stack += node
-
-
-def keys_of(event: IntakeEvent, agency: str) -> list[IdentifierKey]:
-    """The identifiers of an event as the identifier table knows them."""
-    return keys_for(event.data.identifiers, agency)
-
-
-def keys_for(identifiers: Iterable[Identifier], agency: str) -> list[IdentifierKey]:
-    """Identifiers as the identifier table knows them."""
-    keys = ((i.type.value, agency if i.type in _OWN else "", i.value) for i in identifiers)
-    return list(dict.fromkeys(keys))
-
-
-def accepted(arrival: Arrival, event: IntakeEvent, data: dict[str, Any], now: datetime) -> bytes:
-    """The reply to an accepted event."""
-    return encode(
-        "throughgate.event.accepted.v1",
-        SOURCE,
-        {"event": event.id, **data},
-        id=_reply_id(arrival, event.id),
-        time=now,
-    )
-
-
-def rejected(arrival: Arrival, event_id: str | None, problem: Problem, now: datetime) -> bytes:
-    """The reply to a rejected event. Its id follows from the event: a redelivery cannot look like a second one."""
-    return encode(
-        "throughgate.event.rejected.v1",
-        SOURCE,
-        {
-            "event": event_id,
-            "code": problem.code,
-            "title": problem.title,
-            "detail": problem.detail,
-            "topic": arrival.topic,
-            "partition": arrival.partition,
-            "offset": arrival.offset,
-        },
-        id=_reply_id(arrival, event_id),
-        time=now,
-    )
-
-
-def _reply_id(arrival: Arrival, event_id: str | None) -> str:
-    place = f"{arrival.topic}/{arrival.partition}/{arrival.offset}" if event_id is None else event_id
-    return str(uuid5(NAMESPACE_URL, f"throughgate:{arrival.agency}:{place}:{arrival.digest.hex()}"))

@@ -1,14 +1,19 @@
 """Who takes part and what was agreed: the part of the facts that does not belong to one client."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
-from consent.domain import Agency, Agreement, Policy, acts_for, why_not_in_force
-from consent.repository import parties
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.domain import Agency, Agreement, Policy, Terms, acts_for, agreements_in_force, why_not_in_force
+from consent.repository import agreements, parties
 from consent.repository.sql import Executor
+from contracts.agreements import AgreementTerms, AgreementText
 from contracts.vocabulary import AgencyKind, Category, Purpose
+from servicekit.auth import OPERATOR
+from servicekit.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +47,28 @@ class Register:
         return Policy([replace(a, ends=unending, suspended_from=None) for a in self.agreements], self.kinds)
 
     def subscriptions(self, source: str, now: datetime) -> list[Subscription]:
-        """Who gets the changes that `source` records, an entry a recipient and purpose; no agreement that has ended."""
+        """Who gets what `source` records, by agreements in force or to come: an entry a recipient and purpose."""
         if source not in self._by_source:
             self._by_source[source] = merged(self._subscriptions(source, now))
         return self._by_source[source]
 
     def tells(self, source: str, at: datetime) -> frozenset[str]:
         """The recipients whom `source` may tell something by an agreement that is in force."""
-        newest = (next((a for a in versions if a.starts <= at), None) for versions in self.policy.versions)
-        telling = (a for a in newest if a and source in a.sources and why_not_in_force(a, at) is None)
-        return frozenset[str]().union(*(a.recipients for a in telling))
+        telling = (a.recipients for a in agreements_in_force(self.policy, at) if source in a.sources)
+        return frozenset[str]().union(*telling)
+
+    def _of(self, source: str, now: datetime) -> Iterator[Agreement]:
+        """The versions by which a source may tell something, now or later: not what is over, nor what a newer version
+        has replaced, or will have by the time that it begins. A suspended one may be resumed.
+        """
+        for versions in self.policy.versions:
+            for newer, agreement in enumerate(versions):
+                replaced = any(v.starts <= max(now, agreement.starts) for v in versions[:newer])
+                if source in agreement.sources and agreement.ends > now and not replaced:
+                    yield agreement
 
     def _subscriptions(self, source: str, now: datetime) -> Iterator[Subscription]:
-        for agreement in self.agreements:
-            if source not in agreement.sources or agreement.ends <= now:
-                continue
+        for agreement in self._of(source, now):
             for purpose, terms in agreement.terms.items():
                 if terms.subscription:
                     for id in sorted(agreement.recipients - {source}):
@@ -75,6 +87,25 @@ def merged(subscriptions: Iterable[Subscription]) -> list[Subscription]:
     return list(found.values())
 
 
+def terms_of(terms: Collection[AgreementTerms]) -> Mapping[Purpose, Terms]:
+    """Terms as decisions read them."""
+    return {t.purpose: Terms(t.basis, frozenset(t.categories), t.subscription, t.own_word) for t in terms}
+
+
+def agreement_of(id: str, version: int, text: AgreementText) -> Agreement:
+    """A version as decisions read it."""
+    return Agreement(
+        id,
+        version,
+        frozenset(text.sources),
+        frozenset(text.recipients),
+        terms_of(text.terms),
+        text.starts,
+        text.ends,
+        frozenset(text.enforces),
+    )
+
+
 def state(version: Agreement, versions: Iterable[Agreement], at: datetime) -> str:
     """What a version is at a time, among the `versions` of its agreement."""
     if any(v.version > version.version and v.starts <= at for v in versions):
@@ -88,7 +119,7 @@ def state(version: Agreement, versions: Iterable[Agreement], at: datetime) -> st
 
 async def load(db: Executor) -> Register:
     """The register as this transaction sees it."""
-    return Register(await parties.agencies(db), await parties.agreements(db))
+    return Register(await parties.agencies(db), await agreements.every(db))
 
 
 async def load_bound(db: Executor) -> Register:
@@ -97,4 +128,28 @@ async def load_bound(db: Executor) -> Register:
     The decisions that concern that agency come out the same, because it also sees who undertook in agreements among
     others to enforce exclusions.
     """
-    return Register(await parties.agencies(db), [*await parties.agreements(db), *await parties.undertakings(db)])
+    return Register(await parties.agencies(db), [*await agreements.every(db), *await agreements.undertakings(db)])
+
+
+async def register_agency(session: AsyncSession, agency: Agency, name: str) -> None:
+    """Enter or change a party. Its kind and area change only while it knows no client and no client's record names it:
+    consents name recipients by them, and gateways go by the kind, so what it was sent would no longer be permitted.
+
+    Raises:
+        Problem: 409, the id belongs to one of our own services or to the operator; or the kind or area is in use.
+    """
+    known = (await parties.agencies(session)).get(agency.id)
+    taken = agency.id == OPERATOR or (known is not None and known.kind is AgencyKind.SERVICE)
+    if taken or agency.kind is AgencyKind.SERVICE:
+        raise Problem(
+            "reserved-id", "This id is taken by one of our services", "Choose another id for the agency.", 409
+        )
+    if known not in (None, agency) and await parties.knows_somebody(session, agency.id):
+        raise Problem(
+            "kind-in-use",
+            "This agency's kind and area can no longer change",
+            "What was shared with it rests on them. Register it anew under another id, and let its partners"
+            " sign agreements with that.",
+            409,
+        )
+    await parties.put_agency(session, agency, name)

@@ -11,18 +11,19 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from cryptography.exceptions import InvalidTag
 from pydantic import Field
 
-from consent.domain import GATEWAYS, Agency, Agreement, Decision, Gateway, Item, Policy, Terms, decide
-from consent.repository import clients, ledger, parties, past
+from consent.domain import GATEWAYS, Agency, Agreement, Decision, Gateway, Item, Policy, decide
+from consent.repository import ledger, parties, past
 from consent.repository.sql import Executor
 from consent.service.disclosing import all_or_nothing
+from consent.service.register import agreement_of
 from consent.service.telling import question_of
 from consent.service.unasked import NewQuestions, Possible, Shown, newly_possible
 from contracts.agreements import AgreementId, AgreementText
 from contracts.vocabulary import AgencyKind, Basis, Category, Purpose
 from servicekit.envelope import StrictWire
+from servicekit.sql import time_now
 
 CHUNK = 1000
 
@@ -103,23 +104,27 @@ async def replay(db: Executor, change: Change, since: datetime) -> Replayed:
         replayed.decided += len(rows)
         histories = await past.histories(db, {row.client_id for row in rows})
         for row in rows:
-            if row.key is None:
+            try:
+                opened = ledger.open(row)
+            except ledger.Unreadable:
+                replayed.unclear.append(str(row.decision))
+                continue
+            if opened is None:
                 replayed.erased += 1
+                continue
+            said = opened.explanation
+            if said["recipient"] not in agencies:  # lost in a restore
+                replayed.unclear.append(str(row.decision))
                 continue
             agreements = register.at(row.decided_at)
             then = Policy(agreements, kinds)
             tried = Policy(_changed(agreements, change.agreements), kinds, gateways)
-            try:
-                said = ledger.decrypt(row.key, row.decision, row.body).explanation
-                before, now = (_again(row, said, agencies, histories, policy) for policy in (then, tried))
-            except (InvalidTag, KeyError, ValueError, TypeError):  # tampered with, or an agency that is gone
-                replayed.unclear.append(str(row.decision))
-                continue
+            before, now = (_again(row, said, agencies, histories, policy) for policy in (then, tried))
             if _outcome(before) != _recorded(said):
                 replayed.unclear.append(str(row.decision))
                 continue
             asked_only = row.kind == "consultation"
-            rules = {refusal.item: refusal.rule for refusal in now.refusals}
+            rules = {w.item: w.rule for w in now.withheld}
             for item in now.permitted - before.permitted:
                 _enter(leaves, said["recipient"], item, asked_only, None, row.decision)
                 if not asked_only:
@@ -127,11 +132,11 @@ async def replay(db: Executor, change: Change, since: datetime) -> Replayed:
             for item in before.permitted - now.permitted:
                 _enter(withheld, said["recipient"], item, asked_only, rules.get(item), row.decision)
     replayed.newly_leaves, replayed.newly_withheld = _sorted(leaves.values()), _sorted(withheld.values())
-    at = await clients.time_now(db)
+    at = await time_now(db)
     agreements = register.at(at)
     then, tried = Policy(agreements, kinds), Policy(_changed(agreements, change.agreements), kinds, gateways)
     new = NewQuestions(_recipients(change, agencies, gateways), _sources(change, agencies), at, then, tried)
-    replayed.clients, replayed.newly_possible = await newly_possible(db, new, agencies, shown, CHUNK)
+    replayed.clients, replayed.newly_possible = await newly_possible(db, new, agencies, shown)
     replayed.unregistered = sorted({r for a in change.agreements for r in a.recipients} - agencies.keys())
     return replayed
 
@@ -164,7 +169,7 @@ def _again(
 
 
 def _outcome(decision: Decision) -> tuple[frozenset[Item], dict[Item, str]]:
-    return decision.permitted, {refusal.item: refusal.rule for refusal in decision.refusals}
+    return decision.permitted, {w.item: w.rule for w in decision.withheld}
 
 
 def _recorded(said: Mapping[str, Any]) -> tuple[frozenset[Item], dict[Item, str]]:
@@ -185,18 +190,7 @@ def _changed(agreements: Iterable[Agreement], changes: Iterable[ChangedAgreement
     versions = {(a.id, a.version): a for a in agreements}
     suspended = {a.id: a.suspended_from for a in versions.values()}
     for c in changes:
-        terms = {t.purpose: Terms(t.basis, frozenset(t.categories), t.subscription, t.own_word) for t in c.terms}
-        versions[c.id, c.version] = Agreement(
-            c.id,
-            c.version,
-            frozenset(c.sources),
-            frozenset(c.recipients),
-            terms,
-            c.starts,
-            c.ends,
-            frozenset(c.enforces),
-            suspended.get(c.id),
-        )
+        versions[c.id, c.version] = replace(agreement_of(c.id, c.version, c), suspended_from=suspended.get(c.id))
     return list(versions.values())
 
 

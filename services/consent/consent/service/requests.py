@@ -7,14 +7,14 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.events import REQUESTS, SENT_AS, ServiceRequest
-from consent.repository import answers, clients
-from consent.repository.clients import Client
-from consent.service import register
-from consent.service.closing import close
+from consent.domain import Decision, Item, Withheld
+from consent.repository import answers, clients, retractions
+from consent.repository.clients import Client, Identifier
+from consent.service import desks
 from consent.service.desk import Desk
 from consent.service.notices import request_settled
-from contracts.requests import RetractionAcknowledged
+from consent.service.telling import withheld
+from contracts.requests import REQUESTS, SENT_AS, RetractionAcknowledged, ServiceRequest
 from contracts.vocabulary import SERVICE_PURPOSES
 from servicekit.db import TryAgain
 from servicekit.telemetry import follow
@@ -41,26 +41,24 @@ async def take_requests(session: AsyncSession, asked: Sequence[Asked]) -> None:
     for key in await answers.known(session, first.keys()):
         del first[key]
     requests = list(reversed(first.values()))
-    keys = {("THROUGHGATE", a.service, str(r.data.client)) for a, r in requests}
+    keys = {Identifier.reference(a.service, r.data.client) for a, r in requests}
     known = await clients.resolve(session, keys)
     await clients.lock(session, set(known.values()))
     if await clients.resolve(session, keys) != known:
         raise TryAgain  # a link was made or undone while we waited for a lock
-    registered = await register.load(session)
-    loaded = await clients.load(session, set(known.values()), set(known.values()))
-    desk = Desk(loaded, registered, await clients.time_now(session))
+    desk = await desks.open(session, set(known.values()))
     acknowledged: list[tuple[UUID, UUID]] = []
     for a, request in requests:
         if isinstance(request, RetractionAcknowledged):
             acknowledged.append((request.data.retraction, request.data.client))
             continue
-        client = loaded.get(known.get(("THROUGHGATE", a.service, str(request.data.client)), 0))
+        client = desk.clients.get(known.get(Identifier.reference(a.service, request.data.client), 0))
         with follow(f"request {request.type}", a.traceparent) as step:
             _queue(a, request, client, desk, step.traceparent)
     desk.changes.taken_in = [(a.service, r.id, hashlib.sha256(a.value).digest(), None) for a, r in requests]
-    await close(session, desk)
+    await desks.close(session, desk)
     if acknowledged:
-        await clients.acknowledge_retractions(session, acknowledged)
+        await retractions.acknowledge(session, acknowledged)
 
 
 def _queue(asked: Asked, request: ServiceRequest, client: Client | None, desk: Desk, traceparent: str | None) -> None:
@@ -69,15 +67,8 @@ def _queue(asked: Asked, request: ServiceRequest, client: Client | None, desk: D
     data = request.data
     recipient = desk.register.agencies.get(data.recipient)
     if client is None or recipient is None:
-        withheld = [
-            {
-                "category": category.value,
-                "source": data.origin,
-                "rule": "unknown-client" if client is None else "unknown-recipient",
-                "remedy": "Register the recipient with the door." if client else "Use the subject of a cleared record.",
-            }
-            for category in data.about
-        ]
+        rule = "unknown-client" if client is None else "unknown-recipient"
+        none = Decision(withheld=tuple([Withheld(Item(data.origin, category), rule) for category in data.about]))
         desk.changes.queue.append(
             request_settled(
                 client.id if client else 0,
@@ -85,7 +76,7 @@ def _queue(asked: Asked, request: ServiceRequest, client: Client | None, desk: D
                 data.client,
                 data.request,
                 "denied",
-                withheld,
+                withheld(none),
                 desk.now,
                 traceparent,
             )

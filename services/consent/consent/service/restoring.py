@@ -14,17 +14,16 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Scope, Withdrawn
-from consent.repository import audit, clients, ledger, queue, restoring
-from consent.repository.changes import RetractionRow, StopRow
+from consent.repository import audit, clients, ledger, restoring, retractions
 from consent.repository.clients import Client
 from consent.repository.restoring import Restore
+from consent.repository.retractions import RetractionRow, StopRow
 from consent.repository.sql import Executor, at_once
-from consent.service import register
-from consent.service.closing import close
+from consent.service import desks, register
 from consent.service.desk import BY_THE_DOOR, RESTORED, Desk
-from consent.service.notices import DONE, RETRACTED
+from consent.service.notices import ACCEPTED, DONE
 from contracts.heads import Head, check_chain
-from contracts.leaving import HEADS, ClientWithdrawn
+from contracts.leaving import HEADS, RETRACTED, ClientWithdrawn
 from contracts.merkle import ProofError
 from contracts.vocabulary import Category, Purpose
 from servicekit.problems import Problem
@@ -42,12 +41,6 @@ MARGIN = timedelta(seconds=10)
 KEPT = timedelta(hours=6)
 """For how long each topic that is read back keeps its records at least (`schemas/topics`)."""
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-
-ACCEPTED = "throughgate.event.accepted.v1"
-"""A reply that promises something, as `DONE` does."""
-
-BY = RESTORED[0]
-"""Who asserts what is entered when retractions are read back."""
 
 
 class CannotRestore(Exception):
@@ -115,7 +108,7 @@ class Published:
     def _add_reply(self, agency: str, value: bytes) -> None:
         reply = orjson.loads(value)
         type, event = reply["type"], (agency, reply["data"]["event"] or "")
-        if type == ACCEPTED:
+        if type == ACCEPTED:  # it promises something, as `DONE` does
             self.accepted.add(event)
         elif type == DONE:
             self.done[UUID(reply["data"]["withdrawal"])] = event
@@ -226,7 +219,7 @@ async def take_back(db: AsyncSession, restore: Restore, some: Sequence[UnderRefe
     whom = await clients.lock_whole(db, set(owners.values()))
     missing = await restoring.missing_retractions(db, {r.id for under in some for r in under.retractions})
     meant = {client for found in whom.values() for client in found.may_mean}
-    desk = Desk(await clients.load(db, meant, meant), registered, await clients.time_now(db))
+    desk = await desks.open(db, meant)
     by_client: dict[int, list[UnderReference]] = {}
     for under in some:
         for client in whom[owners[under.reference]].may_mean:
@@ -239,9 +232,9 @@ async def take_back(db: AsyncSession, restore: Restore, some: Sequence[UnderRefe
         for one in (r for r in under.retractions if r.id in missing and r.id not in places):
             places[one.id] = one.place
             _enter(desk, min(whom[owners[under.reference]].may_mean), under, one)
-    await close(db, desk)
-    await at_once(db, [queue.placing(places)])
-    await queue.done_by(db, places)
+    await desks.close(db, desk)
+    await at_once(db, [retractions.placing(places)])
+    await retractions.done_by(db, places)
     await restoring.add_nameless(db, restore, sum(bool(under.retractions) for under in nameless))
     return TakenBack(len(missing), len(desk.changes.holds))
 
@@ -264,7 +257,9 @@ def _stop(
     scope, consent_version = Scope(), None
     if withdrawn:
         scope = _scope(withdrawn)
-        no = desk.say(client, Withdrawn(0, BY, max(one.at for one in withdrawn), scope), f"restore/{uuid4()}")
+        no = desk.say(
+            client, Withdrawn(0, RESTORED.asserted_by, max(one.at for one in withdrawn), scope), f"restore/{uuid4()}"
+        )
         consent_version = no.version
     else:
         desk.next_version(client)
@@ -272,7 +267,7 @@ def _stop(
         # It reaches everything, and names no consent: when it is lifted, what was not withdrawn may leave again.
         scope, consent_version = Scope(), None
         if RESTORED not in client.holds:
-            desk.changes.holds[client.id, *RESTORED] = 1
+            desk.changes.holds[client.id, RESTORED] = 1
     desk.stop(client, scope, BY_THE_DOOR, because="restored", consent_version=consent_version)
 
 
@@ -285,9 +280,9 @@ def _scope(withdrawn: Sequence[Retracted]) -> Scope:
 
 def _enter(desk: Desk, client: int, under: UnderReference, one: Retracted) -> None:
     """Know the retraction again, so that its confirmation is understood and it is not read back twice."""
-    id = uuid4()
-    desk.changes.stops.append(StopRow(id, client, one.version, None, None, "restored", None, one.at))
-    desk.changes.retractions.append(RetractionRow(one.id, id, under.recipient, under.reference, one.body))
+    stop = StopRow(uuid4(), client, one.version, "restored", one.at)
+    desk.changes.stops.append(stop)
+    desk.changes.retractions.append(RetractionRow(one.id, stop.id, under.recipient, under.reference, one.body))
 
 
 async def take_heads_back(db: Executor, published: Iterable[Head]) -> list[Head]:

@@ -1,4 +1,4 @@
-"""Erasing what is kept longer than its period: sections by their categories, and at last the client."""
+"""Erasing what is kept longer than its period: sections, what was told of them, and at last the client."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -7,10 +7,9 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import standing_restrictions
-from consent.repository import clients, erasure
-from consent.service import erasing, register
-from consent.service.closing import close
-from consent.service.desk import BY_THE_DOOR, Desk
+from consent.repository import clients, erasure, ledger
+from consent.service import desks, erasing
+from consent.service.desk import BY_THE_DOOR
 from contracts.vocabulary import Category
 
 EVERY = timedelta(days=1)
@@ -52,10 +51,8 @@ async def erase_overdue(session: AsyncSession, periods: Periods, after: int, lim
     ids = await erasure.overdue(session, *periods, after, limit)
     if not ids:
         return None
-    found = {one.client for one in (await clients.lock_whole(session, ids)).values()}
-    desk = Desk(
-        await clients.load(session, found, found), await register.load(session), await clients.time_now(session)
-    )
+    found = await clients.lock_whole(session, ids)
+    desk = await desks.open(session, {one.client for one in found.values()})
     for client in (one for one in desk.clients.values() if not one.damaged):
         over = {
             (row.source, row.category): until
@@ -70,8 +67,26 @@ async def erase_overdue(session: AsyncSession, periods: Periods, after: int, lim
             or await erasure.is_kept(session, client.members, periods.rest)
         ):
             erasing.erase_everything(client, desk, BECAUSE, BY_THE_DOOR)
-    await close(session, desk)
+    await desks.close(session, desk)
     return Looked(ids[-1], len(desk.erasures))
+
+
+async def redact_overdue(session: AsyncSession, periods: Periods, limit: int = erasing.CHUNK) -> bool:
+    """Redact in the ledger what was told longer ago than the period of one of its categories: the next page. False:
+    nothing is left to look at.
+
+    What was replaced since is kept nowhere else, so its section never falls due. Who was told of which categories, and
+    why, stays.
+    """
+    for days in sorted({period.days for period in periods.sections.values()}):
+        categories = {category for category, period in periods.sections.items() if period.days <= days}
+        after = await erasure.claim_told(session, days)
+        if entries := await erasure.told_before(session, days, after, limit):
+            bodies = {entry.id: erasing.without_told(entry, categories) for entry in entries}
+            await ledger.rewrite(session, {id: body for id, body in bodies.items() if body is not None})
+            await erasure.told_until(session, days, entries[-1].id)
+            return True
+    return False
 
 
 async def finish(session: AsyncSession) -> None:
@@ -90,6 +105,8 @@ async def next_batch(session: AsyncSession, periods: Periods, limit: int) -> boo
         return False
     looked = await erase_overdue(session, periods, after, limit)
     if looked is None:
+        if await redact_overdue(session, periods):
+            return True
         await finish(session)
         return False
     await erasure.move_on(session, looked.after)

@@ -1,11 +1,12 @@
 """What case systems say about sharing: consent, refusal, restrictions, gateways, overrides; and what each makes due."""
 
 import logging
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from consent import domain
-from consent.domain import Scope
+from consent.domain import Recipients, Scope
 from consent.repository.clients import Client
 from consent.service.desk import Cause, Desk
 from consent.service.ledger import new_entry
@@ -18,10 +19,12 @@ from contracts.intake import (
     OverrideAuthorised,
     OverrideEnded,
     OverrideReviewed,
+    Recipient,
     RestrictionImposed,
     RestrictionLifted,
 )
 from contracts.vocabulary import LOCATION, RestrictionKind
+from servicekit.problems import Problem
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +48,51 @@ def named_by(event: Saying) -> set[str]:
     Not those whom a `limited-access` restriction allows: a name among them that nobody has denies more, never less.
     """
     match event:
-        case ConsentGranted():
+        case ConsentGranted() | ConsentRefused() | ConsentWithdrawn():
             return {r.agency for r in event.data.recipients if r.agency}
         case RestrictionImposed():
-            return {*event.data.recipients, *(p.agency for p in event.data.practitioners)}
-        case ConsentRefused() | ConsentWithdrawn() | GatewayInvoked() | OverrideAuthorised():
+            return {
+                *(r.agency for r in event.data.recipients if r.agency),
+                *(p.agency for p in event.data.practitioners),
+            }
+        case GatewayInvoked() | OverrideAuthorised():
             return set(event.data.recipients)
         case _:
             return set()
+
+
+NOTHING_TO_END = Problem(
+    "nothing-to-end",
+    "Your agency began nothing under this id that could end",
+    "Take the id that you gave the restriction, gateway or override of this client; send a new event with a new id."
+    " If it was to end a gateway or an override, nothing leaves of the client until operations, who were told, have"
+    " looked, and nothing under the id given here ever opens anything.",
+    404,
+)
+"""The same where there is none and where it is another agency's."""
+
+
+def cannot_end(event: Saying, client: Client, desk: Desk, cause: Cause) -> Problem | None:
+    """Why an event cannot end what it names, if so: its publisher began nothing under this id of the client.
+
+    What permits is ended all the same, for its beginning may be on the way behind it. It denies for the client besides:
+    whoever wrote one id for another meant to stop something that goes on.
+    """
+    what: Literal["restriction", "gateway", "override"]
+    match event:
+        case RestrictionLifted():
+            what, own_id = "restriction", event.data.restriction
+        case GatewayEnded():
+            what, own_id = "gateway", event.data.gateway
+        case OverrideEnded():
+            what, own_id = "override", event.data.override
+        case _:
+            return None
+    if _begun(client, cause.said_by, what, own_id):
+        return None
+    if what != "restriction":
+        desk.say(client, domain.Ended(0, cause.said_by, what, own_id), event.id, own_id)
+    return NOTHING_TO_END
 
 
 def say(event: Saying, client: Client, desk: Desk, forms: set[tuple[str, str]], cause: Cause) -> UUID | None:
@@ -74,9 +114,11 @@ def say(event: Saying, client: Client, desk: Desk, forms: set[tuple[str, str]], 
                 _enter_override("authorised", event, agency, client, desk)
             _invoke(event, client, desk, cause)
         case RestrictionLifted():
+            lifted = _going_on(client.facts, agency, "restriction", event.data.restriction)
             ended = domain.Ended(0, agency, "restriction", event.data.restriction)
             desk.say(client, ended, event.id, event.data.restriction)
-            desk.offer_snapshots(client, desk.now, cause.traceparent)
+            if lifted:
+                desk.offer_snapshots(client, desk.now, cause.traceparent)
         case GatewayEnded():
             return _end(desk, client, "gateway", event.data.gateway, cause)
         case OverrideEnded():
@@ -112,7 +154,17 @@ def _enter_override(
 def _scope(data: Any) -> Scope:
     """What lists of an event reach; an empty one means all."""
     return Scope(
-        frozenset(data.recipients) or None, frozenset(data.purposes) or None, frozenset(data.categories) or None
+        _recipients(data.recipients) if data.recipients else None,
+        frozenset(data.purposes) or None,
+        frozenset(data.categories) or None,
+    )
+
+
+def _recipients(named: Iterable[Recipient]) -> Recipients:
+    return Recipients(
+        frozenset(r.agency for r in named if r.agency and not r.service),
+        frozenset((r.kind, r.area) for r in named if r.kind and r.area),
+        frozenset((r.agency, r.service) for r in named if r.agency and r.service),
     )
 
 
@@ -121,14 +173,12 @@ def _grant(event: ConsentGranted, client: Client, desk: Desk, forms: set[tuple[s
     granted = domain.Granted(
         0,
         agency,
-        frozenset(r.agency for r in data.recipients if r.agency and not r.service),
-        frozenset((r.kind, r.area) for r in data.recipients if r.kind and r.area),
+        _recipients(data.recipients),
         frozenset(data.purposes),
         frozenset(data.categories),
         data.given_at,
         data.valid_from,
         data.valid_until,
-        frozenset((r.agency, r.service) for r in data.recipients if r.agency and r.service),
     )
     details = data.how.model_dump(mode="json")
     granted = desk.grant(client, granted, data.form, (agency, data.form) in forms, event.id, details)
@@ -160,7 +210,7 @@ def _restrict(event: RestrictionImposed, client: Client, desk: Desk, cause: Caus
     desk.falls_due(client, restricted.version, "restriction", data.until)
     reached = scope
     if data.kind is RestrictionKind.PRACTITIONER_EXCLUSION:
-        reached = Scope(frozenset(p.agency for p in data.practitioners))
+        reached = Scope(Recipients(frozenset(p.agency for p in data.practitioners)))
     id = desk.stop(client, reached, cause, because="restricted", allowed=restricted.allowed)
     # what is left for those whom it reached, with its obligations
     desk.offer_snapshots(client, desk.now, cause.traceparent)
@@ -180,26 +230,48 @@ def _invoke(event: GatewayInvoked | OverrideAuthorised, client: Client, desk: De
     details = data.model_dump(mode="json", include={"authorised_by", "authorised_by_role", "approved_by", "reason"})
     invoked = desk.say(client, invoked, event.id, own_id, details)
     desk.falls_due(client, invoked.version, kind, data.ends)
-    desk.offer_snapshots(client, max(desk.now, data.starts), cause.traceparent, resting_on=invoked.version)
+    begins = max(desk.now, data.starts)
+    desk.offer_snapshots(client, begins, cause.traceparent, resting_on=invoked.version, once=data.once)
 
 
 def _end(desk: Desk, client: Client, what: Any, own_id: str, cause: Cause) -> UUID:
-    """End a gateway or an override of this agency, and retract what it let out. Unknown ones stay ended as well."""
+    """End a gateway or an override of this agency, and retract what it let out; once only, if it is ended again."""
+    ended = _going_on(client.facts, cause.said_by, what, own_id)
     desk.say(client, domain.Ended(0, cause.said_by, what, own_id), cause.event_id or "", own_id)
-    scope = _invoked_scope(client, cause.said_by, what, own_id)
-    id = desk.stop(client, scope, cause, because=f"{what}-ended")
-    desk.offer_snapshots(client, desk.now, cause.traceparent)
+    reached = Scope(
+        Recipients(frozenset().union(*(f.recipients for f in ended))),
+        frozenset().union(*(f.purposes for f in ended)),
+        frozenset().union(*(f.categories for f in ended)),
+    )
+    id = desk.stop(client, reached, cause, because=f"{what}-ended")
+    if ended:
+        desk.offer_snapshots(client, desk.now, cause.traceparent)
     return id
 
 
-def _invoked_scope(client: Client, agency: str, what: str, own_id: str) -> Scope:
-    """What a gateway or an override of this agency reached; nobody, when there is none."""
-    kind = domain.GatewayInvoked if what == "gateway" else domain.OverrideAuthorised
-    found = [f for f in client.facts.said if isinstance(f, kind) and (f.asserted_by, f.id) == (agency, own_id)]
-    if not found:
-        return Scope(frozenset(), frozenset(), frozenset())
-    return Scope(
-        frozenset().union(*(f.recipients for f in found)),
-        frozenset().union(*(f.purposes for f in found)),
-        frozenset().union(*(f.categories for f in found)),
-    )
+_BEGINS: Mapping[str, type[domain.Restricted | domain.GatewayInvoked | domain.OverrideAuthorised]] = {
+    "restriction": domain.Restricted,
+    "gateway": domain.GatewayInvoked,
+    "override": domain.OverrideAuthorised,
+}
+
+
+def _begun(client: Client, agency: str, what: str, own_id: str) -> list[Any]:
+    """What this agency imposed, invoked or authorised of the client under this id; it may have ended since."""
+    kind = _BEGINS[what]
+    return [f for f in client.facts.said if isinstance(f, kind) and (f.asserted_by, f.id) == (agency, own_id)]
+
+
+def _going_on(facts: domain.ClientFacts, agency: str, what: str, own_id: str) -> list[Any]:
+    """Of that, what was not lifted or ended yet; it may be over by the clock, and nobody told yet."""
+    if facts.parts:
+        return [found for part in facts.parts for found in _going_on(part, agency, what, own_id)]
+    ends = [e.version for e in facts.history if isinstance(e, domain.Ended) and _names(e, agency, what, own_id)]
+    if what != "restriction" and ends:
+        return []  # for ever
+    begun = (f for f in facts.history if isinstance(f, _BEGINS[what]) and (f.asserted_by, f.id) == (agency, own_id))
+    return [f for f in begun if f.version > max(ends, default=0)]
+
+
+def _names(end: domain.Ended, agency: str, what: str, own_id: str) -> bool:
+    return (end.what, end.asserted_by, end.id) == (what, agency, own_id)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from consent.domain import LONDON, Decision
+from consent.domain import Decision
 from contracts.facts import FIELDS, spent_on
-from contracts.vocabulary import Category
+from contracts.vocabulary import LONDON, Category
 
 OFFENCE = Category.OFFENCE.value
 

@@ -1,15 +1,20 @@
-"""Snapshots of clients to whom a change of the register newly permits something: in chunks, behind the signature."""
+"""Snapshots of the clients of an agreement that begins, is resumed or says something new: in chunks, behind the change.
 
-import math
+They go to whom it tells something by what is new in it, also where something else permits the same. That may begin, or
+be resumed, at this moment as well, or may let it leave on request only, and a snapshot too many does no harm.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.domain import Policy
+from consent.domain import why_not_in_force
 from consent.repository import agreements, clients
-from consent.service import register
-from consent.service.closing import close
-from consent.service.desk import Desk
+from consent.service import desks
 from consent.service.register import Register
+from contracts.vocabulary import Purpose
 
 LATER_SECONDS = 60.0
 
@@ -22,27 +27,46 @@ async def offer_next_chunk(session: AsyncSession, chunk: int) -> bool:
     due = await agreements.claim_follow_up(session)
     if due is None:
         return False
-    ids = await agreements.clients_of(session, due.sources, due.after, chunk)
+    ids = await clients.recorded_by(session, due.sources, due.after, chunk)
     if not ids:
         await agreements.end_follow_up(session, due.change)
         return True
     await clients.lock(session, ids)
     # Read again behind the lock: one may have been linked with another meanwhile, which then has its turn.
-    still = [id for id in await agreements.clients_of(session, due.sources, due.after, chunk) if id in ids]
-    loaded = await clients.load(session, still, still)
-    registered = await register.load(session)
-    # What older and newer versions permit, their own follow-ups offer; a suspension stopped all of them.
-    older, until = (due.version, due.version) if due.kind == "version" else (0, math.inf)
-    others = [a for a in registered.agreements if a.id != due.agreement]
-    versions = [a for a in registered.agreements if a.id == due.agreement]
-    now = await clients.time_now(session)
-    desk = Desk(loaded, Register(registered.agencies, others + [a for a in versions if a.version <= until]), now)
-    before = Policy(others + [a for a in versions if a.version < older], registered.kinds)
-    for client in loaded.values():
-        desk.offer_snapshots(client, desk.now, None, beyond=before)
-    await close(session, desk)
+    still = [id for id in await clients.recorded_by(session, due.sources, due.after, chunk) if id in ids]
+    desk = await desks.open(session, still)
+    begins = _begins(due, desk.register, desk.now)
+    for client in desk.clients.values():
+        to = {whom for source, _ in client.sections for whom in begins.get(source, ())}
+        desk.offer_snapshots(client, desk.now, None, to=to)
+    await desks.close(session, desk)
     await agreements.move_on(session, due.change, ids[-1])
     return True
+
+
+def _begins(due: Any, registered: Register, now: datetime) -> Mapping[str, set[tuple[str, Purpose]]]:
+    """By source the recipients and purposes for which something begins: those of which the version does not say the
+    same as the one before it, if that is in force. After a suspension all of them. Later versions have follow-ups of
+    their own.
+    """
+    versions = (a for a in registered.agreements if a.id == due.agreement and a.starts <= now)
+    older = sorted((a for a in versions if a.version <= due.version), key=lambda a: a.version)
+    if not older:
+        return {}
+    version, before = older[-1], older[-2] if len(older) > 1 and due.kind == "version" else None
+    if before is not None and why_not_in_force(before, now) is not None:
+        before = None
+    found: dict[str, set[tuple[str, Purpose]]] = {}
+    for source in version.sources:
+        begins = found[source] = set()
+        for recipient in version.recipients - {source}:
+            told = before is not None and source in before.sources and recipient in before.recipients
+            said = before.terms if before is not None and told else {}
+            new = {p: terms for p, terms in version.terms.items() if said.get(p) != terms}
+            begins |= {(recipient, p) for p, terms in new.items() if registered.policy.tell_unasked(terms)}
+            if recipient in version.enforces and (before is None or recipient not in before.enforces):
+                begins |= {(recipient, purpose) for purpose in Purpose}  # whatever an exclusion withheld from it
+    return found
 
 
 async def put_off(session: AsyncSession) -> None:

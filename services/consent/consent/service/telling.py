@@ -6,13 +6,14 @@ from typing import Any
 from uuid import UUID
 
 from consent.domain import REMEDIES, RULES, Agency, Decision, Item, Permit, Question
+from consent.events import UNASKED
 from contracts.vocabulary import Category, Purpose
 
 NEVER_TOLD = frozenset(r.code for r in RULES if r.told == "never")
 QUIETLY_TOLD = frozenset(r.code for r in RULES if r.told == "quietly")
 QUIETLY = ("not-permitted", "Ask the agency that recorded it.")
 """What a recipient learns where the reason itself could do harm, such as that a restriction names it."""
-QUIETLY_TO_SOURCE = "Ask operations: it does not rest on what your agency said."
+QUIETLY_TO_SOURCE = "Ask operations, who can tell what your agency may know of it."
 
 
 def receipt(explained: Mapping[str, Any], purpose: str, id: UUID, at: str) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def withheld(decision: Decision) -> list[dict[str, str]]:
     """What was withheld and why (`contracts.leaving.Withheld`)."""
     return [
         {"category": str(category), "source": source, "rule": rule, "remedy": REMEDIES[rule]}
-        for (source, category), rule in decision.refusals
+        for (source, category), rule in decision.withheld
     ]
 
 
@@ -44,14 +45,17 @@ def explain(decision: Decision, version: int) -> dict[str, Any]:
 def asked(question: Question, about: Collection[Item] = ()) -> dict[str, Any]:
     """What a decision does not show of its question, for the ledger: replay asks it again. Empty for most.
 
-    That is the service that a referral is about, days from which convictions are spent, and the items without which a
-    message does not leave: where one of them is refused, the others are neither permitted nor withheld.
+    That is the service that a referral is about, days from which convictions are spent, what was invoked for this one
+    disclosure, and the items without which a message does not leave: where one of them is refused, the others are
+    neither permitted nor withheld.
     """
     more: dict[str, Any] = {}
     if question.service is not None:
         more["service"] = question.service
     if question.spent:
         more["spent"] = {source: day and day.isoformat() for source, day in question.spent.items()}
+    if question.unasked:
+        more["once"] = sorted(question.unasked)
     if about:
         more["about"] = sorted([i.source, i.category.value] for i in about)
         more["items"] = [[i.source, i.category.value] for i in question.items]
@@ -79,8 +83,7 @@ def obligations(decision: Decision) -> list[dict[str, Any]]:
 def question_of(explanation: Mapping[str, Any], to: Agency, at: datetime) -> Question:
     """The question that an entry of the ledger answers, from its explanation: the way back from `explain` and `asked`.
 
-    Raises:
-        KeyError, ValueError, TypeError: it answers none.
+    The entry is of one of `repository.ledger.DECISIONS`.
     """
     more = explanation.get("asked", {})
     shown = (*explanation["permitted"], *explanation["withheld"])
@@ -90,8 +93,9 @@ def question_of(explanation: Mapping[str, Any], to: Agency, at: datetime) -> Que
         tuple([Item(s, Category(c)) for s, c in more.get("items") or [(x["source"], x["category"]) for x in shown]]),
         at,
         more.get("service"),
-        explanation["by"] if explanation["kind"] == "view" else None,
+        explanation.get("by") if explanation["kind"] == "view" else None,
         {source: day and date.fromisoformat(day) for source, day in more.get("spent", {}).items()},
+        frozenset(more.get("once", ())) if explanation.get("type") in UNASKED else None,
     )
 
 
@@ -107,7 +111,7 @@ def to_source(own: Iterable[dict[str, str]], alone: Decision, *, knows: bool) ->
         alone: what would be decided if nobody else had said anything of the client (`ClientFacts.as_said_by`).
         knows: whether it was sent a record of the client, or is told here that something is permitted.
     """
-    anyway = {refusal.item: refusal.rule for refusal in alone.refusals}
+    anyway = {w.item: w.rule for w in alone.withheld}
     told = []
     for one in own:
         rule = anyway.get(Item(one["source"], Category(one["category"])))

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from consent.domain import Agency, Granted, Item, Policy, Question, decide
-from consent.repository import agreements, clients, sharing
+from consent.domain import Agency, Item, Policy, Question, decide
+from consent.repository import clients, sharing
 from consent.repository.sharing import SharingState
 from consent.repository.sql import Executor
 from consent.service.sections import spent_convictions
@@ -18,6 +18,7 @@ from contracts.vocabulary import Category, Purpose
 
 Shown = tuple[int, str, str]
 """A client's row, a recipient, a category."""
+CLIENTS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,16 @@ class Possible:
 
 
 async def newly_possible(
-    db: Executor, new: NewQuestions, agencies: Mapping[str, Agency], known_already: Collection[Shown], chunk: int
+    db: Executor, new: NewQuestions, agencies: Mapping[str, Agency], known_already: Collection[Shown]
 ) -> tuple[int, list[Possible]]:
-    """How many clients were asked about, and what came of it. Reads `chunk` clients at a time.
+    """How many clients were asked about, and what came of it.
 
     Args:
         known_already: what past questions show of this change.
     """
     looked_at, after = 0, 0
     found: Counter[tuple[str, str]] = Counter()
-    while new.recipients and (ids := await agreements.clients_of(db, sorted(new.sources), after, chunk)):
+    while new.recipients and (ids := await clients.recorded_by(db, sorted(new.sources), after, CLIENTS_AT_ONCE)):
         after = ids[-1]
         damaged: set[int] = set()
         known = await sharing.known(db, ids, damaged)
@@ -77,14 +78,14 @@ def _of(
     spent = spent_convictions(sections)
     found: set[tuple[str, str]] = set()
     for id, purpose in new.recipients:
-        services = {s for f in client.facts.said if isinstance(f, Granted) for agency, s in f.services if agency == id}
-        for service in (None, *sorted(services)):  # consent may name one service of an agency only
+        for service in (None, *client.facts.services_of(id)):  # consent may name one service of an agency only
             others = tuple(item for item in items if item.source != id)
-            question = Question(agencies[id], purpose, others, new.at, service, spent=spent)
-            permitted = decide(question, client.facts, new.changed).permitted
-            if permitted:
-                permitted -= decide(question, client.facts, new.before).permitted
-            found.update((id, item.category.value) for item in permitted)
+            for unasked in (None, frozenset[int]()):  # what could be asked for before may leave by itself now
+                question = Question(agencies[id], purpose, others, new.at, service, spent=spent, unasked=unasked)
+                permitted = decide(question, client.facts, new.changed).permitted
+                if permitted:
+                    permitted -= decide(question, client.facts, new.before).permitted
+                found.update((id, item.category.value) for item in permitted)
     return {
         (recipient, category)
         for recipient, category in found

@@ -33,7 +33,6 @@ CREATE TABLE candidate (
     one bigint NOT NULL,
     other bigint NOT NULL,
     because text NOT NULL CHECK (because IN ('identifier-conflict', 'same-details', 'unlinked')),
-    found_by text,
     found_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     decision text CHECK (decision IN ('same', 'different')),
     decided_by text,

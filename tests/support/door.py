@@ -1,4 +1,4 @@
-"""A client of whom the door has told something, an override, and the door's database from behind.
+"""What many tests of the door do: record a client, wait until all is decided or told, look into the database.
 
 `door` is what the fixtures of tests/integration/consent give.
 """

@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from consent.domain import RESPONSIBLE, Agency, may_assert
-from consent.events import IntakeEvent
-from consent.repository.clients import IdentifierKey
-from consent.service import reading, saying
+from consent.repository.clients import Identifier
+from consent.service import naming, saying
 from consent.service.desk import Cause
 from consent.service.reading import Arrival
-from contracts.intake import ErasureRequested, GatewayInvoked
+from contracts.intake import ErasureRequested, GatewayInvoked, IntakeEvent
 from servicekit.problems import Problem
 from servicekit.telemetry import Step
 
 UNKNOWN_CLIENT = Problem(
     "unknown-client",
     "Your agency has no client with these identifiers",
-    "Publish throughgate.client.recorded.v1 with all of them first, then send a new event with a new id. What stops"
-    " sharing counts already: nothing leaves for whoever has one of them, or gets it, until operations have looked.",
+    "Publish throughgate.client.recorded.v1 with all of them first, leave out the kinds that its answer lists in"
+    " notAttached, then send a new event with a new id. What stops sharing counts already: nothing leaves for whoever"
+    " has one of them, or gets it, until operations have looked.",
     404,
 )
 """There is no such client, or the publisher does not know it: nobody learns by an answer which of the two it is."""
@@ -77,20 +77,22 @@ class Damaged(Problem):
 
 
 @dataclass(slots=True)
-class Case:
+class Incoming:
     """One event of a batch on its way to its answer."""
 
     arrival: Arrival
     event_id: str | None
     event: IntakeEvent | None = None
     problem: Problem | None = None
-    keys: list[IdentifierKey] = field(default_factory=list)
+    keys: list[Identifier] = field(default_factory=list)
     """Whom the event is about; for a stopping event that cannot be applied, whom it may mean."""
     names_more: bool = False
     """Whether such an event names still more."""
     client: int | None = None
     rows: frozenset[int] = frozenset()
     """The rows of the client that its identifiers belong to: some of the parts, where clients are linked."""
+    not_attached: list[str] = field(default_factory=list)
+    """Types of the numbers in what is recorded that its publisher could not give to the client."""
     is_first: bool = False
     """Whether its id was never taken in before, so that its answer is to be kept."""
     answer: bytes | None = None
@@ -104,7 +106,7 @@ class Case:
     @property
     def denies_unapplied(self) -> bool:
         """Whether it was to stop sharing but cannot be applied, so that it must deny all the same."""
-        return self.problem is not None and reading.is_stopping(self.arrival.value)
+        return self.problem is not None and naming.is_stopping(self.arrival.value)
 
     @property
     def changes_sharing(self) -> bool:
@@ -125,23 +127,23 @@ class Case:
         """It has no effect; if it was to stop sharing, it denies for everyone whom it may mean."""
         self.problem = problem
         if self.denies_unapplied:
-            self.keys, self.names_more = reading.meant_by(self.arrival.value, self.arrival.agency, self.keys)
+            self.keys, self.names_more = naming.meant_by(self.arrival.value, self.arrival.agency, self.keys)
 
 
-def may_not(case: Case, agencies: Mapping[str, Agency]) -> Problem | None:
+def may_not(incoming: Incoming, agencies: Mapping[str, Agency]) -> Problem | None:
     """Why its publisher may not say this, or not to those whom it names, if so.
 
     Args:
         agencies: who is registered, by id.
     """
-    publisher = agencies.get(case.arrival.agency)
+    publisher = agencies.get(incoming.arrival.agency)
     if publisher is None:
         return NOT_REGISTERED
-    basis = case.event.data.basis if isinstance(case.event, GatewayInvoked) else None
-    if case.event is not None and not may_assert(case.event.type, publisher.kind, basis):
+    basis = incoming.event.data.basis if isinstance(incoming.event, GatewayInvoked) else None
+    if incoming.event is not None and not may_assert(incoming.event.type, publisher.kind, basis):
         return NOT_YOURS_TO_SAY
-    if isinstance(case.event, saying.Saying) and not saying.named_by(case.event) <= agencies.keys():
+    if isinstance(incoming.event, saying.Saying) and not saying.named_by(incoming.event) <= agencies.keys():
         return UNKNOWN_RECIPIENT
-    if isinstance(case.event, ErasureRequested) and case.event.data.scope == "everything":
+    if isinstance(incoming.event, ErasureRequested) and incoming.event.data.scope == "everything":
         return None if publisher.kind in RESPONSIBLE else NOT_YOURS_TO_SAY
     return None

@@ -6,13 +6,11 @@ from typing import Any
 
 from contracts.facts import FIELDS
 from contracts.fields import told_by
-from contracts.leaving import Disclosure, Permitted
+from contracts.leaving import RETRACTED, Disclosure, Permitted
 from contracts.vocabulary import Basis
 
 ALWAYS = ("no-onward-sharing", "erase-on-retraction")
 """The obligations that come with every record (docs/reference/rules.md)."""
-RETRACTED = "throughgate.client.withdrawn.v1"
-"""The type of every retraction, whatever it is for."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +20,8 @@ class Placed:
     partition: int
     offset: int
     event: dict[str, Any]
+    key: str | None = None
+    """Its Kafka key."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,20 @@ def behind_retraction(records: Iterable[Placed]) -> list[Violation]:
                     found.append(Violation(record.partition, retraction.offset, record.offset, why))
                     break
     return found
+
+
+def out_of_order(records: Iterable[Placed]) -> Iterator[tuple[Placed, str]]:
+    """Records of which nobody can tell what stands behind what, and why: a topic is in order within a partition only.
+
+    A record's key is the reference that is its `subject`, and so all records of a reference stand in one partition.
+    """
+    first: dict[str, Placed] = {}
+    for record in sorted(records, key=lambda r: (r.partition, r.offset)):
+        subject = str(record.event["subject"])
+        if record.key != subject:
+            yield record, "its Kafka key is not its subject"
+        elif (before := first.setdefault(subject, record)).partition != record.partition:
+            yield record, f"its subject stands in partition {before.partition}, too, at offset {before.offset}"
 
 
 def _forbids(retraction: Mapping[str, Any], record: Mapping[str, Any]) -> str | None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from throughgate.verify import RETRACTED, Placed, Violation, behind_retraction
+from contracts.leaving import RETRACTED
+from throughgate.promises import Placed, Violation, behind_retraction
 
 
 def record(

@@ -1,0 +1,230 @@
+"""A no names whom a consent can name; and the end of what nobody began, which stops all the same."""
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from support.agency import event, eventually_true, terms
+from support.commands import Commands
+from support.door import recorded
+
+from contracts.leaving import RETRACTED
+from throughgate.promises import behind_retraction
+
+ACCEPTED, REJECTED = "throughgate.event.accepted.v1", "throughgate.event.rejected.v1"
+CHARITIES = [{"kind": "vcs", "area": "leeds"}]
+
+
+async def rules(door: Any, client: str, recipient: str, purpose: str = "referral", **more: Any) -> dict[str, str]:
+    """Of what the prison may tell a recipient, by category: the rule that withholds it, or the basis of a permit."""
+    body = {"clients": [client], "recipient": recipient, "purpose": purpose, "categories": ["identity"]}
+    async with door.prison.http() as http:
+        answer = await http.post("/decisions", json=body | more)
+        assert answer.status_code == 200, answer.text
+    verdict = answer.json()["verdicts"][0]
+    return {p["category"]: p["basis"] for p in verdict["permitted"]} | {
+        w["category"]: w["rule"] for w in verdict["withheld"]
+    }
+
+
+async def retracted(door: Any, agency: Any) -> list[dict[str, Any]]:
+    """The data of the retractions that stand on an agency's topic."""
+    records = await agency.received()
+    assert behind_retraction(records) == []
+    return [r.event["data"] for r in records if r.event["type"] == RETRACTED]
+
+
+async def holds(door: Any) -> list[dict[str, Any]]:
+    """The open holds by the word of this door's prison or probation."""
+    both = (door.prison.name, door.probation.name)
+    return [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] in both]
+
+
+# --- whom a no names --------------------------------------------------------------------------------------------------
+
+
+async def test_a_withdrawal_reaches_a_kind_of_agency_in_an_area_and_who_comes_to_it_later(door: Any) -> None:
+    client = (await door.prison.answered(door.recorded()))["client"]
+    given = door.consent(door.probation)
+    given["data"]["recipients"] += CHARITIES
+    await door.prison.answered(given)
+    for agency in (door.hostel, door.mentors):
+
+        async def told(agency: Any = agency) -> bool:
+            return bool(await agency.received())
+
+        await eventually_true(told, "the snapshot")
+    taken_back = door.withdrawal(recipients=CHARITIES)
+    assert (await door.prison.answered(taken_back))["type"] == ACCEPTED
+    done = await door.prison.done(taken_back["id"])
+    assert {d["recipient"] for d in done["recipients"]} == {door.hostel.name, door.mentors.name, "referral"}
+    for agency in (door.hostel, door.mentors):
+        assert [r["recipients"] for r in await retracted(door, agency)] == [None], "it does not say who else is meant"
+    late = f"late-{uuid4().hex[:8]}"
+    await door.operator.register(**{late.replace("-", "_"): "vcs"})
+    await door.operator.agree(f"late-{late}", [door.prison.name], [late], [terms("referral", ["identity"])])
+    assert await rules(door, client, late) == {"identity": "consent-withdrawn"}
+    await door.prison.answered(door.consent(door.probation))
+    await door.operator.agree(f"p-{late}", [door.prison.name], [door.probation.name], [terms("referral", ["identity"])])
+    assert await rules(door, client, door.probation.name) == {"identity": "consent"}, "whom it does not name goes on"
+
+
+async def test_a_withdrawal_for_a_kind_that_nobody_is_of_yet_is_kept_for_who_comes(door: Any) -> None:
+    client = await recorded(door)
+    area = f"hull{uuid4().hex[:6]}"
+    given = door.consent()
+    given["data"]["recipients"] = [{"kind": "health", "area": area}]
+    assert (await door.prison.answered(given))["type"] == ACCEPTED
+    assert (await door.prison.answered(door.withdrawal(recipients=given["data"]["recipients"])))["type"] == ACCEPTED
+    late = f"late-{uuid4().hex[:8]}"
+    await door.operator.call("PUT", f"/agencies/{late}", {"name": late, "kind": "health", "area": area})
+    await door.operator.agree(f"late-{late}", [door.prison.name], [late], [terms("referral", ["identity"])])
+    assert await rules(door, client, late) == {"identity": "consent-withdrawn"}
+    assert await holds(door) == []
+
+
+async def test_a_withdrawal_of_one_service_leaves_what_rests_on_the_agency(door: Any) -> None:
+    client = await recorded(door)
+    hostel = door.hostel.name
+    beds = [{"agency": hostel, "service": "beds"}]
+    before = len(await door.hostel.received())
+    taken_back = door.withdrawal(recipients=beds)
+    assert (await door.prison.answered(taken_back))["type"] == ACCEPTED
+    await door.prison.done(taken_back["id"])
+    assert await rules(door, client, hostel, service="beds") == {"identity": "consent-withdrawn"}
+    assert await rules(door, client, hostel, service="meals") == {"identity": "consent"}
+    assert await rules(door, client, hostel) == {"identity": "consent"}
+
+    async def told_what_is_left() -> bool:
+        return [r.event["type"] for r in (await door.hostel.received())[before:]][-2:] == [
+            RETRACTED,
+            "throughgate.client.snapshot.v1",
+        ]
+
+    await eventually_true(told_what_is_left, "the retraction, and what is left")
+    assert len(await retracted(door, door.hostel)) == 1
+
+
+@pytest.mark.parametrize("named", ["vcs@leeds", "{}/beds", "{}"])
+async def test_the_command_withdraws_for_whom_it_is_told(door: Any, tmp_path: Path, named: str) -> None:
+    client = await recorded(door)
+    recipient = named.format(door.hostel.name)
+    code, said = await Commands(door.system, tmp_path)("withdraw", door.prison.name, client, "--recipient", recipient)
+    assert code == 0, said
+    assert f"partner.{door.hostel.name}" in said
+    assert await rules(door, client, door.hostel.name, service="beds") == {"identity": "consent-withdrawn"}
+    other = "consent" if recipient.endswith("/beds") else "consent-withdrawn"
+    assert await rules(door, client, door.hostel.name, service="meals") == {"identity": other}
+
+
+async def test_a_restriction_names_the_same_and_reaches_what_is_about_no_service(door: Any) -> None:
+    client = await recorded(door)
+    for recipients, service, rule in (
+        ([{"agency": door.hostel.name, "service": "beds"}], "beds", "restricted"),
+        ([{"agency": door.hostel.name, "service": "beds"}], "meals", "consent"),
+        ([{"agency": door.hostel.name, "service": "beds"}], None, "restricted"),
+        (CHARITIES, "meals", "restricted"),
+    ):
+        own_id = uuid4().hex
+        data = {"identifiers": door.identifiers, "restriction": own_id, "kind": "exclusion", "recipients": recipients}
+        imposed = event("restriction.imposed", door.prison.name, data)
+        assert (await door.prison.answered(imposed))["type"] == ACCEPTED
+        more = {"service": service} if service else {}
+        assert await rules(door, client, door.hostel.name, **more) == {"identity": rule}, (recipients, service)
+        lifted = {"identifiers": door.identifiers, "restriction": own_id}
+        await door.prison.answered(event("restriction.lifted", door.prison.name, lifted))
+
+
+async def test_a_no_that_names_an_agency_that_nobody_registered_holds_the_client(door: Any) -> None:
+    client = await recorded(door)
+    await door.prison.answered(door.consent(door.mentors))
+    said = await door.prison.answered(door.withdrawal(recipients=[{"agency": "nobody-at-all", "service": "beds"}]))
+    assert (said["type"], said["code"]) == (REJECTED, "unknown-recipient")
+    for agency in (door.hostel.name, door.mentors.name):
+        assert await rules(door, client, agency) == {"identity": "consent-withdrawn"}, "for everybody"
+    assert [h["reason"] for h in await holds(door)] == ["unknown-recipient"]
+
+
+# --- the end of what nobody began -------------------------------------------------------------------------------------
+
+
+def invoked(door: Any, kind: str, own_id: str) -> dict[str, Any]:
+    """A gateway or an override of the probation service for the prison, under this id of its own."""
+    if kind == "gateway":
+        more = {"basis": "cja-2003-s325", "authorisedByRole": "duty manager"}
+        return event("gateway.invoked", door.probation.name, door.invoked(kind, door.prison) | more | {kind: own_id})
+    more = {"authorisedBy": "u-17", "approvedBy": "u-18"}
+    data = door.invoked(kind, door.prison) | more | {kind: own_id}
+    return event("override.authorised", door.probation.name, data | {"reviewBy": data["ends"]})
+
+
+BASES = {"gateway": "cja-2003-s325", "override": "public-protection-override"}
+
+
+def ended(door: Any, kind: str, own_id: str, agency: Any) -> dict[str, Any]:
+    return event(f"{kind}.ended", agency.name, {"identifiers": door.identifiers, kind: own_id})
+
+
+def recorded_by_probation(door: Any) -> dict[str, Any]:
+    data = {"identifiers": door.identifiers, "facts": {"risk": {"harm": "high"}}}
+    return event("client.recorded", door.probation.name, data)
+
+
+async def known_to_both(door: Any) -> str:
+    """A client whom both know; gives the probation service's reference."""
+    await door.prison.answered(door.recorded())
+    return str((await door.probation.answered(recorded_by_probation(door)))["client"])
+
+
+async def told_of_the_risk(door: Any, client: str) -> str:
+    """The basis on which the probation service may tell the prison of the risk, or the rule that withholds it."""
+    body = {"clients": [client], "recipient": door.prison.name, "purpose": "public-protection", "categories": ["risk"]}
+    async with door.probation.http() as http:
+        answer = await http.post("/decisions", json=body)
+        assert answer.status_code == 200, answer.text
+    (verdict,) = answer.json()["verdicts"]
+    return str([*(p["basis"] for p in verdict["permitted"]), *(w["rule"] for w in verdict["withheld"])][0])
+
+
+@pytest.mark.parametrize("kind", ["gateway", "override"])
+@pytest.mark.parametrize("whose", ["a wrong id", "another agency", "before it began"])
+async def test_the_end_of_what_this_agency_did_not_begin_denies_until_a_person_looked(
+    door: Any, kind: str, whose: str
+) -> None:
+    client = await known_to_both(door)
+    begun = invoked(door, kind, "S115-x")
+    if whose != "before it began":
+        assert (await door.probation.answered(begun))["type"] == ACCEPTED
+        assert await told_of_the_risk(door, client) == BASES[kind]
+    publisher = door.prison if whose == "another agency" else door.probation
+    own_id = "s115-x" if whose == "a wrong id" else "S115-x"
+    said = await publisher.answered(ended(door, kind, own_id, publisher))
+    assert (said["type"], said.get("code")) == (REJECTED, "nothing-to-end")
+    (hold,) = await holds(door)
+    assert (hold["held"], hold["reason"], hold["assertedBy"]) == ("client", "nothing-to-end", publisher.name)
+    if whose == "before it began":
+        assert (await door.probation.answered(begun))["type"] == ACCEPTED
+    assert await told_of_the_risk(door, client) in ("not-permitted", "no-agreement")
+    await door.operator.call("DELETE", f"/holds/{hold['hold']}")
+    after = "no-agreement" if whose == "before it began" else BASES[kind]
+    assert await told_of_the_risk(door, client) == after, "what was ended under its own id stays ended"
+
+
+@pytest.mark.parametrize("kind", ["gateway", "override"])
+async def test_to_end_again_what_ended_holds_nobody(door: Any, kind: str) -> None:
+    await known_to_both(door)
+    await door.probation.answered(invoked(door, kind, "S115-x"))
+    for _ in range(2):
+        stop = ended(door, kind, "S115-x", door.probation)
+        assert (await door.probation.answered(stop))["type"] == ACCEPTED
+        await door.probation.done(stop["id"])
+    assert await holds(door) == []
+
+
+async def test_to_lift_a_restriction_that_is_not_there_is_rejected_and_holds_nobody(door: Any) -> None:
+    await known_to_both(door)
+    lifted = {"identifiers": door.identifiers, "restriction": "r-1"}
+    said = await door.prison.answered(event("restriction.lifted", door.prison.name, lifted))
+    assert (said["type"], said["code"]) == (REJECTED, "nothing-to-end")
+    assert await holds(door) == []
