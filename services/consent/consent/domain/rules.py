@@ -179,12 +179,12 @@ class _Matter:
         self._grants = naming(grants, recipient, question.service)
         self._overrides: Sequence[Invoked] = ()
         if self._gateways or overrides:  # an end ends it also when it came first
-            ended = {(e.what, e.asserted_by, e.id) for e in facts.history if isinstance(e, Ended)}
-            self._gateways = [g for g in self._gateways if ("gateway", g.asserted_by, g.id) not in ended]
+            over = ended(facts.history)
+            self._gateways = [g for g in self._gateways if ("gateway", g.asserted_by, g.id) not in over]
             self._overrides = [
                 Invoked(o.version, _OVERRIDE, o.categories, self._is_own(o))
                 for o in overrides
-                if ("override", o.asserted_by, o.id) not in ended
+                if ("override", o.asserted_by, o.id) not in over
             ]
         self._restricted: set[Category] = set()
         self._excluded: list[str] = []
@@ -359,6 +359,13 @@ def not_lifted(history: Sequence[SharingFact]) -> list[Restricted]:
         for fact in history
         if isinstance(fact, Restricted) and lifted.get((fact.asserted_by, fact.id), 0) < fact.version
     ]
+
+
+def ended(history: Iterable[SharingFact]) -> set[tuple[str, str, str]]:
+    """What was ended or lifted: what it is, its agency, and that agency's id of it. A gateway or override is so for
+    ever, whichever came first; for a restriction see `not_lifted`.
+    """
+    return {(e.what, e.asserted_by, e.id) for e in history if isinstance(e, Ended)}
 
 
 def why_void(

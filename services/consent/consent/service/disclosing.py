@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import orjson
 
 from consent.domain import ClientFacts, Decision, Item, Question, decide
-from consent.events import CHANGED, SNAPSHOT, SOURCE, UNASKED
+from consent.events import SNAPSHOT, SOURCE, UNASKED
 from consent.repository import clients, ledger, queue, retractions
 from consent.repository.changes import Changes
 from consent.repository.clients import Reference
@@ -327,7 +327,7 @@ class _Deciding:
         changes.stops.append(stop)
         reference = Reference(row.reference, row.recipient, True, row.keyed_by)
         queue_retraction(changes, stop, Owed(reference, [Purpose(row.purpose)], categories), row.topic)
-        if row.type in (CHANGED, SNAPSHOT):  # a recipient that only gets messages has no part in the record
+        if row.type in UNASKED:  # a recipient that only gets messages has no part in the record
             same = row.client_id, row.recipient, row.topic, row.reference
             anew = {"due_at": now, "traceparent": row.traceparent, "keyed_by": row.keyed_by}
             changes.queue.append(

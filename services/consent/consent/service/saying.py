@@ -88,7 +88,7 @@ def cannot_end(event: Saying, client: Client, desk: Desk, cause: Cause) -> Probl
             what, own_id = "override", event.data.override
         case _:
             return None
-    if _begun(client, cause.said_by, what, own_id):
+    if _begun(client.facts, cause.said_by, what, own_id):
         return None
     if what != "restriction":
         desk.say(client, domain.Ended(0, cause.said_by, what, own_id), event.id, own_id)
@@ -256,22 +256,18 @@ _BEGINS: Mapping[str, type[domain.Restricted | domain.GatewayInvoked | domain.Ov
 }
 
 
-def _begun(client: Client, agency: str, what: str, own_id: str) -> list[Any]:
+def _begun(facts: domain.ClientFacts, agency: str, what: str, own_id: str) -> list[Any]:
     """What this agency imposed, invoked or authorised of the client under this id; it may have ended since."""
     kind = _BEGINS[what]
-    return [f for f in client.facts.said if isinstance(f, kind) and (f.asserted_by, f.id) == (agency, own_id)]
+    return [f for f in facts.said if isinstance(f, kind) and (f.asserted_by, f.id) == (agency, own_id)]
 
 
 def _going_on(facts: domain.ClientFacts, agency: str, what: str, own_id: str) -> list[Any]:
     """Of that, what was not lifted or ended yet; it may be over by the clock, and nobody told yet."""
     if facts.parts:
         return [found for part in facts.parts for found in _going_on(part, agency, what, own_id)]
-    ends = [e.version for e in facts.history if isinstance(e, domain.Ended) and _names(e, agency, what, own_id)]
-    if what != "restriction" and ends:
-        return []  # for ever
-    begun = (f for f in facts.history if isinstance(f, _BEGINS[what]) and (f.asserted_by, f.id) == (agency, own_id))
-    return [f for f in begun if f.version > max(ends, default=0)]
-
-
-def _names(end: domain.Ended, agency: str, what: str, own_id: str) -> bool:
-    return (end.what, end.asserted_by, end.id) == (what, agency, own_id)
+    begun = _begun(facts, agency, what, own_id)
+    if what == "restriction":
+        standing = domain.not_lifted(facts.history)
+        return [f for f in begun if f in standing]
+    return [] if (what, agency, own_id) in domain.ended(facts.history) else begun
