@@ -5,6 +5,7 @@ missing. And what must wait, or be taken back.
 import asyncio
 import json
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -190,6 +191,8 @@ def _forbidden(system: Any, topic: str) -> Iterator[None]:
     )
     denied, admin = (*rule, AclOperation.WRITE, AclPermissionType.DENY), system.kafka.admin()
     admin.create_acls([AclBinding(*denied)])[AclBinding(*denied)].result()
+    while not admin.describe_acls(AclBindingFilter(*denied)).result(timeout=10):
+        time.sleep(0.01)  # the controller has it; the broker, which decides by it, a moment later
     try:
         yield
     finally:
