@@ -8,10 +8,9 @@ BIN := $(VENV)/bin
 MINIMUM := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python3.12 python3.13,$(shell $(p) -c '$(MINIMUM)' 2>/dev/null && echo $(p))))
 
-# Folders are guarded so that a checkout without one of them still installs.
-PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard schemas/pyproject.toml libs/servicekit/pyproject.toml services/*/pyproject.toml deploy/pyproject.toml))
-SOURCES := $(wildcard schemas libs services deploy tests bench)
-TYPED := $(wildcard $(addsuffix /*.py,bench) tests) $(PACKAGES)
+PACKAGES := schemas libs/servicekit $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml)) deploy
+SOURCES := schemas libs services deploy tests bench
+TYPED := $(wildcard bench/*.py) tests $(PACKAGES)
 
 .PHONY: help install demo test lint format bench-pipeline bench-decide bench-withdraw bench-disclose lock schemas clean
 
@@ -42,7 +41,7 @@ lint: install ## check style, types and who imports whom
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy $(TYPED)
-	@if grep -q '^\[tool.importlinter\]' pyproject.toml; then $(BIN)/lint-imports; fi
+	$(BIN)/lint-imports
 
 format: install ## put the sources in order
 	$(BIN)/ruff check --fix $(SOURCES)

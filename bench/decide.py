@@ -18,15 +18,13 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 
-from bench.figures import Figures, say
+from bench.figures import Figures, run, say
 from bench.peers.casbin import Casbin
 from bench.peers.cases import Case, Ours, OursFromStored, Peer, Verdict, make
 from bench.peers.cedar import Cedar
 from bench.peers.rego import Interpreter, Machine, MachineFromFacts
-from bench.pipeline import machine
 from bench.store import compare
 from consent.domain import Policy
-from throughgate.native.process import NativeError
 
 PEERS: tuple[type[Peer], ...] = (Machine, Interpreter, Cedar, Casbin)
 ENGINES: tuple[type[Peer], ...] = (Ours, *PEERS, MachineFromFacts, OursFromStored)
@@ -163,21 +161,12 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    """Measure and print."""
-    options, figures = _options(), Figures()
-    begun = time.monotonic()
-    try:
-        race(options, figures)
-        if options.many:
-            store(options, figures)
-    except NativeError as error:
-        raise SystemExit(str(error)) from None
-    except KeyboardInterrupt:
-        raise SystemExit("Stopped.") from None
-    say(f"Done in {time.monotonic() - begun:.0f} s on {machine()}.")
-    figures.print()
+def measure(options: argparse.Namespace, figures: Figures) -> None:
+    """Run everything that the options ask for."""
+    race(options, figures)
+    if options.many:
+        store(options, figures)
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, _options())

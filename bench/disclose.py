@@ -18,10 +18,8 @@ from contextlib import ExitStack, suppress
 
 import asyncpg
 
-from bench.figures import Figures, say
-from bench.pipeline import CHARITY, DISCLOSER, PRISON, Clients, Reader, Side, machine, prepare
-from throughgate.native.kafka import Kafka
-from throughgate.native.postgres import Postgres
+from bench.common import CHARITY, DISCLOSER, PRISON, Clients, Reader, Side, the_door
+from bench.figures import Figures, run, say
 from throughgate.native.process import NativeError, free_port
 from throughgate.system import System
 
@@ -37,7 +35,6 @@ class Bench:
 
     def __init__(self, system: System, clients: int, events: int, stack: ExitStack) -> None:
         self._system, self._stack, self._events = system, stack, events
-        asyncio.run(prepare(system))
         made = Clients(clients)
         door = Side(system.kafka, f"intake.{PRISON}", f"partner.{CHARITY}", lambda: 0, user=PRISON)
         stack.callback(door.reader.close)
@@ -127,10 +124,7 @@ def _line(process: "subprocess.Popen[str]") -> str:
 def measure(options: argparse.Namespace, figures: Figures) -> None:
     """Run the rounds."""
     with ExitStack() as stack:
-        say("Starting PostgreSQL, Kafka and the door.")
-        system = System(Postgres(durable=True), Kafka(optimise=True), [PRISON, CHARITY], services=["consent"])
-        stack.enter_context(system)
-        bench = Bench(system, options.clients, options.events, stack)
+        bench = Bench(the_door([CHARITY], stack), options.clients, options.events, stack)
         say(f"{options.rounds} rounds of {options.events} records of {bench.size} bytes.")
         for _ in range(options.rounds):
             whole, whole_cpu = bench.measure("whole")
@@ -160,13 +154,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="runs of each (%(default)s)")
     parser.add_argument("--events", type=int, default=20_000, metavar="N", help="records in each run (%(default)s)")
     parser.add_argument("--clients", type=int, default=500, metavar="N", help="clients they are about (%(default)s)")
-    options, figures = parser.parse_args(), Figures()
-    try:
-        measure(options, figures)
-    except NativeError as error:
-        raise SystemExit(str(error)) from None
-    say(f"Done on {machine()}.")
-    figures.print()
+    run(measure, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,23 @@
 """What a bench measured, and how it says so: progress on standard error, figures on standard output."""
 
+import argparse
+import os
+import platform
+import signal
 import statistics
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from throughgate.native.kafka import KAFKA_VERSION
+from throughgate.native.process import NativeError
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "figures.md"
 
 
 class Figures:
@@ -44,3 +59,41 @@ def _number(value: float, unit: str) -> str:
 def say(text: str) -> None:
     """A line of progress, beside the figures."""
     print(text, file=sys.stderr, flush=True)
+
+
+def run(measure: Callable[[argparse.Namespace, Figures], None], options: argparse.Namespace) -> Figures:
+    """A bench as a command: measure, and print the figures."""
+    figures, begun = Figures(), time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        measure(options, figures)
+    except NativeError as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped.") from None
+    say(f"Done in {time.monotonic() - begun:.0f} s on {machine()}.")
+    figures.print()
+    return figures
+
+
+def machine() -> str:
+    """What it was measured on, in a line."""
+    model = platform.processor() or platform.machine()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    gigabytes = psutil.virtual_memory().total / 2**30
+    return (
+        f"{os.cpu_count()} CPUs ({model}), {gigabytes:.0f} GiB, {platform.system()} {platform.release()},"
+        f" Python {platform.python_version()}, Kafka {KAFKA_VERSION}"
+    )
+
+
+def write_page(figures: Figures) -> None:
+    """Put the figures between the two marks in docs/reference/figures.md."""
+    begin, end = "<!-- figures: begin -->\n", "<!-- figures: end -->"
+    head, _, rest = PAGE.read_text().partition(begin)
+    _, _, tail = rest.partition(end)
+    table = [f"Measured on {datetime.now(UTC):%Y-%m-%d}: {machine()}.", "", "| figure | median | unit | min | max |"]
+    table += ["| --- | --- | --- | --- | --- |", *(f"| `{row[0]}` | {' | '.join(row[1:])} |" for row in figures.rows())]
+    PAGE.write_text(f"{head}{begin}" + "\n".join(table) + f"\n{end}{tail}")

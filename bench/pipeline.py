@@ -11,245 +11,29 @@ an event (cpu_...) least. The share of the machine that others took is said with
 
 import argparse
 import asyncio
-import json
 import os
-import platform
 import re
-import signal
 import statistics
 import sys
 import time
-import urllib.request
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import asyncpg
-import httpx
 import orjson
 import psutil
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
-from bench.figures import Figures, say
-from throughgate.native.kafka import KAFKA_VERSION, Kafka
+from bench.common import CHARITY, DISCLOSER, PRISON, SHARED, WORKER, Clients, Reader, Side, the_door
+from bench.figures import Figures, run, say, write_page
+from bench.profiled import profile
+from throughgate.native.kafka import Kafka
 from throughgate.native.postgres import Postgres
 from throughgate.native.process import NativeError, Process
 from throughgate.system import System
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "docs" / "reference" / "figures.md"
-PRISON, CHARITY = "hmp-leeds", "harbour-housing"
-WORKER, DISCLOSER = "consent.worker", "consent.discloser"
-SHARED = ["identity", "custody-and-release", "needs.accommodation", "equality"]
-"""What the agreement covers: not the risk that the prison records too, so every record is cut."""
-PATIENCE = 120.0
-"""Seconds without any record after which a run is given up."""
-
-
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-class Clients:
-    """The prison's clients, each with its two numbers and the surrogate that is its Kafka key."""
-
-    def __init__(self, count: int) -> None:
-        self._numbers = [
-            [
-                {"type": "NOMS", "value": f"A{n % 10_000:04}{chr(65 + n // 10_000)}X"},
-                {"type": "PNC", "value": f"2004/{n:07}H"},
-            ]
-            for n in range(count)
-        ]
-        self._keys = [str(uuid4()).encode() for _ in range(count)]
-        self._versions = [0] * count
-        self._turn = 0
-
-    def granted(self) -> Iterator[tuple[bytes, bytes]]:
-        """Key and bytes of an event for each: the client agrees that the charity is told."""
-        for key, numbers in zip(self._keys, self._numbers, strict=True):
-            data = {
-                "identifiers": numbers,
-                "form": uuid4().hex,
-                "recipients": [{"agency": CHARITY}],
-                "purposes": ["referral"],
-                "categories": SHARED,
-                "givenAt": datetime.now(UTC),
-                "how": {"formVersion": "2026-1", "witnessRole": "resettlement worker"},
-            }
-            yield key, _event("consent.granted", data)
-
-    def recorded(self, count: int) -> Iterator[tuple[bytes, bytes]]:
-        """Key and bytes of `count` events with facts, client after client: 0.8 kB each, as a case system sends them."""
-        for _ in range(count):
-            n = self._turn = (self._turn + 1) % len(self._keys)
-            self._versions[n] += 1
-            facts = {
-                "identity": {
-                    "givenName": "Daniel",
-                    "familyName": f"Example{n}",
-                    "dateOfBirth": "1991-04-17",
-                    "gender": "male",
-                },
-                "custody-and-release": {
-                    "prison": "LEI",
-                    "status": "sentenced",
-                    "releaseDate": "2026-04-11",
-                    "releaseKind": "conditional",
-                },
-                "needs.accommodation": {
-                    "level": "urgent",
-                    "summary": "No address to go to on the day of release; was staying with friends before.",
-                    "area": "leeds",
-                },
-                "risk": {"harm": "medium"},
-                "equality": {"language": "en", "interpreterNeeded": False},
-            }
-            data = {"identifiers": self._numbers[n], "facts": facts}
-            yield self._keys[n], _event("client.recorded", data, clientversion=self._versions[n])
-
-
-def _event(kind: str, data: dict[str, Any], **more: Any) -> bytes:
-    return orjson.dumps(
-        {
-            "specversion": "1.0",
-            "id": str(uuid4()),
-            "source": f"/agencies/{PRISON}/case-system",
-            "type": f"throughgate.{kind}.v1",
-            "time": datetime.now(UTC),
-            "datacontenttype": "application/json",
-            "data": data,
-        }
-        | more
-    )
-
-
-# --- topics -----------------------------------------------------------------------------------------------------------
-
-
-class Reader:
-    """Reads one topic from now on, committed records only; in C, so that it takes little from what is measured."""
-
-    def __init__(self, kafka: Kafka, topic: str) -> None:
-        self._topic = topic
-        self._consumer = Consumer(
-            kafka.client_config()
-            | {"group.id": "bench", "isolation.level": "read_committed", "enable.auto.commit": False}
-        )
-        partitions = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        places = [TopicPartition(topic, p) for p in partitions]
-        for place in places:
-            place.offset = self._end(place)
-        self._consumer.assign(places)
-
-    def _end(self, place: TopicPartition) -> int:
-        until = time.monotonic() + 15
-        while True:
-            try:
-                return int(self._consumer.get_watermark_offsets(place, timeout=10)[1])
-            except KafkaException:  # a topic made just now may have no leader yet
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.1)
-
-    def take(self, count: int) -> list[bytes]:
-        """The next `count` records."""
-        found: list[bytes] = []
-        heard = time.monotonic()
-        while len(found) < count:
-            messages = self._consumer.consume(1000, timeout=0.01)
-            if messages:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > PATIENCE:
-                raise NativeError(f"Only {len(found)} of {count} records arrived in {self._topic}.")
-            found += [_value(m) for m in messages]
-        return found
-
-    def take_timed(self, count: int) -> list[tuple[float, bytes]]:
-        """The next `count` records, each with the time at which it was here."""
-        found: list[tuple[float, bytes]] = []
-        heard = time.monotonic()
-        while len(found) < count:
-            message = self._consumer.poll(1.0)
-            if message is not None:
-                found.append((time.time(), _value(message)))
-                heard = time.monotonic()
-            elif time.monotonic() - heard > PATIENCE:
-                raise NativeError(f"Only {len(found)} of {count} records arrived in {self._topic}.")
-        return found
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._consumer.close()
-
-
-def _value(message: Any) -> bytes:
-    if message.error():
-        raise KafkaException(message.error())
-    value: bytes = message.value()
-    return value
-
-
-class Side:
-    """One of the two that are compared: where its events go in and come out, and whom to stop while they are loaded."""
-
-    def __init__(self, kafka: Kafka, intake: str, partner: str, first: Callable[[], int], user: str) -> None:
-        self.reader = Reader(kafka, partner)
-        self._intake = intake
-        self.first = first
-        config = kafka.client_config(user) | {"acks": "all", "linger.ms": 2}
-        self._producer = Producer(config | {"queue.buffering.max.messages": 1_000_000})
-
-    def publish(self, events: Iterable[tuple[bytes, bytes]]) -> None:
-        """Publish and wait for the broker."""
-        for key, value in events:
-            self._producer.produce(self._intake, value, key=key)
-        if self._producer.flush(60):
-            raise NativeError(f"The broker did not take all events for {self._intake}.")
-
-    def drain(self, events: Sequence[tuple[bytes, bytes]]) -> tuple[float, list[bytes]]:
-        """Load `events` while the first process stands still; give the seconds from waking it to the last record.
-
-        It is stopped, not ended: it is warm and has its partitions, so that no start is measured.
-        """
-        os.kill(self.first(), signal.SIGSTOP)
-        try:
-            self.publish(events)
-        finally:
-            begun = time.perf_counter()
-            os.kill(self.first(), signal.SIGCONT)
-        records = self.reader.take(len(events))
-        return time.perf_counter() - begun, records
-
-    def paced(self, clients: Clients, rate: float, seconds: float) -> list[float]:
-        """Publish at a steady rate; give the milliseconds from each event's time to its record being here.
-
-        The event's time is that of publishing it, and the record says it again in `recordedAt`.
-        """
-        count = int(rate * seconds)
-        with ThreadPoolExecutor(1) as pool:
-            reading = pool.submit(self.reader.take_timed, count)
-            begun = time.monotonic()
-            sent = 0
-            while sent < count:
-                due = min(count, int((time.monotonic() - begun) * rate) + 1)
-                for key, value in clients.recorded(due - sent):
-                    self._producer.produce(self._intake, value, key=key)
-                sent = due
-                self._producer.poll(0)
-                time.sleep(0.001)
-            self._producer.flush(30)
-            arrived = reading.result()
-        return sorted(1000 * (at - _recorded_at(value)) for at, value in arrived)
-
-
-def _recorded_at(value: bytes) -> float:
-    return datetime.fromisoformat(orjson.loads(value)["data"]["sections"][0]["recordedAt"]).timestamp()
 
 
 def check(records: Sequence[bytes], count: int) -> None:
@@ -263,32 +47,6 @@ def check(records: Sequence[bytes], count: int) -> None:
         ids.add(event["id"])
     if len(ids) != count:
         raise NativeError(f"{count} events made {len(ids)} records.")
-
-
-# --- what runs --------------------------------------------------------------------------------------------------------
-
-
-async def prepare(system: System) -> None:
-    """Register the two agencies and enter the agreement between them."""
-    token = system.issuer.token("operations", "operator", ["operator", "agreements:read"])
-    headers = {"Authorization": f"Bearer {token}"}
-    terms = {"purpose": "referral", "basis": "consent", "categories": SHARED, "subscription": True}
-    agreement = {
-        "id": "resettlement",
-        "version": 1,
-        "sources": [PRISON],
-        "recipients": [CHARITY],
-        "terms": [terms],
-        "signatories": {PRISON: "A. Governor", CHARITY: "A. Director"},
-        "starts": "2025-01-01T00:00:00Z",
-        "review": "2098-01-01T00:00:00Z",
-        "ends": "2099-01-01T00:00:00Z",
-    }
-    async with httpx.AsyncClient(base_url=system.urls["consent"], headers=headers) as http:
-        for id, kind in ((PRISON, "prison"), (CHARITY, "vcs")):
-            agency = {"name": id, "kind": kind, "area": "leeds"}
-            (await http.put(f"/agencies/{id}", json=agency)).raise_for_status()
-        (await http.post("/agreements", json=agreement)).raise_for_status()
 
 
 class Ceiling:
@@ -381,7 +139,6 @@ class Bench:
         self.system = system
         self.clients = Clients(clients)
         self._others = Clients(clients)  # the ceiling's, so that the door sees no gap in its clients' versions
-        asyncio.run(prepare(system))
         self.door = Side(
             system.kafka, f"intake.{PRISON}", f"partner.{CHARITY}", lambda: system.pid(WORKER), user=PRISON
         )
@@ -485,122 +242,10 @@ def warm_starts(count: int, figures: Figures) -> None:
             system.stop()
 
 
-# --- profile ----------------------------------------------------------------------------------------------------------
-
-
-def profile(bench: Bench, events: int, folder: Path) -> str:
-    """Run the door once more with both processes under bench/sampled.py; give what they say, as text."""
-    system = bench.system
-    processes: dict[str, Process] = {}
-    for name in (WORKER, DISCLOSER):
-        system.stop_process(name)
-        out = folder / f"{name}.json"
-        processes[name] = Process(
-            f"{name}, sampled",
-            [sys.executable, HERE / "sampled.py", name, out],
-            log=system.log(name),
-            env=system.environment(name),
-            cwd=system.run_dir,
-        )
-        processes[name].start()
-    try:
-        for name in processes:
-            _wait_ready(system, name)
-        bench.door.publish(bench.clients.recorded(1000))
-        bench.door.reader.take(1000)
-        side, batch = bench.door, list(bench.clients.recorded(events))
-        side.first = lambda: processes[WORKER].pid
-        for process in processes.values():
-            process.kill(signal.SIGUSR2)  # begin
-        seconds, _ = side.drain(batch)
-        for process in processes.values():
-            process.kill(signal.SIGUSR2)  # end, and write
-        reports = [_report(name, folder / f"{name}.json", events, seconds) for name in processes]
-    finally:
-        for process in processes.values():
-            process.stop()
-    return f"{events} events in {seconds:.2f} s under the sampler.\n\n" + "\n".join(reports)
-
-
-def _wait_ready(system: System, name: str) -> None:
-    until = time.monotonic() + 60
-    while True:
-        with suppress(OSError), urllib.request.urlopen(system.process_url(name) + "/readyz", timeout=2) as answer:
-            if answer.status == 200:
-                return
-        if time.monotonic() > until:
-            raise NativeError(f"{name} was not ready under the sampler; see {system.log(name)}.")
-        time.sleep(0.05)
-
-
-def _report(name: str, path: Path, events: int, seconds: float) -> str:
-    until = time.monotonic() + 10
-    while not path.exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    found = json.loads(path.read_text())
-    samples = max(1e-9, sum(found["self"].values()))
-    lines = [f"{name}: {found['cpu']:.2f} s of CPU, {1e6 * found['cpu'] / events:.0f} us an event"]
-    by_part: dict[str, float] = defaultdict(float)
-    for place, count in found["self"].items():
-        by_part[place.partition(":")[0]] += count
-    collected = found["collecting"] / max(found["cpu"], 1e-9)
-    lines.append(
-        f"  {collected:.0%} of it in {found['collections']} garbage collections, in whichever function they began"
-    )
-    lines.append("  CPU by library (C code counts at the Python code that runs next)")
-    lines += _shares(by_part, samples, 12)
-    lines.append("  CPU by function of ours, with what it calls")
-    lines += _shares(found["total"], samples, 32)
-    lines.append("  CPU by function, alone")
-    lines += _shares(found["self"], samples, 20)
-    lines.append("  time by step, waiting included (share of the whole run; steps hold each other)")
-    lines += [
-        f"    {1e6 * spent / events:7.1f} us/event {spent / seconds:6.1%}  {step} ({calls} calls)"
-        for step, (calls, spent) in sorted(found["steps"].items(), key=lambda item: -item[1][1])
-    ]
-    if found["missing"]:
-        lines.append(f"    not found, so to be corrected in bench/sampled.py: {', '.join(found['missing'])}")
-    return "\n".join(lines) + "\n"
-
-
-def _shares(counts: Mapping[str, float], samples: float, most: int) -> list[str]:
-    ranked = sorted(counts.items(), key=lambda item: -item[1])[:most]
-    return [f"    {count / samples:6.1%}  {place}" for place, count in ranked]
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
-
-
-def machine() -> str:
-    """What it was measured on, in a line."""
-    model = platform.processor() or platform.machine()
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    gigabytes = psutil.virtual_memory().total / 2**30
-    return (
-        f"{os.cpu_count()} CPUs ({model}), {gigabytes:.0f} GiB, {platform.system()} {platform.release()},"
-        f" Python {platform.python_version()}, Kafka {KAFKA_VERSION}"
-    )
-
-
-def write_page(figures: Figures) -> None:
-    """Put the figures between the two marks in docs/reference/figures.md."""
-    begin, end = "<!-- figures: begin -->\n", "<!-- figures: end -->"
-    head, _, rest = PAGE.read_text().partition(begin)
-    _, _, tail = rest.partition(end)
-    table = [f"Measured on {datetime.now(UTC):%Y-%m-%d}: {machine()}.", "", "| figure | median | unit | min | max |"]
-    table += ["| --- | --- | --- | --- | --- |", *(f"| `{row[0]}` | {' | '.join(row[1:])} |" for row in figures.rows())]
-    PAGE.write_text(f"{head}{begin}" + "\n".join(table) + f"\n{end}{tail}")
-
-
-def measure(options: argparse.Namespace, figures: Figures) -> str:
-    """Run everything that the options ask for; give the profile, if any."""
-    profiled = ""
+def measure(options: argparse.Namespace, figures: Figures) -> None:
+    """Run everything that the options ask for."""
     with ExitStack() as stack:
-        say("Starting PostgreSQL, Kafka and the door.")
-        system = System(Postgres(durable=True), Kafka(optimise=True), [PRISON, CHARITY], services=["consent"])
-        stack.enter_context(system)
+        system = the_door([CHARITY], stack)
         bench = Bench(system, options.clients, stack)
         size = len(next(Clients(1).recorded(1))[1])
         say(
@@ -620,11 +265,10 @@ def measure(options: argparse.Namespace, figures: Figures) -> str:
                 bench.latency(rate, options.seconds, figures)
         if options.profile:
             say("Once more under a sampler.")
-            profiled = profile(bench, options.events, system.run_dir)
+            print(profile(system, bench.door, bench.clients, options.events))
     if options.starts:
         say(f"Starting the whole system {options.starts} times.")
         warm_starts(options.starts, figures)
-    return profiled
 
 
 def _options() -> argparse.Namespace:
@@ -660,19 +304,8 @@ def _options() -> argparse.Namespace:
 
 def main() -> None:
     """Measure and print."""
-    options, figures = _options(), Figures()
-    begun = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        profiled = measure(options, figures)
-    except NativeError as error:
-        raise SystemExit(str(error)) from None
-    except KeyboardInterrupt:
-        raise SystemExit("Stopped.") from None
-    say(f"Done in {time.monotonic() - begun:.0f} s on {machine()}.")
-    if profiled:
-        print(profiled)
-    figures.print()
+    options = _options()
+    figures = run(measure, options)
     if options.write:
         write_page(figures)
 

@@ -21,7 +21,6 @@ from typing import Any
 import greenlet  # type: ignore[import-untyped]
 
 from servicekit.run import work
-from servicekit.settings import Settings
 
 STEPS = {
     "consent.worker": [
@@ -196,8 +195,8 @@ def main() -> None:
     module = importlib.import_module(name)
     sampler = Sampler(out)
     watch(sampler, name)
-    settings = getattr(module, "DiscloserSettings", Settings)()
-    work(module.main, settings, name.replace(".", "-"))
+    settings = module.DiscloserSettings() if name == "consent.discloser" else module.WorkerSettings()
+    work(functools.partial(module.main, settings), settings, name.replace(".", "-"))
 
 
 if __name__ == "__main__":

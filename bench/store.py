@@ -13,9 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
-import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -88,15 +86,15 @@ class Store:
         """Make, migrate and fill."""
         wanted = databases.databases(prefix, ["consent"])["consent"]
         await databases.provision(server.url(), [wanted], server.role_password)
-        owner = server.url(wanted.name, wanted.owner, server.role_password(wanted.owner))
-        environment = {**os.environ, "THROUGHGATE_DATABASE_URL": _driver(owner)}
+        owner = server.role_url(wanted.name, wanted.owner)
+        environment = os.environ | {"THROUGHGATE_DATABASE_URL": owner}
         subprocess.run([sys.executable, "-m", "consent.migrate"], env=environment, check=True)
         policy, cases = make(CONSENTS, DIFFERENT)
         begun = time.monotonic()
         await _fill(owner, count, policy, cases)
         say(f"  {count} clients in {time.monotonic() - begun:.0f} s")
-        worker = server.url(wanted.name, wanted.worker, server.role_password(wanted.worker))
-        engine = create_engine(_driver(worker), 1, "bench", {"default_transaction_isolation": "repeatable read"})
+        worker = server.role_url(wanted.name, wanted.worker)
+        engine = create_engine(worker, 1, "bench", {"default_transaction_isolation": "repeatable read"})
         return cls(engine, count, policy, cases)
 
     async def measured(self, decisions: int) -> float:
@@ -123,8 +121,8 @@ async def _load_and_decide(engine: AsyncEngine, id: int, case: Case) -> frozense
     """What the discloser does for one client, with the door's own functions."""
     async with engine.connect() as db, db.begin():
         registered = await register.load(db)
-        known = await sharing.known(db, [id])
-        sections = (await clients.sections(db, known))[id]
+        known = (await sharing.known(db, [id])).whole()
+        sections = (await clients.sections(db, known)).whole()[id]
     recipient, purpose = registered.agencies[case.question.recipient.id], case.question.purpose
     items = tuple(Item(s["source"], Category(s["category"])) for s in sections)
     question = Question(recipient, purpose, items, NOW, spent=spent_convictions(sections))
@@ -133,7 +131,7 @@ async def _load_and_decide(engine: AsyncEngine, id: int, case: Case) -> frozense
 
 async def _fill(url: str, count: int, policy: Policy, cases: Sequence[Case]) -> None:
     """Write the first clients as the door writes them, and the others in bulk, each with the rows of one of those."""
-    engine = create_engine(_driver(url), 1)
+    engine = create_engine(url, 1, "bench")
     async with engine.begin() as db:
         for agency in AGENCIES.values():
             await parties.put_agency(db, agency, agency.id)
@@ -162,11 +160,6 @@ async def _fill(url: str, count: int, policy: Policy, cases: Sequence[Case]) -> 
             numbers = {"least": len(ids) + 1, "most": count, "first": len(ids)}
             for statement in BULK:
                 await db.execute(text(statement), numbers)
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as db:
+        await db.execute(text("VACUUM ANALYZE"))
     await engine.dispose()
-    connection: Any = await asyncpg.connect(url)
-    await connection.execute("VACUUM ANALYZE")
-    await connection.close()
-
-
-def _driver(url: str) -> str:
-    return url.replace("postgresql://", "postgresql+asyncpg://", 1)

@@ -12,7 +12,6 @@ four retractions are committed (`withdraw_ack_...`), or until the last charity h
 """
 
 import argparse
-import asyncio
 import gc
 import random
 import statistics
@@ -23,15 +22,13 @@ from contextlib import ExitStack
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import orjson
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 
-from bench.figures import Figures, say
-from bench.pipeline import PRISON, SHARED, Reader, machine
+from bench.common import PRISON, SHARED, Reader, consumer, the_door
+from bench.figures import Figures, run, say
 from contracts.leaving import RETRACTED
 from throughgate.native.kafka import Kafka
-from throughgate.native.postgres import Postgres
 from throughgate.native.process import NativeError
 from throughgate.promises import Placed, behind_retraction
 from throughgate.system import System
@@ -54,10 +51,8 @@ class Follower:
     def __init__(self, kafka: Kafka, topic: str) -> None:
         self.found: list[tuple[float, int, int, bytes]] = []
         """When, partition, offset, value."""
-        config = kafka.client_config() | {"group.id": "bench", "isolation.level": "read_committed"}
-        self._consumer = Consumer(config | {"enable.auto.commit": False, "fetch.wait.max.ms": 5})
-        partitions = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        self._consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        self._consumer, places = consumer(kafka, topic, **{"fetch.wait.max.ms": 5})
+        self._consumer.assign(places)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -94,7 +89,6 @@ class Bench:
         self._keys = [uuid4().hex.encode() for _ in range(clients)]
         config = system.kafka.client_config(PRISON) | {"acks": "all", "linger.ms": 1}
         self._producer = Producer(config | {"queue.buffering.max.messages": 1_000_000})
-        asyncio.run(_prepare(system))
         answers = Reader(system.kafka, f"replies.{PRISON}")
         stack.callback(answers.close)
         for n in range(clients):
@@ -232,35 +226,10 @@ def _iso(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1e6):06}Z"
 
 
-async def _prepare(system: System) -> None:
-    token = system.issuer.token("operations", "operator", ["operator", "agreements:read"])
-    terms = {"purpose": "referral", "basis": "consent", "categories": SHARED, "subscription": True}
-    agreement = {
-        "id": "resettlement",
-        "version": 1,
-        "sources": [PRISON],
-        "recipients": CHARITIES,
-        "terms": [terms],
-        "signatories": dict.fromkeys([PRISON, *CHARITIES], "A. Director"),
-        "starts": "2025-01-01T00:00:00Z",
-        "review": "2098-01-01T00:00:00Z",
-        "ends": "2099-01-01T00:00:00Z",
-    }
-    headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=system.urls["consent"], headers=headers) as http:
-        for id in (PRISON, *CHARITIES):
-            agency = {"name": id, "kind": "prison" if id == PRISON else "vcs", "area": "leeds"}
-            (await http.put(f"/agencies/{id}", json=agency)).raise_for_status()
-        (await http.post("/agreements", json=agreement)).raise_for_status()
-
-
 def measure(options: argparse.Namespace, figures: Figures) -> None:
     """Run the rounds: full, half, light, full, half, light."""
     with ExitStack() as stack:
-        say("Starting PostgreSQL, Kafka and the door.")
-        system = System(Postgres(durable=True), Kafka(optimise=True), [PRISON, *CHARITIES], services=["consent"])
-        stack.enter_context(system)
-        bench = Bench(system, options.clients, stack)
+        bench = Bench(the_door(CHARITIES, stack), options.clients, stack)
         say("Warming up.")
         bench.load(3, None, options.window, options.withdrawals)
         withdrawn = 0
@@ -294,14 +263,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=400, metavar="N", help="clients (%(default)s)")
     parser.add_argument("--window", type=int, default=4000, metavar="N", help="records on their way (%(default)s)")
     parser.add_argument("--withdrawals", type=float, default=20, metavar="N", help="a second (%(default)g)")
-    options, figures = parser.parse_args(), Figures()
-    try:
-        measure(options, figures)
-    except NativeError as error:
-        raise SystemExit(str(error)) from None
-    say(f"Done on {machine()}.")
-    figures.print()
-    if figures.median("disclosed_after_ack"):
+    if run(measure, parser.parse_args()).median("disclosed_after_ack"):
         raise SystemExit(1)
 
 

@@ -113,9 +113,7 @@ async def database_of(address: servers.Address) -> AsyncIterator[Callable[..., A
             await admin.execute(f"CREATE DATABASE {name} OWNER {template}_owner TEMPLATE {template}")
         finally:
             await admin.close()
-        user = f"{template}_{role}"
-        url = server.url(name, user, server.role_password(user)).replace("postgresql://", "postgresql+asyncpg://", 1)
-        database = Database(url, 5, "test")
+        database = Database(server.role_url(name, f"{template}_{role}"), 5, "test")
         made.append((name, database))
         return database
 
@@ -136,11 +134,7 @@ async def _template(server: servers.RunningPostgres, service: str) -> str:
         await admin.execute("SELECT pg_advisory_lock(hashtext($1))", wanted.name)
         if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1 AND datallowconn", wanted.name):
             await databases.provision(server.url(), [wanted], server.role_password)
-            url = server.url(wanted.name, wanted.owner, server.role_password(wanted.owner))
-            environment = {
-                **os.environ,
-                "THROUGHGATE_DATABASE_URL": url.replace("postgresql://", "postgresql+asyncpg://", 1),
-            }
+            environment = os.environ | {"THROUGHGATE_DATABASE_URL": server.role_url(wanted.name, wanted.owner)}
             subprocess.run([sys.executable, "-m", f"{service}.migrate"], env=environment, check=True)
     finally:
         await admin.close()

@@ -11,7 +11,7 @@ from uuid import UUID
 import typer
 
 from throughgate.api import Api
-from throughgate.reaching import CommandError
+from throughgate.reaching import CommandError, found_within
 from throughgate.running import door_of
 from throughgate.sentences import sentences
 
@@ -49,7 +49,7 @@ Reason = Annotated[str, typer.Option(help="Why; every party reads it, so it name
 def _door(agency: str) -> Api:
     if agency:
         return Api(door_of(), agency, "agreements:read", "agreements:sign")
-    return Api(door_of(), "operator", "agreements:read", "operator")
+    return Api(door_of(), "operator", "operator")
 
 
 # --- looking ---
@@ -216,12 +216,15 @@ def _stop(id: str, how: str, reason: str, agency: str, done: str) -> None:
     begun = time.monotonic()
     with _door(agency) as door:
         change = door.post(f"/agreements/{id}/{how}", {"reason": reason}).json()["change"]
-        while not (status := door.get(f"/agreement-changes/{change}").json())["done"]:
-            if time.monotonic() - begun > STOP_SECONDS:
-                raise CommandError(
-                    f"{id} is {done}, but shards {status['waitingFor']} of the discloser have not confirmed it in"
-                    f" {STOP_SECONDS:.0f} s: look whether they run, and ask /agreement-changes/{change} again."
-                )
-            time.sleep(0.02)
+
+        def status() -> dict[str, Any]:
+            found: dict[str, Any] = door.get(f"/agreement-changes/{change}").json()
+            return found
+
+        if not found_within(STOP_SECONDS, lambda: status()["done"]):
+            raise CommandError(
+                f"{id} is {done}, but shards {status()['waitingFor']} of the discloser have not confirmed it in"
+                f" {STOP_SECONDS:.0f} s: look whether they run, and ask /agreement-changes/{change} again."
+            )
     took = (time.monotonic() - begun) * 1000
     typer.echo(f"{id} is {done}, and nothing leaves any more that was decided before ({took:.0f} ms).")

@@ -1,14 +1,13 @@
 """A service's API as the commands and the story call it: in the name of an agency, with few scopes."""
 
-import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from throughgate.reaching import CommandError, Surroundings
+from throughgate.reaching import CommandError, Surroundings, found_within
 
 
 class Refused(CommandError):
@@ -62,17 +61,15 @@ class Api(AbstractContextManager["Api"]):
             Refused: it refuses, in its own words.
             CommandError: it does not answer.
         """
-        until = time.monotonic() + self._patience
-        while True:
-            try:
-                answer = self._client.request(method, path, **options)
-                break
-            except httpx.HTTPError as error:
-                if time.monotonic() >= until:
-                    raise CommandError(
-                        f"The API of the {self._name} at {self._url} does not answer: is the system up?"
-                    ) from error
-                time.sleep(0.2)
+
+        def ask() -> httpx.Response | None:
+            with suppress(httpx.HTTPError):
+                return self._client.request(method, path, **options)
+            return None
+
+        answer = found_within(self._patience, ask)
+        if answer is None:
+            raise CommandError(f"The API of the {self._name} at {self._url} does not answer: is the system up?")
         if answer.is_success:
             return answer
         try:

@@ -6,13 +6,14 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from contracts import topic_names
 from throughgate.reaching import CommandError, Surroundings, open_consumer
 
 PREFIX = "throughgate."
@@ -103,11 +104,13 @@ class CaseSystem:
     It reads from where its topics ended when it was opened. Close it.
     """
 
-    def __init__(self, around: Surroundings, agency: str, *, topics: Sequence[str] = ("replies", "partner")) -> None:
+    def __init__(self, around: Surroundings, agency: str) -> None:
         self.agency = agency
         self._around = around
         self._config = around.kafka_config(agency)
-        self._intake = around.topic(f"intake.{agency}")
+        self._intake = around.topic(topic_names.intake(agency))
+        self._replies = around.topic(topic_names.replies(agency))
+        self._partner = around.topic(topic_names.partner(agency))
         self._producer = Producer(
             self._config | {"enable.idempotence": True, "acks": "all", "message.max.bytes": 4_000_000, "linger.ms": 0}
         )
@@ -117,7 +120,7 @@ class CaseSystem:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._trouble: Exception | None = None
-        self._consumer = open_consumer(self._config, [around.topic(f"{t}.{agency}") for t in topics], from_end=True)
+        self._consumer = open_consumer(self._config, [self._replies, self._partner], from_end=True)
         self._thread = threading.Thread(target=self._read, name=f"story-{agency}", daemon=True)
         self._thread.start()
 
@@ -140,16 +143,15 @@ class CaseSystem:
 
     def told(self, *, repeats: bool = False) -> list[Received]:
         """What stands on its partner topic; with `repeats`, repeated ids too."""
-        topic = self._around.topic(f"partner.{self.agency}")
-        return [r for r in (self._all() if repeats else self.received) if r.topic == topic]
+        return [r for r in (self._all() if repeats else self.received) if r.topic == self._partner]
 
     def replies(self) -> list[Received]:
         """What stands on its replies topic."""
-        return [r for r in self.received if r.topic == self._around.topic(f"replies.{self.agency}")]
+        return [r for r in self.received if r.topic == self._replies]
 
     def all_replies(self) -> list[Received]:
         """What stands on its replies topic, repeated ids and all."""
-        return [r for r in self._all() if r.topic == self._around.topic(f"replies.{self.agency}")]
+        return [r for r in self._all() if r.topic == self._replies]
 
     def _all(self) -> list[Received]:
         with self._lock:
@@ -159,7 +161,7 @@ class CaseSystem:
 
     def has_read_to_the_end(self) -> bool:
         """Whether everything that stands on its partner topic now was read."""
-        topic = self._around.topic(f"partner.{self.agency}")
+        topic = self._partner
         if self._looker is None:  # the reading consumer is busy in its thread, and would not answer
             self._looker = Consumer(self._config | {"group.id": f"{self.agency}.story"})
         partitions = self._looker.list_topics(topic, timeout=15).topics[topic].partitions

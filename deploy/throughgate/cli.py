@@ -13,10 +13,12 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
+import httpx
 import typer
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from contracts import topic_names
 from contracts.topics import read_topics
 from throughgate import agreements, replay, tokens, told, verifying
 from throughgate import demo as demonstration
@@ -24,7 +26,14 @@ from throughgate.case_system import CaseSystem, Received, make_event, read_messa
 from throughgate.issuer import Issuer
 from throughgate.provision import databases as database_provision
 from throughgate.provision import topics as topic_provision
-from throughgate.reaching import CommandError, Surroundings, passwords_from_environment, records_on
+from throughgate.reaching import (
+    CommandError,
+    Surroundings,
+    found_within,
+    needed,
+    passwords_from_environment,
+    records_on,
+)
 from throughgate.running import topics_of, whole_of
 from throughgate.sentences import make_console
 from throughgate.sentences import sentences as _sentences
@@ -50,6 +59,7 @@ app = typer.Typer(
 app.add_typer(agreements.app, name="agreement", rich_help_panel="With a system that runs")
 STEPS = "For a real installation, and docker compose"
 CLIENT = "With a system that runs"
+REPLY_SECONDS = 30.0
 ONE_LINE = str.maketrans("\r\n", "  ")
 for command in (told.who_was_told, told.may_i, verifying.verify, replay.replay, tokens.token):
     app.command(rich_help_panel=CLIENT)(command)
@@ -141,17 +151,18 @@ def story(
 
 
 def _wait_ready(around: Surroundings, seconds: float) -> None:
-    import httpx
+    waiting = dict(around.urls)
 
-    until = time.monotonic() + seconds
-    for service, url in around.urls.items():
-        while True:
+    def all_ready() -> bool:
+        for service, url in around.urls.items():
             with suppress(httpx.HTTPError):
-                if httpx.get(f"{url}/readyz", timeout=5).is_success:
-                    break
-            if time.monotonic() > until:
-                raise CommandError(f"The {service} API at {url} was not ready in {seconds:.0f} s: is the system up?")
-            time.sleep(0.2)
+                if service in waiting and httpx.get(f"{url}/readyz", timeout=5).is_success:
+                    del waiting[service]
+        return not waiting
+
+    if not found_within(seconds, all_ready):
+        late = ", ".join(f"{service} at {url}" for service, url in waiting.items())
+        raise CommandError(f"Not every API was ready in {seconds:.0f} s: {late}; is the system up?")
 
 
 # --- talking to it ---
@@ -171,15 +182,11 @@ def _reply(
     look: Callable[[Received], bool],
     expected: str,
     otherwise: str = "look into the logs of the door.",
-    seconds: float = 30.0,
 ) -> Received:
-    until = time.monotonic() + seconds
-    while True:
-        if found := next((r for r in system.replies() if look(r)), None):
-            return found
-        if time.monotonic() > until:
-            raise CommandError(f"{expected} did not come in {seconds:.0f} s: {otherwise}")
-        time.sleep(0.02)
+    found = found_within(REPLY_SECONDS, lambda: next((r for r in system.replies() if look(r)), None))
+    if found is None:
+        raise CommandError(f"{expected} did not come in {REPLY_SECONDS:.0f} s: {otherwise}")
+    return found
 
 
 def _publish(system: CaseSystem, value: bytes) -> Received:
@@ -192,12 +199,11 @@ def _publish(system: CaseSystem, value: bytes) -> Received:
         id = event["id"]
         first = event["data"]["identifiers"][0]
         identifier = {"type": str(first["type"]), "value": str(first["value"])}
-    topic, partition, offset = system.publish(value, system.key_for(identifier))
-    name = topic[topic.rindex("intake.") :]
+    _, *place = system.publish(value, system.key_for(identifier))
 
     def answers(reply: Received) -> bool:
         if reply.type == "event.rejected":
-            return (reply.data["topic"], reply.data["partition"], reply.data["offset"]) == (name, partition, offset)
+            return [reply.data["partition"], reply.data["offset"]] == place
         return reply.type == "event.accepted" and reply.data["event"] == id
 
     return _reply(system, answers, "The reply")
@@ -288,13 +294,12 @@ def withdraw(
         )
     took = (time.monotonic() - begun) * 1000
     recipients = done.data["recipients"]
-    typer.echo(
-        f"Withdrawal {withdrawal} is done for {len(recipients)} recipients, {took:.0f} ms after it was published."
-    )
+    whom = f"{len(recipients)} recipients that you may know of; for all others too" if recipients else "everyone"
+    typer.echo(f"Withdrawal {withdrawal} is done for {whom}, {took:.0f} ms after it was published.")
     for r in sorted(recipients, key=lambda r: str(r["topic"])):
         typer.echo(f"  {r['recipient']:<24} {r['topic']}  partition {r['partition']}  offset {r['offset']}")
     if not recipients:
-        typer.echo("  Nobody was ever sent or queued anything of this client.")
+        typer.echo("  Nobody that you may know of was ever sent or queued anything of this client.")
 
 
 @app.command(rich_help_panel=CLIENT)
@@ -308,7 +313,7 @@ def tail(
 
     Try another's topic with `--as`, and see Kafka refuse.
     """
-    reader = agency or topic.partition(".")[2]
+    reader = agency or topic_names.parts(topic)[1]
     if not reader:
         raise CommandError(f"Say who reads {topic}: --as AGENCY.")
     try:
@@ -347,19 +352,18 @@ def provision(
     namespace = os.environ.get("THROUGHGATE_NAMESPACE", "")
     plan = topic_provision.plan(read_topics(topics), [p.id for p in _agencies(agencies)], namespace)
     passwords = passwords_from_environment(plan.users)
-    servers, user = _variable("THROUGHGATE_KAFKA_SERVERS"), _variable("THROUGHGATE_KAFKA_ADMIN_USER")
-    admin_around = Surroundings(servers, {}, {user: _variable("THROUGHGATE_KAFKA_ADMIN_PASSWORD")}, Issuer())
+    servers, user = needed("THROUGHGATE_KAFKA_SERVERS"), needed("THROUGHGATE_KAFKA_ADMIN_USER")
+    admin_around = Surroundings(servers, {}, {user: needed("THROUGHGATE_KAFKA_ADMIN_PASSWORD")}, Issuer())
     admin = AdminClient(admin_around.kafka_config(user))
-    until = time.monotonic() + wait
-    while True:
-        try:
+
+    def answers() -> bool:
+        with suppress(KafkaException):
             admin.list_topics(timeout=5)
-            break
-        except KafkaException as error:
-            if time.monotonic() > until:
-                raise CommandError(
-                    f"Kafka at {servers} does not answer to {user}: is it up, and the password right?"
-                ) from error
+            return True
+        return False
+
+    if not found_within(wait, answers):
+        raise CommandError(f"Kafka at {servers} does not answer to {user}: is it up, and the password right?")
     brokers = int(os.environ.get("THROUGHGATE_KAFKA_BROKERS", "1"))
     done = topic_provision.apply(plan, admin, passwords, brokers=brokers, prune=prune, namespace=namespace)
     typer.echo(
@@ -386,18 +390,16 @@ def databases(
     wanted = list(database_provision.databases().values())
     roles = [role for database in wanted for role in database.roles]
     passwords = passwords_from_environment(roles, "THROUGHGATE_DATABASE_PASSWORD_")
-    url = _variable("THROUGHGATE_POSTGRES_URL")
-    until = time.monotonic() + wait
-    while True:
-        try:
+    url = needed("THROUGHGATE_POSTGRES_URL")
+
+    def provisioned() -> bool:
+        with suppress(OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
             asyncio.run(database_provision.provision(url, wanted, passwords.__getitem__))
-            break
-        except (OSError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError) as error:
-            if time.monotonic() > until:
-                raise CommandError(
-                    f"PostgreSQL did not answer in {wait:.0f} s: is it up, and THROUGHGATE_POSTGRES_URL right?"
-                ) from error
-            time.sleep(0.3)
+            return True
+        return False
+
+    if not found_within(wait, provisioned):
+        raise CommandError(f"PostgreSQL did not answer in {wait:.0f} s: is it up, and THROUGHGATE_POSTGRES_URL right?")
     typer.echo(f"{len(wanted)} databases and {len(roles)} roles are there: {', '.join(d.name for d in wanted)}.")
 
 
@@ -424,12 +426,6 @@ def issuer(
     except ValueError as error:
         raise CommandError(f"{error}: remove it, and run this again.") from error
     typer.echo(f"{key} and {public}")
-
-
-def _variable(name: str) -> str:
-    if value := os.environ.get(name):
-        return value
-    raise CommandError(f"{name} is not set: throughgate COMMAND --help says what it is for.")
 
 
 def main() -> None:

@@ -197,11 +197,9 @@ def _forget_old_runs(keep: int) -> None:
 class Chaos:
     """Kills each worker with SIGKILL once, each during a step of its own choosing; the keeper starts it again."""
 
-    def __init__(self, system: System, tell: Narrator, seed: int | None = None) -> None:
+    def __init__(self, system: System, tell: Narrator) -> None:
         self._system = system
         self._tell = tell
-        self._seed = random.randrange(1_000_000) if seed is None else seed
-        self._draw = random.Random(self._seed)
         self._planned: dict[int, list[str]] | None = None
         self._timers: list[threading.Timer] = []
         self._killed: list[str] = []
@@ -211,10 +209,10 @@ class Chaos:
         if self._planned is None:
             self._planned = {}
             for worker in WORKERS:
-                self._planned.setdefault(self._draw.randrange(2, of - 1), []).append(worker)
-            self._tell.line(f"Chaos: kill -9 for each of {', '.join(WORKERS)}, once (seed {self._seed}).")
+                self._planned.setdefault(random.randrange(2, of - 1), []).append(worker)
+            self._tell.line(f"Chaos: kill -9 for each of {', '.join(WORKERS)}, once.")
         for worker in self._planned.get(number, ()):
-            timer = threading.Timer(self._draw.uniform(0.0, 0.5), self._kill, [worker])
+            timer = threading.Timer(random.uniform(0.0, 0.5), self._kill, [worker])
             timer.daemon = True
             self._timers.append(timer)
             timer.start()

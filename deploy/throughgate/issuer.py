@@ -21,8 +21,8 @@ class Issuer:
     For development only: whoever can read a file of `save` can be anyone.
     """
 
-    def __init__(self, name: str = "throughgate-development") -> None:
-        self.name = name
+    def __init__(self) -> None:
+        self.name = "throughgate-development"
         self._key = Ed25519PrivateKey.generate()
         self._key_id = uuid.uuid4().hex
 
@@ -49,13 +49,14 @@ class Issuer:
         """The issuer that `save` wrote. Raises OSError, or ValueError for a file that is none."""
         try:
             kept = json.loads(path.read_text())
-            found = cls(kept["issuer"])
+            found = cls()
+            found.name, found._key_id = kept["issuer"], kept["kid"]
             key = serialization.load_pem_private_key(kept["key"].encode(), None)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a key file of throughgate issuer") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError(f"{path} is not a key file of throughgate issuer")
-        found._key, found._key_id = key, kept["kid"]
+        found._key = key
         return found
 
     def token(

@@ -133,6 +133,12 @@ def check_partner(
                 f"Record at {_place(placed)}: its receipt names head {head.sequence} of shard {head.shard}, and that"
                 " is not the one on the topic heads."
             )
+    if not counts["records"]:
+        checked.wrong.append(
+            "There is nothing to check: no record stands there. Give all of the topic, once it has some."
+        )
+    elif not known:
+        checked.wrong.append("There are no heads to check the records against: give the topic heads as well.")
     for placed, why in out_of_order(sound):
         checked.wrong.append(f"Record at {_place(placed)}: {why}, so nobody can tell what stands behind what.")
     for violation in behind_retraction(sound):
@@ -274,7 +280,7 @@ def _differs(entry: Entry) -> bool:
 def _difference(entry: Entry) -> str:
     if entry.opened is not None and entry.opened.erased:
         return "nobody can open it, and no entry of an erasure closed it as it stands."
-    return "what it holds, or a column beside it, is not what was sealed."
+    return "what it holds, or what is kept beside it, is not what was sealed."
 
 
 def _leads(leaves: Sequence[bytes], head: Head) -> bool:

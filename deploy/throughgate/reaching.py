@@ -4,15 +4,16 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from throughgate.issuer import Issuer
 
+T = TypeVar("T")
 READ_SECONDS = 30.0
 """How long Kafka may give nothing while a topic is read to its end."""
 
@@ -90,6 +91,26 @@ def passwords_from_environment(users: Sequence[str], prefix: str = "THROUGHGATE_
             "or name a file of lines user=password in THROUGHGATE_PASSWORDS_FILE."
         )
     return found
+
+
+def needed(name: str) -> str:
+    """What a variable of the environment says. Raises CommandError when it says nothing."""
+    if value := os.environ.get(name):
+        return value
+    raise CommandError(f"{name} is not set: throughgate COMMAND --help says what it is for.")
+
+
+def found_within(seconds: float, look: Callable[[], T | None]) -> T | None:
+    """What `look` finds, asked again until that is neither None nor False; None when it found nothing in time."""
+    until, pause = time.monotonic() + seconds, 0.01
+    while True:
+        found = look()
+        if found is not None and found is not False:
+            return found
+        if time.monotonic() > until:
+            return None
+        time.sleep(pause)
+        pause = min(0.1, pause * 1.1)
 
 
 # --- reading topics ---

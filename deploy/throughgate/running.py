@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psutil
 
+from contracts.vocabulary import SERVICES
 from throughgate.issuer import Issuer, write_private
-from throughgate.reaching import CommandError, Surroundings, passwords_from_environment
+from throughgate.reaching import CommandError, Surroundings, needed, passwords_from_environment
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SERVICES = ("consent", "referral", "matching", "notifications")
 
 
 def state_folder() -> Path:
@@ -77,8 +77,8 @@ def whole_of(agencies: Sequence[str]) -> Surroundings:
         return _running()
     return Surroundings(
         servers,
-        {service: _needed(f"THROUGHGATE_{service.upper()}_URL") for service in SERVICES},
-        issuer=_issuer(Path(_needed("THROUGHGATE_ISSUER_KEY"))),
+        {service: needed(f"THROUGHGATE_{service.upper()}_URL") for service in SERVICES},
+        issuer=_issuer(Path(needed("THROUGHGATE_ISSUER_KEY"))),
         passwords=passwords_from_environment(agencies),
         namespace=os.environ.get("THROUGHGATE_NAMESPACE", ""),
         traces_url=os.environ.get("THROUGHGATE_TRACES_URL", ""),
@@ -122,9 +122,3 @@ def _issuer(key: Path) -> Issuer:
             f"The issuer's key cannot be read from {key}: name it in THROUGHGATE_ISSUER_KEY,"
             " or make one with throughgate issuer."
         ) from error
-
-
-def _needed(name: str) -> str:
-    if value := os.environ.get(name):
-        return value
-    raise CommandError(f"{name} is not set: it says where the running system is (docs/tutorial.md lists them all).")

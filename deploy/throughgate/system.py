@@ -25,10 +25,11 @@ import psutil
 from contracts.heads import new_signing_key
 from contracts.merkle import to_base64url
 from contracts.topics import read_topics
+from contracts.vocabulary import SERVICES
 from throughgate.issuer import Issuer
 from throughgate.native.kafka import Kafka
 from throughgate.native.postgres import Postgres
-from throughgate.native.process import NativeError, Process, forget_folder, free_port, watch_folder
+from throughgate.native.process import NativeError, Process, forget_folder, free_port, last_line, watch_folder
 from throughgate.provision import databases, topics
 
 
@@ -79,7 +80,7 @@ class System:
         agencies: Sequence[str],
         *,
         namespace: str = "",
-        services: Sequence[str] = databases.SERVICES,
+        services: Sequence[str] = SERVICES,
         run_dir: Path | None = None,
         environment: Mapping[str, Mapping[str, str]] | None = None,
         common: Mapping[str, str] | None = None,
@@ -139,7 +140,7 @@ class System:
         """The log of a process, over all its lives."""
         return self.run_dir / "logs" / f"{name}.log"
 
-    def start(self, timeout: float = 90.0) -> None:
+    def start(self) -> None:
         """Provision, migrate, start all processes and return when all are ready.
 
         Raises NativeError, after stopping again what it had started; the logs stay.
@@ -159,7 +160,7 @@ class System:
                         self.start_process(name)
                     self._keeper = threading.Thread(target=self._keep, name="throughgate-keeper", daemon=True)
                     self._keeper.start()
-                    self.wait_ready(timeout)
+                    self.wait_ready(90.0)
         except BaseException:
             if self._temporary and self._run_dir is not None:
                 forget_folder(self._run_dir)  # the logs stay, for someone to read
@@ -167,7 +168,7 @@ class System:
             self.stop()
             raise
 
-    def stop(self, timeout: float = 15.0) -> None:
+    def stop(self) -> None:
         """Stop every process, and PostgreSQL and Kafka if this system started them."""
         self._stopping.set()
         if self._keeper is not None:
@@ -177,7 +178,7 @@ class System:
             for process in self._processes.values():
                 process.kill(signal.SIGTERM)
                 process.kill(signal.SIGCONT)
-            until = time.monotonic() + timeout
+            until = time.monotonic() + 15.0
             for process in self._processes.values():
                 process.stop(max(0.0, until - time.monotonic()))
             self._processes.clear()
@@ -197,9 +198,8 @@ class System:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def provision_kafka(self, agencies: Sequence[str] = ()) -> topics.Applied:
-        """Make topics, users and permissions, for more `agencies` too. May be called while all runs."""
-        self.agencies += [a for a in agencies if a not in self.agencies]
+    def provision_kafka(self) -> topics.Applied:
+        """Make topics, users and permissions. May be called while all runs."""
         with self._timed("topics, users, permissions"):
             plan = topics.plan(read_topics(topics.TOPIC_FILES), self.agencies, self.namespace)
             passwords = {user: self.kafka.password(user) for user in plan.users}
@@ -321,11 +321,12 @@ class System:
             )
             run.start()
             if not run.wait(120.0) or run.exit_code:
-                raise NativeError(f"{run.name} failed: {_last_line(run.log)} (the rest is in {run.log}).")
+                raise NativeError(
+                    f"{run.name} failed: {last_line(run.log.read_text(errors='replace'))} (the rest is in {run.log})."
+                )
 
     def _database_url(self, service: str, role: str) -> str:
-        url = self.postgres.url(self.databases[service].name, role, self.postgres.role_password(role))
-        return url.replace("postgresql://", "postgresql+asyncpg://", 1)
+        return self.postgres.role_url(self.databases[service].name, role)
 
     def _ready(self, name: str) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self._ports[name], timeout=2)
@@ -366,8 +367,3 @@ class System:
 def _inherited() -> dict[str, str]:
     """Our own environment without settings of Throughgate's, which would otherwise reach every process."""
     return {name: value for name, value in os.environ.items() if not name.startswith("THROUGHGATE_")}
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else "it printed nothing"

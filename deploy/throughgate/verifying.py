@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from contracts import topic_names
 from contracts.heads import Head
 from contracts.merkle import from_base64url
 from throughgate import proofs
@@ -65,10 +66,10 @@ def verify(
     unreadable: list[str] = []
     told = [placed for path in records or () for placed in _from_file(path, unreadable)]
     if agency and not records and not ledger:
-        told = list(_from_topic(agency, f"partner.{agency}", unreadable))
+        told = list(_from_topic(agency, topic_names.partner(agency), unreadable))
     kept = [placed for path in heads or () for placed in _from_file(path, unreadable)]
     if agency:  # after the records: a head stands on its topic as soon as what it seals does
-        kept += _from_topic(agency, "heads", unreadable)
+        kept += _from_topic(agency, topic_names.HEADS, unreadable)
     public, not_heads = proofs.read_heads(kept)
     known = _keys(keys)
     if ledger:
@@ -179,6 +180,8 @@ def _audit(public: list[Head], keys: dict[str, bytes], open: bool, from_start: b
         checked.wrong.append(
             f"Ledger: {nowhere} entries have a shard or a batch that cannot be, so nothing seals them."
         )
+    if not batches:
+        checked.wrong.append("There is nothing to check: no entry of the ledger is sealed. Is it the right system?")
     checked.figures.append(
         f"{counts['entries']} entries of the ledger recomputed in {len(batches)} batches; "
         + (f"opened, {counts['erased']} of them erased with their leaves standing; " if open else "")

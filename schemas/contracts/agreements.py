@@ -1,15 +1,32 @@
 """Information-sharing agreements as agencies write and sign them (C1), and the minimum standard for all of them."""
 
+import unicodedata
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from contracts.vocabulary import AgencyId, Basis, Category, Purpose
 from servicekit.envelope import NO_NUL, Moment, StrictWire, Unfit
 
 AgreementId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,60}$")]
+
+_HIDING = ("Cc", "Cf", "Cn", "Co", "Zl", "Zp")
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0")
+"""Letters, to Unicode, that show nothing: the fillers of Hangul."""
+
+
+def _is_readable(text: str) -> str:
+    if any(unicodedata.category(c) in _HIDING for c in text):
+        raise Unfit("control and format characters would hide or turn what others read")
+    if not any(c.isalnum() and c not in _BLANK for c in text):
+        raise Unfit("it says nothing: a letter or a figure is missing")
+    return text
+
+
+Readable = Annotated[str, AfterValidator(_is_readable)]
+"""Free text on one line for people to read, such as who signs: there is something to read, and it is what it seems."""
 
 
 class AgreementTerms(StrictWire):
@@ -33,7 +50,7 @@ class AgreementText(StrictWire):
     recipients: Annotated[list[AgencyId], Field(min_length=1, max_length=500)]
     terms: Annotated[list[AgreementTerms], Field(min_length=1, max_length=len(Purpose))]
     enforces: Annotated[list[AgencyId], Field(max_length=500)] = []
-    """The parties that undertake to keep excluded practitioners away from a client's record."""
+    """The parties that undertake to the sources to keep excluded practitioners away from a client's record."""
     starts: Moment
     review: Moment
     ends: Moment
@@ -42,6 +59,8 @@ class AgreementText(StrictWire):
     def _is_of_a_piece(self) -> "AgreementText":
         if not self.starts < self.review <= self.ends:
             raise Unfit("starts must lie before review, and review not after ends")
+        if len({*self.sources, *self.recipients}) == 1:
+            raise Unfit("somebody in sources tells somebody else, in recipients")
         if len({t.purpose for t in self.terms}) < len(self.terms):
             raise Unfit("each purpose has one entry in terms")
         if not set(self.enforces) <= {*self.sources, *self.recipients}:

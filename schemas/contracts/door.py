@@ -13,6 +13,7 @@ import orjson
 from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from contracts import topic_names
 from contracts.cleared import Client, Section, Stop
 from contracts.leaving import (
     CLEARED,
@@ -54,8 +55,8 @@ class Door:
 
     def __init__(self, service: str) -> None:
         self.service = service
-        self.cleared_topic = f"cleared.{service}"
-        self.requests_topic = f"requests.{service}"
+        self.cleared_topic = topic_names.cleared(service)
+        self.requests_topic = topic_names.requests(service)
         self.purpose = SERVICE_PURPOSES[service]
         """The one purpose that this service acts for: a withdrawal for others only is not for it."""
 
@@ -76,15 +77,42 @@ class Door:
                 received.append(Received(event, UUID(event.subject), step.traceparent))
             yield received
 
-    def apply(self, take_in: Callable[[AsyncSession, Sequence[Received]], Awaitable[None]]) -> Apply:
-        """How the service's worker applies a batch of records: reads them, and lets `take_in` do the rest."""
+    def applying(
+        self,
+        begin: Callable[[AsyncSession, Sequence[Received]], Awaitable["Batch[C]"]],
+        save: Callable[[AsyncSession, Collection[C]], Awaitable[None]],
+    ) -> Apply:
+        """How the service's worker applies a batch of records: each event once, in their order.
 
-        async def read_and_take_in(session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
+        The transaction that writes the acknowledgement of a retraction also erases, what was set aside of the client
+        too: there is never one without the other.
+
+        Args:
+            begin: locks the clients whom these events are about and whatever else they may change, and gives the batch.
+            save: writes what the batch changed.
+        """
+
+        async def apply(session: AsyncSession, records: Sequence[Record]) -> Sequence[Outgoing]:
             with self.reading(records) as received:
-                await take_in(session, received)
+                fresh = await inbox.fresh(session, [r.event.id for r in received])
+                batch = list({r.event.id: r for r in received if r.event.id in fresh}.values())
+                if batch:
+                    work = await begin(session, batch)
+                    for r in batch:
+                        work.apply(r)
+                    await save(session, work.clients.values())
+                    await aside.erase_of(session, {r.client for r in batch if self._erases(r.event)})
+                    await outbox.add(session, work.outgoing)
+                    faults.point(f"{self.service}.applied")
             return ()
 
-        return read_and_take_in
+        return apply
+
+    def _erases(self, event: ClearedEvent) -> bool:
+        """Whether it is a retraction after which the service keeps less of the client."""
+        return (
+            isinstance(event, ClientWithdrawn) and self.purpose in event.data.purposes and event.data.recipients is None
+        )
 
     def poisoned_withdrawal(self, value: bytes | None) -> tuple[UUID, int | None] | None:
         """The client of a withdrawal that could not be applied, and the version that it reaches to where that can
@@ -123,7 +151,7 @@ class Door:
                 client, version = found
                 log.error("erased for a withdrawal that could not be applied: its open work is to be ended by a person")
                 await erase(session, client, version)
-                await aside.erase_of(session, [client], but=record.value)
+                await aside.erase_of(session, [client], keeping=record.value)
             return ()
 
         return erase_poisoned
@@ -194,11 +222,6 @@ class Batch(ABC, Generic[C]):
         log.warning("ignored an event of type %s: it is not for this service", event.type)
 
 
-def _erases(door: Door, event: ClearedEvent) -> bool:
-    """Whether it is a retraction after which the service keeps less of the client."""
-    return isinstance(event, ClientWithdrawn) and door.purpose in event.data.purposes and event.data.recipients is None
-
-
 def _stop(data: WithdrawnData) -> Stop:
     return Stop(
         data.version,
@@ -216,31 +239,3 @@ def sections(event: ClearedEvent, kept: Mapping[Category, Sequence[str]]) -> lis
         for s in event.data.sections
         if s.category in kept
     ]
-
-
-async def take_in(
-    session: AsyncSession,
-    received: Sequence[Received],
-    begin: Callable[[AsyncSession, Sequence[Received]], Awaitable[Batch[C]]],
-    save: Callable[[AsyncSession, Collection[C]], Awaitable[None]],
-) -> None:
-    """Apply a batch of cleared events, each once, in their order. Commits nothing: the caller does.
-
-    The transaction that writes the acknowledgement of a retraction also erases, what was set aside of the client too:
-    there is never one without the other.
-
-    Args:
-        begin: locks the clients whom these events are about and whatever else they may change, and gives the batch.
-        save: writes what the batch changed.
-    """
-    fresh = await inbox.fresh(session, [r.event.id for r in received])
-    batch = list({r.event.id: r for r in received if r.event.id in fresh}.values())
-    if not batch:
-        return
-    work = await begin(session, batch)
-    for r in batch:
-        work.apply(r)
-    await save(session, work.clients.values())
-    await aside.erase_of(session, {r.client for r in batch if _erases(work.door, r.event)})
-    await outbox.add(session, work.outgoing)
-    faults.point(f"{work.door.service}.applied")

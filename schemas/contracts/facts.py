@@ -8,7 +8,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from contracts.fields import FieldKind, models_in
 from contracts.vocabulary import AgencyId, Category
-from servicekit.envelope import NO_NUL, StrictWire, Unfit, Wire
+from servicekit.envelope import NO_NUL, Date, StrictWire, Unfit, Wire
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000, pattern=NO_NUL)]
 Short = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)]
@@ -26,7 +26,7 @@ def _of_a_life(day: date) -> date:
 
 
 Day = Annotated[
-    date,
+    Date,
     AfterValidator(_of_a_life),
     Field(json_schema_extra={"formatMinimum": FIRST_DAY.isoformat(), "formatMaximum": LAST_DAY.isoformat()}),
 ]

@@ -121,7 +121,18 @@ class Recipient(StrictWire):
     agency: AgencyId | None = None
     service: Short | None = None
     """With `agency`: only what is about this service that it offers, such as one hostel."""
-    kind: AgencyKind | None = None
+    kind: (
+        Literal[
+            AgencyKind.PRISON,
+            AgencyKind.PROBATION,
+            AgencyKind.POLICE,
+            AgencyKind.HEALTH,
+            AgencyKind.LOCAL_AUTHORITY,
+            AgencyKind.VCS,
+        ]
+        | None
+    ) = None
+    """Any but `service`: nobody can register as one, so that a stop which names it would stop nothing."""
     area: Area | None = None
 
     @model_validator(mode="after")

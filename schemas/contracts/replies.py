@@ -120,8 +120,3 @@ class SharingExpired(Event[SharingExpiredData]):
 
 
 Reply = EventAccepted | EventRejected | WithdrawalDone | ConsentExpired | SharingExpired
-
-
-def replies_topic(agency: str) -> str:
-    """Where the door answers what an agency publishes, without the namespace."""
-    return f"replies.{agency}"

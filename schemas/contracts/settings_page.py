@@ -1,7 +1,6 @@
 """The page of all settings, `docs/reference/settings.md`: made from the Settings classes of the processes."""
 
 import importlib
-import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ Made from the Settings classes by `python -m contracts.make`; not by hand.
 A process reads its settings from its environment, or from files of the same names in the folder that
 `THROUGHGATE_SECRETS_DIR` names: passwords need not stand in an environment. A variable goes before a file. Numbers
 whose name ends in `_SECONDS`, `_HOURS` or `_DAYS` are of that unit. A process that cannot read a setting does not
-start, and says which one it is without what stood in it.
+start, and says which one it is without what stood in it. A setting that every process takes and only some use says so.
 
 `THROUGHGATE_DATABASE_URLS` is of the step `python -m servicekit.migrate` alone: JSON, the owner's URL of each service.
 What the `throughgate` command reads is in its `--help`, and in the [tutorial](../tutorial.md).
@@ -43,16 +42,10 @@ def processes(services: Sequence[str]) -> list[Process]:
     """Every process of these services, by its module's name.
 
     A module's settings are the most particular class of them that it names.
-
-    Raises:
-        ImportError: a service is not installed here, or cannot be imported.
     """
     found = []
     for service in services:
-        package = importlib.util.find_spec(service)
-        if package is None or not package.submodule_search_locations:
-            raise ModuleNotFoundError(service)
-        (folder,) = package.submodule_search_locations
+        (folder,) = importlib.import_module(service).__path__
         for path in sorted(Path(folder).glob("*.py")):
             if STARTS in path.read_text("utf-8"):
                 module = importlib.import_module(f"{service}.{path.stem}")
@@ -62,11 +55,7 @@ def processes(services: Sequence[str]) -> list[Process]:
 
 
 def page(services: Sequence[str]) -> str:
-    """The page's text: what every process has, then what some have besides.
-
-    Raises:
-        ImportError: see `processes`.
-    """
+    """The page's text: what every process has, then what some have besides."""
     all_of_them = processes(services)
     by_class: dict[type[Settings], list[str]] = {}
     for process in all_of_them:

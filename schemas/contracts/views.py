@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Literal, TypeVar, cast
+from typing import Annotated, Literal, TypeVar
 from uuid import UUID
 
 import httpx
@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from contracts.facts import Section
 from contracts.leaving import Receipt
-from contracts.vocabulary import SERVICE_PURPOSES, Category, Purpose
+from contracts.vocabulary import SERVICE_PURPOSES, Category, Purpose, Service
 from servicekit.envelope import StrictWire, Wire
 from servicekit.problems import ProblemDetails
 
@@ -28,7 +28,6 @@ MOST_CLIENTS = 200
 
 Clients = Annotated[list[UUID], Field(min_length=1, max_length=MOST_CLIENTS)]
 """References of clients."""
-Service = Literal["referral", "matching", "notifications"]
 
 
 class ViewRequest(StrictWire):
@@ -101,7 +100,7 @@ class Showing:
     ) -> None:
         self._request, self._response, self._categories = request, response, show
 
-    async def beside(self, service: str, lines: Sequence[L]) -> list[L]:
+    async def beside(self, service: Service, lines: Sequence[L]) -> list[L]:
         """The lines of a list of this service, each with what the caller may see of its client.
 
         One question to the door for all of them, at most `MOST_CLIENTS`. When the door does not answer in time, or
@@ -114,7 +113,7 @@ class Showing:
             clients=sorted({line.client for line in lines}),
             purpose=SERVICE_PURPOSES[service],
             categories=sorted(set(self._categories)),
-            references_of=cast(Service, service),
+            references_of=service,
         )
         found = await _ask(self._request, asked)
         return [line.model_copy(update={"shown": found.get(line.client, _WITHHELD)}) for line in lines]

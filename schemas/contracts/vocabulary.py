@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, StringConstraints, WithJsonSchema
 
 LONDON = ZoneInfo("Europe/London")
 """Whose days count, in the law, on forms and in plans; what is stored is UTC."""
@@ -119,8 +119,31 @@ SERVICE_PURPOSES = {
 }
 """Our own services, which are recipients like any other, and the one purpose that each acts for."""
 
+SERVICES = ("consent", *SERVICE_PURPOSES)
+"""All that there are: the door, and those that it clears records for."""
+
+
+def _our_own(service: str) -> str:
+    if service not in SERVICE_PURPOSES:
+        raise ValueError("not one of our services")
+    return service
+
+
+Service = Annotated[str, AfterValidator(_our_own), WithJsonSchema({"type": "string", "enum": [*SERVICE_PURPOSES]})]
+"""One of our services that the door clears records for."""
+
 AgencyId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
 """An agency's id: part of its topic names, so lower-case letters, digits and hyphens."""
+
+RESERVED_IDS = frozenset(
+    {
+        *SERVICES,
+        *("throughgate", "operator"),
+        *("consent-intake", "consent-discloser", "admin", "broker", "controller", "anonymous", "postgres"),
+    }
+)
+"""What no agency may be called: our services, those in whose name the door and the operator say no, and users of Kafka
+and PostgreSQL."""
 
 Area = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,40}$")]
 """An area in which an agency works, such as `leeds`."""

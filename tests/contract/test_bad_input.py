@@ -3,20 +3,26 @@
 import ast
 import copy
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped, unused-ignore]
-from pydantic import ValidationError
+from pydantic import AwareDatetime, BeforeValidator, ValidationError
 
 from contracts import intake, make
+from contracts.agreements import AgreementText
 from contracts.facts import Facts
+from contracts.fields import models_in
 from contracts.intake import INTAKE, read
 from contracts.vocabulary import Category
+from matching.api import VolunteerBody
+from referral.api import ServiceBody
 from servicekit.problems import where
 
 EXAMPLES = make.SCHEMAS / "examples"
@@ -524,3 +530,53 @@ def test_what_is_read_fits_the_schema_file(event: dict[str, Any]) -> None:
     schema = json.loads((make.SCHEMAS / "events" / f"{event['type']}.json").read_text())
     errors = [error.message for error in Draft202012Validator(schema).iter_errors(event)]
     assert errors == []
+
+
+def _whole_times(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where a day or a time stands in an event."""
+    if isinstance(node, dict | list):
+        for key, inner in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _whole_times(inner, (*at, key))
+    elif isinstance(node, str) and re.match(r"\d{4}-\d{2}-\d{2}", node):
+        yield at
+
+
+@pytest.mark.parametrize("digits", ["20270101", "1798761600", "2027", "0", "-1", "1e9", 1798761600])
+@pytest.mark.parametrize(
+    "name", [p.stem for p in sorted(EXAMPLES.glob("*.json")) if p.stem.split(".v1")[0] + ".v1" in INCOMING]
+)
+def test_digits_alone_are_no_time(name: str, digits: str | int) -> None:
+    """They would be read as seconds since 1970: a consent that is to begin next year would be open, a no long past."""
+    event = example(name)
+    for *path, last in _whole_times(event):
+        changed = copy.deepcopy(event)
+        inner: Any = changed
+        for key in path:
+            inner = inner[key]
+        inner[last] = digits
+        assert refusal(json.dumps(changed).encode()), (*path, last)
+
+
+def _is_bare(annotation: Any, said: Sequence[Any] = ()) -> bool:
+    """Whether a type holds a day or a time of which digits alone are one."""
+    if get_origin(annotation) is Annotated:
+        return _is_bare(get_args(annotation)[0], get_args(annotation)[1:])
+    if annotation in (date, datetime, AwareDatetime):
+        return not any(isinstance(one, BeforeValidator) for one in said)
+    return any(_is_bare(part) for part in get_args(annotation))
+
+
+@pytest.mark.parametrize("root", [intake.IntakeEvent, AgreementText, VolunteerBody, ServiceBody])
+def test_every_day_and_time_that_comes_in_is_written_out(root: Any) -> None:
+    models, waiting = set(), list(models_in(root))
+    while waiting:
+        if (model := waiting.pop()) not in models:
+            models.add(model)
+            waiting += [one for field in model.model_fields.values() for one in models_in(field.annotation)]
+    bare = [
+        f"{model.__name__}.{name}"
+        for model in models
+        for name, field in model.model_fields.items()
+        if _is_bare(field.annotation, field.metadata)
+    ]
+    assert bare == []

@@ -257,7 +257,7 @@ def test_what_breaks_somebody_is_not_released(
 ) -> None:
     kept = {path: path.read_bytes() for path in (make.SCHEMAS / "released").glob("*.json")}
     monkeypatch.setattr(make, "broken", lambda: ["throughgate.x.v1: event.data is removed"])
-    monkeypatch.setattr(make, "made", lambda notes: {})
+    monkeypatch.setattr(make, "made", dict)
     monkeypatch.setattr("sys.argv", ["make", "--release"])
     assert make.main() == 1
     assert "event.data is removed" in capsys.readouterr().out

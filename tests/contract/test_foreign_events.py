@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from consent.service.stopping import is_stopping
 from contracts.intake import Identifier, read
 from contracts.vocabulary import IdentifierType
 from servicekit.problems import where
@@ -38,6 +39,10 @@ def test_each_is_refused_with_a_clear_sentence() -> None:
         assert sentence.startswith("the event "), path
         for value in texts(json.loads(raw)):
             assert value not in sentence, path
+
+
+def test_none_of_them_is_taken_for_a_stop() -> None:
+    assert [path.name for path in FILES if is_stopping(path.read_bytes())] == []
 
 
 def texts(node: Any) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """The reference pages name every stable code and every term that the code has, and no term that it has not."""
 
 import ast
-import importlib.util
 import itertools
 import re
 from collections.abc import Iterator
@@ -11,6 +10,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from consent import domain as door
+from consent.api import publishing
+from consent.service import telling
 from contracts import make, vocabulary
 from contracts.fields import FieldKind
 from throughgate.system import PROCESSES
@@ -58,7 +60,6 @@ def test_every_problem_has_the_status_of_the_page() -> None:
 
 
 def test_a_rejection_over_http_has_the_status_of_the_page() -> None:
-    publishing = pytest.importorskip("consent.api.publishing", reason="consent is not installed here")
     page = statuses()
     published = (make.REFERENCE / "errors.md").read_text().split("## When an event is published\n")[1].split("\n## ")[0]
     codes = {*publishing.STATUS, *re.findall(r"^\| `([^`]+)`", published, re.MULTILINE)}
@@ -94,14 +95,6 @@ def table(page: str, first_column: str) -> list[list[str]]:
     return rows
 
 
-@pytest.fixture
-def door() -> Any:
-    """The door's tables, where it is installed."""
-    if importlib.util.find_spec("consent") is None or importlib.util.find_spec("consent.domain") is None:
-        pytest.skip("consent is not installed here")
-    return importlib.import_module("consent.domain")
-
-
 def codes(terms: type[StrEnum], some: frozenset[Any]) -> str:
     """Terms as the pages name them, in the order of the vocabulary."""
     return ", ".join(f"`{term.value}`" for term in terms if term in some)
@@ -113,19 +106,18 @@ def kinds(some: frozenset[vocabulary.AgencyKind]) -> str:
     return "every agency" if some == every else codes(vocabulary.AgencyKind, some) or "nobody"
 
 
-def test_the_rules_are_those_of_the_page_in_the_same_order(door: Any) -> None:
+def test_the_rules_are_those_of_the_page_in_the_same_order() -> None:
     assert table("rules.md", "rule") == [
         [f"`{rule.code}`", rule.withholds, rule.remedy, rule.source, rule.told] for rule in door.RULES
     ]
 
 
-def test_what_is_told_where_nothing_can_be_decided_is_on_the_page(door: Any) -> None:
+def test_what_is_told_where_nothing_can_be_decided_is_on_the_page() -> None:
     assert table("rules.md", "reason") == [[f"`{r.code}`", r.withholds, r.remedy, r.source] for r in door.BEFORE]
 
 
-def test_no_reason_is_told_that_is_not_on_the_page(door: Any) -> None:
+def test_no_reason_is_told_that_is_not_on_the_page() -> None:
     """A reason is told with its remedy, which stands in the tables. Only what is told quietly has words of its own."""
-    telling = importlib.import_module("consent.service.telling")
     by_hand = [path.name for path in SOURCES if re.search(r'"rule":\s*"', path.read_text())]
     assert by_hand == []
     made_up = door.Withheld(door.Item("prison", vocabulary.Category.RISK), "made-up")
@@ -134,7 +126,7 @@ def test_no_reason_is_told_that_is_not_on_the_page(door: Any) -> None:
     assert f"`{telling.QUIETLY[0]}`" in (make.REFERENCE / "rules.md").read_text()
 
 
-def test_the_gateways_are_those_of_the_page(door: Any) -> None:
+def test_the_gateways_are_those_of_the_page() -> None:
     every = frozenset(vocabulary.Category)
     assert table("rules.md", "basis") == [
         [
@@ -149,18 +141,18 @@ def test_the_gateways_are_those_of_the_page(door: Any) -> None:
     ]
 
 
-def test_the_obligations_are_those_of_the_page(door: Any) -> None:
+def test_the_obligations_are_those_of_the_page() -> None:
     known = get_args(get_type_hints(door.Obligation)["code"])
     assert [row[0] for row in table("rules.md", "obligation")] == [f"`{code}`" for code in known]
 
 
-def test_who_may_say_what_is_as_the_page_says(door: Any) -> None:
+def test_who_may_say_what_is_as_the_page_says() -> None:
     assert [row[:2] for row in table("who-may-say-what.md", "event")] == [
         [f"`{type}`", kinds(who)] for type, who in door.ASSERTS.items()
     ]
 
 
-def test_who_may_invoke_which_gateway_is_as_the_page_says(door: Any) -> None:
+def test_who_may_invoke_which_gateway_is_as_the_page_says() -> None:
     def lets_out(gateway: Any) -> str:
         if not gateway.invoked_by:
             return "-"
@@ -172,7 +164,6 @@ def test_who_may_invoke_which_gateway_is_as_the_page_says(door: Any) -> None:
 
 
 def test_the_page_of_settings_is_made_and_tells_of_every_process() -> None:
-    pytest.importorskip("consent", reason="consent is not installed here")
     page = make.made()[make.REFERENCE / "settings.md"]
     assert [kind.module for kind in PROCESSES if f"`{kind.module}`" not in page] == []
     row = next(line for line in page.splitlines() if line.startswith("| `THROUGHGATE_SIGNING_KEY`"))

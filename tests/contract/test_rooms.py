@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from contracts.vocabulary import SERVICES
+
 ROOT = Path(__file__).parents[2]
-SERVICES = ("consent", "referral", "matching", "notifications")
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys

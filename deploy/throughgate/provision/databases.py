@@ -16,8 +16,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-SERVICES = ("consent", "referral", "matching", "notifications")
+from contracts.vocabulary import SERVICES
+
 _LOCK = 0x7467_7076  # advisory lock: GRANTs on the same database do not go together
+_SCRAM_ITERATIONS = 4096
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -117,13 +119,13 @@ async def _connected(url: str) -> AsyncIterator[Any]:
         await connection.close()
 
 
-def _verifier(password: str, iterations: int = 4096) -> str:
+def _verifier(password: str) -> str:
     """What PostgreSQL stores of a password (SCRAM-SHA-256)."""
     salt = secrets.token_bytes(16)
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _SCRAM_ITERATIONS)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
-    return f"SCRAM-SHA-256${iterations}:{_base64(salt)}${_base64(stored)}:{_base64(server)}"
+    return f"SCRAM-SHA-256${_SCRAM_ITERATIONS}:{_base64(salt)}${_base64(stored)}:{_base64(server)}"
 
 
 def _base64(raw: bytes) -> str:

@@ -4,7 +4,6 @@
 makes it so.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -31,17 +30,16 @@ from confluent_kafka.admin import (
     UserScramCredentialAlteration,
     UserScramCredentialUpsertion,
 )
+from pydantic import TypeAdapter, ValidationError
 
 from contracts.topics import TopicFile, TopicFileError
+from contracts.vocabulary import RESERVED_IDS, SERVICE_PURPOSES, AgencyId
 
-SERVICES = ("referral", "matching", "notifications")
-"""Our own services that read cleared data."""
 DOOR_USERS = ("consent-intake", "consent-discloser")
 TOPIC_FILES = Path(__file__).resolve().parents[3] / "schemas" / "topics"
 """Where the files lie in a checkout."""
 
-_AGENCY = re.compile(r"[a-z][a-z0-9-]{1,40}")
-_RESERVED = {*SERVICES, *DOOR_USERS, "admin", "broker", "consent", "anonymous"}
+_AGENCY: TypeAdapter[str] = TypeAdapter(AgencyId)
 _TIMEOUT = 30.0
 _SCRAM_ITERATIONS = 4096
 
@@ -93,17 +91,21 @@ def plan(files: Iterable[TopicFile], agencies: Sequence[str], namespace: str = "
     """What these files and agencies come to. `namespace` is put before topics, groups and transactional ids.
 
     A group prefix of an agency ends in a full stop, which no agency's id may contain: so no agency's prefix
-    is the beginning of another's. Raises TopicFileError for an id that is not fit for topic names or is a
-    user of our own.
+    is the beginning of another's. Raises TopicFileError for an id that is not fit for topic names or is
+    reserved.
     """
     for agency in agencies:
-        if not _AGENCY.fullmatch(agency) or agency in _RESERVED:
+        try:
+            _AGENCY.validate_python(agency)
+        except ValidationError as error:
             raise TopicFileError(
-                f"{agency!r} cannot be an agency's id: it is reserved, or not lower-case letters, digits, -."
-            )
+                f"{agency!r} cannot be an agency's id: it is not lower-case letters, digits, -."
+            ) from error
+        if agency in RESERVED_IDS:
+            raise TopicFileError(f"{agency!r} cannot be an agency's id: Throughgate keeps it for itself.")
     topics: dict[str, Topic] = {}
     acls: set[Acl] = set()
-    users = [*DOOR_USERS, *SERVICES, *agencies]
+    users = [*DOOR_USERS, *SERVICE_PURPOSES, *agencies]
     for file in files:
         for names in _expansions(file, agencies):
             topic = namespace + file.name.format(**names)
@@ -145,7 +147,7 @@ def _expansions(file: TopicFile, agencies: Sequence[str]) -> list[dict[str, str]
     if "{agency}" in file.name:
         return [{"agency": a} for a in agencies]
     if "{service}" in file.name:
-        return [{"service": s} for s in SERVICES]
+        return [{"service": s} for s in SERVICE_PURPOSES]
     return [{}]
 
 
@@ -160,6 +162,8 @@ def _config(file: TopicFile) -> dict[str, str]:
         "retention.ms": str(file.retention_ms),
         # Kafka deletes closed segments only: with these, nothing is kept longer than the retention and a quarter of it.
         "segment.ms": str(max(file.retention_ms // 4, 600_000)),
+        # Of when it came, whatever clock its publisher has: else what is mirrored, or old, would be deleted unread.
+        "message.timestamp.type": "LogAppendTime",
         "max.message.bytes": str(file.max_message_bytes),
         "cleanup.policy": file.cleanup_policy,
     }

@@ -14,14 +14,15 @@ from typing import Any
 
 import yaml
 
+from contracts.vocabulary import SERVICE_PURPOSES
+
 PRISON, PROBATION, POLICE = "hmp-leeds", "probation-leeds", "west-yorkshire-police"
 HOUSING, MENTORS = "harbour-housing", "second-chance-mentors"
 VOLUNTARY = (HOUSING, MENTORS)
-SERVICES = ("referral", "matching", "notifications")
 ACCOMMODATION = "needs.accommodation"
 CONSENTED = ("identity", "custody-and-release", ACCOMMODATION, "risk")
 """What the clients agree to: not their contact details, not their health."""
-PURPOSES = ("referral", "mentor-matching", "release-notification")
+PURPOSES = tuple(SERVICE_PURPOSES.values())
 
 _IDS = uuid.UUID("5f1c7b1e-8a43-4a0e-9d6c-7a7f0f5a2b11")
 AGENCIES_FILE = Path(__file__).resolve().parents[2] / "agencies.yaml"
@@ -136,16 +137,15 @@ class Cast:
         return self.tobias, self.marisol, self.idris, self.winifred
 
 
-def make_cast(today: date, seed: int | None = None) -> Cast:
-    """The people, with numbers drawn by `seed`, or anew."""
-    draw = random.Random(seed)
+def make_cast(today: date) -> Cast:
+    """The people, with numbers drawn anew."""
 
     def noms() -> str:
         letters = "ABCDEFGHJKLMNPRSTVWXYZ"
-        return f"Z{draw.randrange(10_000):04d}{draw.choice(letters)}{draw.choice(letters)}"
+        return f"Z{random.randrange(10_000):04d}{random.choice(letters)}{random.choice(letters)}"
 
     def crn() -> str:
-        return f"X{draw.randrange(1_000_000):06d}"
+        return f"X{random.randrange(1_000_000):06d}"
 
     return Cast(
         Person(
@@ -208,7 +208,7 @@ def agreements(now: datetime) -> list[dict[str, Any]]:
                 }
             ],
             "signatories": {
-                party: "the head of the agency" for party in (*sources, *recipients) if party not in SERVICES
+                party: "the head of the agency" for party in (*sources, *recipients) if party not in SERVICE_PURPOSES
             },
             "starts": (now - timedelta(days=1)).isoformat(),
             "review": (now + timedelta(days=365)).isoformat(),

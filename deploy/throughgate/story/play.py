@@ -8,7 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from contracts.vocabulary import LONDON
+from contracts import topic_names
+from contracts.vocabulary import LONDON, SERVICE_PURPOSES
 from throughgate import traces
 from throughgate.case_system import Received, make_event
 from throughgate.promises import Placed, behind_retraction
@@ -22,7 +23,6 @@ from throughgate.story.cast import (
     POLICE,
     PRISON,
     PROBATION,
-    SERVICES,
     VOLUNTARY,
     Cast,
     Party,
@@ -31,7 +31,7 @@ from throughgate.story.cast import (
 from throughgate.story.narrator import Narrator
 from throughgate.story.world import World, check, try_to_read
 
-TOLD_BY_CONSENT = (*VOLUNTARY, *SERVICES)
+TOLD_BY_CONSENT = (*VOLUNTARY, *SERVICE_PURPOSES)
 """Whoever learns of a client by consent only."""
 
 
@@ -118,13 +118,18 @@ class Story:
     ) -> dict[str, Any]:
         """Publish about a person, wait for the door to accept it, and give the reply's data."""
         event = make_event(agency, type, data, **envelope)
-        system = self.world[agency]
-        system.publish(json.dumps(event).encode(), system.key_for(person.noms_id), traceparent=traceparent)
+        self._send(agency, event, person.noms_id, traceparent)
         reply = self._accepted(agency, event["id"])
         if reply.get("client"):
             self._references[agency, person.noms] = reply["client"]
         self._first.setdefault("event", event)
         return reply
+
+    def _send(
+        self, agency: str, event: Mapping[str, Any], identifier: Mapping[str, str], traceparent: str = ""
+    ) -> None:
+        system = self.world[agency]
+        system.publish(_bytes(event), system.key_for(identifier), traceparent=traceparent)
 
     def _accepted(self, agency: str, event_id: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
@@ -253,8 +258,7 @@ class Story:
             tobias, f"LEI-{tobias.noms}-1", datetime.now(UTC), [{"agency": HOUSING}, {"agency": MENTORS}]
         )
         event = make_event(PRISON, "consent.granted", data)
-        system = self.world[PRISON]
-        system.publish(json.dumps(event).encode(), system.key_for(tobias.noms_id), traceparent=traceparent)
+        self._send(PRISON, event, tobias.noms_id, traceparent)
         self._traced = trace, span, begun, time.time_ns()
         self._accepted(PRISON, event["id"])
         seen = {}
@@ -313,8 +317,7 @@ class Story:
 
     def _answer(self, agency: str, type: str, data: Mapping[str, Any]) -> None:
         event = make_event(agency, type, data)
-        system = self.world[agency]
-        system.publish(json.dumps(event).encode(), system.key_for(data["identifiers"][0]))
+        self._send(agency, event, data["identifiers"][0])
         self._accepted(agency, event["id"])
 
     def mentor(self) -> None:
@@ -537,10 +540,10 @@ class Story:
 
     def wrong_topic(self) -> None:
         """Access rules."""
-        refusal = try_to_read(self.world.around, MENTORS, f"partner.{HOUSING}")
+        refusal = try_to_read(self.world.around, MENTORS, topic_names.partner(HOUSING))
         check(refusal == "TOPIC_AUTHORIZATION_FAILED", f"Kafka refuses {MENTORS} another's topic (it said {refusal!r})")
         self.tell.fact(f"{MENTORS} reads partner.{HOUSING}: TopicAuthorizationFailed")
-        intake = self.world.around.topic(f"intake.{PRISON}")
+        intake = self.world.around.topic(topic_names.intake(PRISON))
         try:
             self.world[HOUSING].publish(b"{}", "x", topic=intake)
         except CommandError as error:
@@ -588,11 +591,11 @@ class Story:
                     for r in self.world.api.agency(PRISON, "GET", f"/withdrawals/{withdrawal}")["recipients"]
                     if r["acknowledgedAt"]
                 }
-                >= set(SERVICES)
+                >= set(SERVICE_PURPOSES)
             ),
             "our three services acknowledge that they stopped and erased",
         )
-        self.tell.fact(f"{', '.join(SERVICES)} acknowledged: stopped and erased")
+        self.tell.fact(f"{', '.join(SERVICE_PURPOSES)} acknowledged: stopped and erased")
 
     def _stands_there(self, done: Mapping[str, Any]) -> None:
         agency = done["recipient"]

@@ -1,6 +1,5 @@
 """The system as the story meets it: the agencies' case systems on Kafka, and the services over HTTP."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -9,7 +8,7 @@ from confluent_kafka import Consumer, KafkaException
 
 from throughgate.api import Api
 from throughgate.case_system import CaseSystem
-from throughgate.reaching import CommandError, Surroundings
+from throughgate.reaching import CommandError, Surroundings, found_within
 
 T = TypeVar("T")
 SCOPES = {
@@ -68,7 +67,7 @@ class Callers:
 class World:
     """Everything that the story touches. `patience` is how long an effect may take before the story fails."""
 
-    def __init__(self, around: Surroundings, agencies: Sequence[str], patience: float = 30.0) -> None:
+    def __init__(self, around: Surroundings, agencies: Sequence[str], patience: float) -> None:
         self.around = around
         self.patience = patience
         self.waiting_for: Callable[[str], None] = lambda text: None
@@ -98,21 +97,15 @@ class World:
             CommandError: it found nothing in time; the sentence says what was expected.
         """
         self.waiting_for(expected)
-        until = time.monotonic() + self.patience
-        pause = 0.01
-        while True:
-            found = look()
-            if found is not None and found is not False:
-                self.waiting_for("")
-                return found
-            if time.monotonic() > until:
-                raise CommandError(f"Expected within {self.patience:.0f} s, and it did not come: {expected}.")
-            time.sleep(pause)
-            pause = min(0.1, pause * 1.5)
+        found = found_within(self.patience, look)
+        if found is None:
+            raise CommandError(f"Expected within {self.patience:.0f} s, and it did not come: {expected}.")
+        self.waiting_for("")
+        return found
 
 
 @contextmanager
-def opened(around: Surroundings, agencies: Sequence[str], patience: float = 30.0) -> Iterator[World]:
+def opened(around: Surroundings, agencies: Sequence[str], patience: float) -> Iterator[World]:
     """A world that is closed at the end."""
     world = World(around, agencies, patience)
     try:

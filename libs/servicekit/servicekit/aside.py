@@ -95,19 +95,21 @@ async def set_aside(
     )
 
 
-async def erase_of(session: AsyncSession, references: Collection[UUID], but: bytes | None = None) -> None:
-    """Erase the bytes of the events that name one of these clients, wherever in them it stands; `but` for these."""
+async def erase_of(session: AsyncSession, references: Collection[UUID], keeping: bytes | None = None) -> None:
+    """Erase the bytes of the events that name one of these clients, wherever in them it stands. Events of exactly the
+    bytes `keeping` are left.
+    """
     if references:
         await do(
             session,
             """
             UPDATE set_aside SET value = NULL
-            WHERE value IS DISTINCT FROM CAST(:but AS bytea) AND EXISTS (
+            WHERE value IS DISTINCT FROM CAST(:keeping AS bytea) AND EXISTS (
                 SELECT FROM unnest(CAST(:references AS text[])) AS r
                 WHERE position(convert_to(r, 'UTF8') IN value) > 0)
             """,
             references=sorted(map(str, references)),
-            but=but,
+            keeping=keeping,
         )
 
 

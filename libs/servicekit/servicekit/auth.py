@@ -124,11 +124,11 @@ def scope_missing(scope: str, otherwise: str = "") -> Problem:
 _bearer = HTTPBearer(auto_error=False, description="JWT with the claims agency and scope")
 
 
-def require(scope: str) -> Callable[..., Awaitable[Caller]]:
-    """A FastAPI dependency that gives the caller, who must hold `scope`.
+def require(*scopes: str) -> Callable[..., Awaitable[Caller]]:
+    """A FastAPI dependency that gives the caller, who must hold one of `scopes`; who holds none is told the first.
 
     Raises:
-        Problem: 401 without a valid token, 403 without the scope, 503 while the issuer's keys cannot be read.
+        Problem: 401 without a valid token, 403 without such a scope, 503 while the issuer's keys cannot be read.
     """
 
     async def caller(
@@ -139,8 +139,8 @@ def require(scope: str) -> Callable[..., Awaitable[Caller]]:
         verifier: Verifier = request.app.state.verifier
         found = await asyncio.to_thread(verifier.verify, credentials.credentials)
         request.state.caller = found
-        if scope not in found.scopes:
-            raise scope_missing(scope)
+        if found.scopes.isdisjoint(scopes):
+            raise scope_missing(scopes[0])
         return found
 
     return caller

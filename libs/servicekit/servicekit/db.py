@@ -63,7 +63,7 @@ async def every(seconds: float, what: str, work: Callable[[], Awaitable[object]]
 
 
 def create_engine(
-    url: str, pool: int = 5, name: str = "throughgate", session: Mapping[str, str] | None = None, **options: Any
+    url: str, pool: int, name: str, session: Mapping[str, str] | None = None, **options: Any
 ) -> AsyncEngine:
     """An engine whose errors do not quote parameters and whose statements cannot wait for a lock for ever.
 
@@ -96,7 +96,7 @@ def _not_closed(_dbapi: Any, record: Any, _proxy: Any) -> None:
 class Database:
     """One service's database. `run` is the boundary that HTTP requests and message batches share."""
 
-    def __init__(self, url: str, pool: int = 5, name: str = "throughgate") -> None:
+    def __init__(self, url: str, pool: int, name: str) -> None:
         self.engine = create_engine(url, pool, name)
         self.waker = Waker(url)
 

@@ -1,11 +1,14 @@
 """The envelope of every event: CloudEvents 1.0, structured JSON mode (https://cloudevents.io, version 1.0.2)."""
 
-from datetime import UTC, datetime
+import re
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from functools import partial
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import uuid4
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 D = TypeVar("D")
@@ -15,12 +18,32 @@ MAX_EVENT = 262_144
 NO_NUL = r"^[^\x00]*$"
 """PostgreSQL cannot store U+0000 in text, so it is refused at the edge: such an event could only be set aside."""
 
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC))]
-"""A time with its offset, in years that every store and every arithmetic with offsets can hold."""
-
 
 class Unfit(ValueError):
     """What a contract's own rule finds wrong, for a person to put right: in our own words, without a quotation."""
+
+
+_DAY = r"\d{4}-\d{2}-\d{2}"
+
+
+def _written_as(pattern: str, kind: type[date], value: Any) -> Any:
+    """Pydantic reads digits alone as seconds since 1970: what is to begin on 20270101 would have begun long ago."""
+    if isinstance(value, date):
+        return value
+    if isinstance(value, str) and re.match(pattern, value, re.ASCII):
+        with suppress(ValueError):
+            return kind.fromisoformat(value.upper())
+    raise Unfit("a day is written as 2027-01-31, a time as 2027-01-31T09:00:00Z, and both have to exist")
+
+
+Date = Annotated[date, BeforeValidator(partial(_written_as, _DAY + "$", date))]
+"""A day, as RFC 3339 writes it."""
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)),
+    BeforeValidator(partial(_written_as, _DAY + "[Tt ]", datetime)),
+]
+"""A time with its offset, as RFC 3339 writes it, in years that every store and any arithmetic with offsets can hold."""
 
 
 class Wire(BaseModel):

@@ -58,11 +58,10 @@ class Outgoing:
 
 def connection(settings: Settings) -> dict[str, Any]:
     """The arguments that every client needs to reach the brokers as this process's user."""
-    options: dict[str, Any] = {"bootstrap_servers": settings.kafka_servers, "client_id": settings.kafka_user or None}
-    if options["client_id"] is None:
-        del options["client_id"]
+    options: dict[str, Any] = {"bootstrap_servers": settings.kafka_servers}
     if settings.kafka_user:
         options |= {
+            "client_id": settings.kafka_user,
             "security_protocol": "SASL_SSL" if settings.kafka_ca_file else "SASL_PLAINTEXT",
             "sasl_mechanism": "SCRAM-SHA-512",
             "sasl_plain_username": settings.kafka_user,

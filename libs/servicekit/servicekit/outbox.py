@@ -19,7 +19,7 @@ from servicekit import faults
 from servicekit.db import create_engine, is_transient, listening, wait, wake_after_commit
 from servicekit.kafka import Outgoing, create_producer, send_all
 from servicekit.settings import Settings
-from servicekit.telemetry import RELAYED
+from servicekit.telemetry import RELAYED, from_headers, header
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ async def add(session: AsyncSession, records: Sequence[Outgoing]) -> None:
             "t": [r.topic for r in records],
             "k": [r.key for r in records],
             "v": [r.value for r in records],
-            "p": [next((v.decode() for n, v in r.headers if n == "traceparent"), None) for r in records],
+            "p": [from_headers(r.headers) for r in records],
         },
     )
     wake_after_commit(session, CHANNEL)
@@ -113,7 +113,7 @@ class Relay:
                     self._settings.namespace + row.topic,
                     row.key,
                     row.value,
-                    [("traceparent", row.traceparent.encode())] if row.traceparent else (),
+                    header(row.traceparent),
                 )
                 for row in rows
             ],

@@ -58,8 +58,8 @@ class Settings(BaseSettings):
     set_aside_days: float = 7.0
     """How long referral, matching and notifications keep an event that they could not apply."""
     alert_owner: str = "operations"
-    """Who sees to what waits for a person: a role or a rota, told in alerts and lists."""
+    """Who sees to what waits for a person at the door: a role or a rota, told in its alerts and lists."""
     batch: int = 500
-    """The most records that one transaction takes."""
+    """The most records that one transaction of a worker or a discloser takes."""
     stall_seconds: float = 60.0
     """A worker with lag, an answering broker and no progress for this long ends itself."""

@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -184,7 +184,7 @@ def header(traceparent: str | None) -> list[tuple[str, bytes]]:
 
 
 def from_headers(
-    headers: Iterator[tuple[str, bytes]] | list[tuple[str, bytes]] | tuple[tuple[str, bytes], ...],
+    headers: Iterable[tuple[str, bytes]],
 ) -> str | None:
     """The well-formed traceparent among Kafka headers, if any."""
     for name, value in headers or ():

@@ -16,10 +16,11 @@ from servicekit.kafka import create_consumer, written_since
 
 log = logging.getLogger(__name__)
 
+POLL_SECONDS = 0.5
 CLOSED = Gauge("throughgate_closed", "1 while nothing leaves because the database is behind the topics.")
 
 
-async def open_when_known(db: AsyncConnection, settings: DiscloserSettings, poll_seconds: float) -> None:
+async def open_when_known(db: AsyncConnection, settings: DiscloserSettings) -> None:
     """Open the door once the database knows every head and every retraction that stands in the topics.
 
     The topics are read before the database is asked, so that it knows what other shards send meanwhile.
@@ -32,7 +33,7 @@ async def open_when_known(db: AsyncConnection, settings: DiscloserSettings, poll
                 break
         except (KafkaError, TimeoutError, OSError) as error:  # a topic that is being made or deleted is waited for
             log.warning("the topics cannot be compared yet: %s", type(error).__name__)
-            await asyncio.sleep(poll_seconds)
+            await asyncio.sleep(POLL_SECONDS)
             continue
         CLOSED.set(1)
         log.error(
@@ -43,7 +44,7 @@ async def open_when_known(db: AsyncConnection, settings: DiscloserSettings, poll
             async with db.begin():
                 if await restoring.last_done(db) != done:
                     break
-            await asyncio.sleep(poll_seconds)
+            await asyncio.sleep(POLL_SECONDS)
     async with db.begin():
         await restoring.open_door(db)
     CLOSED.set(0)

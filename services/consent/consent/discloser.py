@@ -19,15 +19,16 @@ from prometheus_client import Counter
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from consent.comparing import open_when_known
+from consent.comparing import POLL_SECONDS, open_when_known
 from consent.repository import ledger, queue, shards
 from consent.repository.clients import DAMAGED
-from consent.sending import HEADS_TOPIC, Sender, is_fenced
+from consent.sending import Sender, is_fenced
 from consent.service.disclosing import Cycle, Late, Leaving, Sent, decide_cycle, finish_cycle, join
 from consent.service.doubts import Doubt, doubts
 from consent.service.holds import hold_damaged
 from consent.service.ledger import Sealer
 from consent.settings import DiscloserSettings
+from contracts import topic_names
 from contracts.heads import Head, key_id, public_key_of
 from servicekit import faults
 from servicekit.db import RETRYABLE, create_engine, listening, sqlstate, wait
@@ -37,6 +38,7 @@ from servicekit.run import work
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+IDLE_SECONDS = 1.0
 DISCLOSED = Counter("throughgate_disclosed", "Records, retractions and notices committed to their topics.")
 SET_ASIDE = Counter("throughgate_disclosures_set_aside", "Rows that cannot be sent; each needs a person.")
 
@@ -62,11 +64,11 @@ class Discloser:
         self._parts: deque[list[int]] = deque()
         """Rows that could not be sent with others: for each of these there is a cycle of its own."""
 
-    async def take_over(self, poll_seconds: float = 0.5) -> None:
+    async def take_over(self) -> None:
         """Wait for the shard's lock, fence whoever wrote before, and find out what it left half done."""
         shard, number = self._settings.shard, self._settings.shards
         while not await self._read(partial(shards.try_lock, shard=shard)):
-            await asyncio.sleep(poll_seconds)
+            await asyncio.sleep(POLL_SECONDS)
         async with self._db.begin():
             await shards.enter_number(self._db, shard, number)
         await self._sender.renew()
@@ -74,7 +76,7 @@ class Discloser:
         public_key = public_key_of(self._settings.seed)
         async with self._db.begin():
             await ledger.add_signing_key(self._db, key_id(public_key), public_key)
-        await open_when_known(self._db, self._settings, poll_seconds)
+        await open_when_known(self._db, self._settings)
         await self._recall()
         log.info("discloser of shard %d of %d took over", shard, number)
 
@@ -90,16 +92,16 @@ class Discloser:
             if other.shards != number and other.shard != shard:
                 await self._sender.fence(other.shard)
 
-    async def run(self, woken: asyncio.Event, poll_seconds: float = 1.0) -> None:
+    async def run(self, woken: asyncio.Event) -> None:
         """Cycle for ever; with nothing to do, wait for a wake-up or poll, which also keeps the session alive."""
         while True:
             if not await self.cycle():
-                await wait(woken, poll_seconds)
+                await wait(woken, IDLE_SECONDS)
 
     async def cycle(self) -> bool:
         """Enter what the last cycle sent, decide the next rows, send them. False when there was nothing to do."""
         paused = await self._sender.look_again()
-        if HEADS_TOPIC in paused:
+        if topic_names.HEADS in paused:
             await self._read(shards.keep_session)
             return False
         part = self._parts.popleft() if self._parts else None
@@ -191,9 +193,9 @@ class Discloser:
         A topic that is missing or may not be written waits as a whole, and a retraction is never set aside.
         """
         paused = self._sender.paused
-        if not leaving and HEADS_TOPIC not in paused:
-            paused.add(HEADS_TOPIC)
-        if HEADS_TOPIC in paused:
+        if not leaving and topic_names.HEADS not in paused:
+            paused.add(topic_names.HEADS)
+        if topic_names.HEADS in paused:
             return
         topics = sorted(topic for topic in {item.row.topic for item in leaving} if topic not in paused)
         if part is not None and len(topics) == 1:
@@ -218,7 +220,8 @@ class Discloser:
         sender, heads = self._sender, list(self._unsent)
         until = asyncio.get_running_loop().time() + self._settings.send_seconds
         async with asyncio.timeout_at(until):
-            if not await sender.can_write({item.row.topic for item in leaving} | ({HEADS_TOPIC} if heads else set())):
+            topics = {item.row.topic for item in leaving} | ({topic_names.HEADS} if heads else set())
+            if not await sender.can_write(topics):
                 raise UnknownTopicOrPartitionError
             await sender.begin()
             sent = Sent(await sender.write(leaving, heads), [*self._sent.heads, *heads])
@@ -296,9 +299,8 @@ class Discloser:
         await self._sender.stop()
 
 
-async def main(ready: Callable[[], None]) -> None:
+async def main(settings: DiscloserSettings, ready: Callable[[], None]) -> None:
     """Disclose until cancelled. Ends with an error when the session is lost or the producer is fenced."""
-    settings = DiscloserSettings()
     url = settings.database_url.get_secret_value()
     engine = create_engine(url, 1, f"discloser {settings.shard}", settings.session())
     async with (
@@ -317,4 +319,5 @@ async def main(ready: Callable[[], None]) -> None:
 
 
 if __name__ == "__main__":
-    work(main, DiscloserSettings(), "consent-discloser")
+    settings = DiscloserSettings()
+    work(partial(main, settings), settings, "consent-discloser")

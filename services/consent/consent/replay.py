@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import orjson
 from pydantic import ValidationError
 
-from consent.service.replaying import Change, Replayed, replay
+from consent.service.replaying import Change, ChangedGateway, Replayed, replay
 from servicekit.db import create_engine
 from servicekit.problems import where
 from servicekit.settings import Settings
@@ -47,6 +47,8 @@ def main() -> None:
     since = parser.parse_args().since
     try:
         change = Change.model_validate_json(sys.stdin.buffer.read() or b"{}")
+        if not change.agreements and all(row == ChangedGateway() for row in change.gateways.values()):
+            parser.error("The policy changes nothing: name the agreements or gateways to try (docs/how-to/replay.md).")
         url = Settings().database_url.get_secret_value()
         replayed = asyncio.run(run(url, change, since))
     except ValidationError as error:

@@ -35,6 +35,7 @@ from consent.service.restoring import (
 )
 from consent.settings import WorkerSettings
 from consent.worker import Intake
+from contracts import topic_names
 from contracts.heads import Head
 from servicekit import telemetry
 from servicekit.db import Database
@@ -146,7 +147,7 @@ async def _take_in_again(settings: WorkerSettings, database: Database) -> int:
     Not only those since the backup: some may have waited in their topic when it was made.
     """
     intake, taken = Intake(settings.namespace), 0
-    kinds = tuple(f"{settings.namespace}{kind}." for kind in ("intake", "requests"))
+    kinds = tuple(settings.namespace + name("") for name in (topic_names.intake, topic_names.requests))
     producer = create_producer(settings)
     await producer.start()
     try:
@@ -163,7 +164,7 @@ async def _take_in_again(settings: WorkerSettings, database: Database) -> int:
 
 async def _is_behind(settings: WorkerSettings, database: Database, since: datetime) -> bool:
     async with _reader(settings) as reader:
-        if settings.namespace + "heads" not in await reader.topics():
+        if settings.namespace + topic_names.HEADS not in await reader.topics():
             raise CannotRestore("The topic heads cannot be seen: provision its permissions first.")
         async for records in written_since(settings, reader, is_ours(settings.namespace), since):
             if await database.run(partial(is_behind, records=records, namespace=settings.namespace)):

@@ -39,7 +39,7 @@ async def run(settings: RetentionSettings) -> int:
             log.info("erased what was overdue of %d clients so far", erased)
         while await database.run(partial(retention.redact_overdue, periods=settings.periods)):
             pass
-        await database.run(retention.finish)
+        await database.run(partial(retention.finish, periods=settings.periods))
     finally:
         await database.close()
     return erased

@@ -13,14 +13,12 @@ from consent.events import head_event
 from consent.paused import PausedTopics
 from consent.service.disclosing import Leaving, Place
 from consent.settings import RESTART_SECONDS, STOP_SECONDS, DiscloserSettings
+from contracts import topic_names
 from contracts.heads import Head
 from servicekit.kafka import Outgoing, create_producer, send_all
 from servicekit.telemetry import Step, across_the_border, follow, header
 
 log = logging.getLogger(__name__)
-
-HEADS_TOPIC = "heads"
-"""The topic of the signed heads. Where it cannot be written, its shard waits: what left could not be checked."""
 
 
 class Sender:
@@ -88,7 +86,7 @@ class Sender:
             self._steps.append(step)
             key = str(item.row.reference).encode()
             outgoing.append(Outgoing(prefix + item.row.topic, key, item.value, header(traceparent)))
-        outgoing += [Outgoing(prefix + HEADS_TOPIC, str(head.shard).encode(), head_event(head)) for head in heads]
+        outgoing += [Outgoing(prefix + topic_names.HEADS, str(head.shard).encode(), head_event(head)) for head in heads]
         written = await send_all(self.producer, outgoing)
         return [(item, (item.row.topic, at.partition, at.offset)) for item, at in zip(leaving, written, strict=False)]
 
@@ -118,7 +116,7 @@ def is_fenced(error: BaseException) -> bool:
 def _trace(row: Any) -> tuple[Step, str | None]:
     """A sending step; to a service our trace goes on, to a partner a new one begins."""
     name = f"send {row.type} to {row.topic}"
-    if row.topic.startswith("cleared."):
+    if topic_names.parts(row.topic)[0] == "cleared":
         step = follow(name, row.traceparent)
         return step, step.traceparent
     return across_the_border(name, row.traceparent)

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from pydantic import PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, model_validator
 
 from consent.domain.retention import REST, periods
 from consent.repository.retractions import Patience
@@ -28,7 +28,7 @@ class ApiSettings(Settings):
 class RetentionSettings(Settings):
     """What a run of retention needs to know besides."""
 
-    retention_days: dict[Category, int] = {}
+    retention_days: dict[Category, PositiveInt] = {}
     """Days by category, as JSON, where they are not those of `consent.domain.retention`."""
     rest_days: PositiveInt = REST.days
     """Days after the last that was said, told or asked of a client, until what is left beside sections is erased."""
@@ -62,14 +62,14 @@ class WorkerSettings(RetentionSettings):
 class DiscloserSettings(Settings):
     """What the discloser needs to know besides."""
 
-    shard: int = 0
+    shard: NonNegativeInt = 0
     """Which of the shards this process is, from 0."""
-    shards: int = 1
+    shards: PositiveInt = 1
     """How many there are, the same for all; to change it, stop them all first."""
     signing_key: SecretStr
     """Seed of the Ed25519 key that signs the heads of the ledger: 32 bytes in base64url without padding."""
-    batch: int = 1000
-    send_seconds: float = 10.0
+    batch: PositiveInt = 1000
+    send_seconds: PositiveFloat = 10.0
     """A send that is not done by then is given up, and its rows are decided again."""
     session_seconds: float = 15.0
     """The database ends a session that was idle for so long, and with it the lock of a process that was stopped. More
@@ -86,6 +86,12 @@ class DiscloserSettings(Settings):
             public_key_of(self.seed)
         except ValueError:
             raise ValueError("signing_key must be 32 bytes in base64url without padding") from None
+        return self
+
+    @model_validator(mode="after")
+    def _is_one_of_the_shards(self) -> "DiscloserSettings":
+        if self.shard >= self.shards:  # numbered from 1, they would leave the clients of shard 0 to nobody
+            raise ValueError("shard must be less than shards: they are numbered from 0")
         return self
 
     @model_validator(mode="after")

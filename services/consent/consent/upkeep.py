@@ -36,7 +36,7 @@ async def keep_up(database: Database, settings: WorkerSettings) -> None:
     periods = settings.periods
 
     async def tell_and_remind() -> None:
-        await all_in_batches(database, clock.end_what_is_due, clock.put_off)
+        await all_in_batches(database, clock.tell_what_is_due, clock.put_off)
         await all_in_batches(database, lambda session, limit: clock.remind(session, settings.patience, limit))
 
     async def redact_ledger() -> None:
@@ -59,10 +59,13 @@ async def all_in_batches(
     put_off: Callable[[AsyncSession], Awaitable[None]] | None = None,
 ) -> None:
     """Work in batches until nothing is left. A batch that fails is done one by one; what fails alone is put off."""
-    limit = BATCH
-    try:
+
+    async def batch(limit: int) -> bool:
         # While the door is closed after a restore, a stop could get a version that was used before.
-        while await database.run(restoring.is_open) and await database.run(lambda session: work(session, limit)):
+        return await database.run(restoring.is_open) and await database.run(lambda session: work(session, limit))
+
+    try:
+        while await batch(BATCH):
             pass
         return
     except Exception as error:
@@ -71,7 +74,7 @@ async def all_in_batches(
             return
     for _ in range(BATCH):
         try:
-            if not await database.run(lambda session: work(session, 1)):
+            if not await batch(1):
                 return
         except Exception as error:
             log.exception("upkeep is put off after %s", type(error).__name__)

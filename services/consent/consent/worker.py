@@ -14,12 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.repository import restoring
 from consent.service.intake import refuse, stands_alone, take_in
-from consent.service.reading import Arrival
+from consent.service.reading import Arrival, type_in
 from consent.service.requests import Asked, take_requests
 from consent.service.snapshots import offer_next_chunk, put_off
 from consent.settings import WorkerSettings
 from consent.upkeep import count, keep_up
-from contracts.replies import replies_topic
+from contracts import topic_names
 from servicekit import faults
 from servicekit.db import Database, is_transient
 from servicekit.kafka import Outgoing, create_consumer, create_producer
@@ -73,18 +73,19 @@ class Intake:
         return [self._reply(arrival, await refuse(session, arrival))]
 
     def _kind(self, record: Record) -> str:
-        return str(record.topic).removeprefix(self._namespace).split(".", 1)[0]
+        return topic_names.parts(str(record.topic), self._namespace)[0]
 
     def _who(self, record: Record) -> str:
-        return str(record.topic).removeprefix(self._namespace).split(".", 1)[1]
+        return topic_names.parts(str(record.topic), self._namespace)[1]
 
     def _arrival(self, record: Record) -> Arrival:
         topic = str(record.topic).removeprefix(self._namespace)
-        traceparent = from_headers(record.headers)
-        return Arrival(self._who(record), record.value or b"", topic, record.partition, record.offset, traceparent)
+        value, headers = record.value or b"", record.headers
+        place = (topic, record.partition, record.offset)
+        return Arrival(self._who(record), value, *place, from_headers(headers), type_in(headers))
 
     def _reply(self, arrival: Arrival, value: bytes) -> Outgoing:
-        return Outgoing(self._namespace + replies_topic(arrival.agency), None, value)
+        return Outgoing(self._namespace + topic_names.replies(arrival.agency), None, value)
 
 
 class StillClosed(TimeoutError):
@@ -119,9 +120,8 @@ async def follow_up(database: Database, chunk: int) -> None:
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def main(ready: Callable[[], None]) -> None:
+async def main(settings: WorkerSettings, ready: Callable[[], None]) -> None:
     """Take in until cancelled."""
-    settings = WorkerSettings()
     database = Database(settings.database_url.get_secret_value(), 4, "consent worker")
     consumer = create_consumer(settings, GROUP)
     consumer.subscribe(pattern=f"^{re.escape(settings.namespace)}(intake|requests)\\.[a-z0-9-]+$")
@@ -154,4 +154,5 @@ async def main(ready: Callable[[], None]) -> None:
 
 
 if __name__ == "__main__":
-    work(main, WorkerSettings(), "consent-worker")
+    settings = WorkerSettings()
+    work(partial(main, settings), settings, "consent-worker")

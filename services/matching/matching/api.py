@@ -14,7 +14,7 @@ from contracts.vocabulary import AgencyId, Area, Pathway
 from matching import events, repository, service
 from matching.domain import Actor, Reason, State
 from servicekit.auth import Caller, require
-from servicekit.envelope import StrictWire, Wire
+from servicekit.envelope import Date, StrictWire, Wire
 
 router = APIRouter(tags=["matching"])
 
@@ -34,7 +34,7 @@ class VolunteerBody(StrictWire):
     approved: bool
     available: bool
     dbs_level: Literal["basic", "standard", "enhanced"] | None = None
-    dbs_expires: date | None = None
+    dbs_expires: Date | None = None
     prison_clearances: list[Prison] = []
     training: list[Short] = []
     """Such as `core` and `high-risk`."""
@@ -138,7 +138,7 @@ async def get_matches(
     rows = await request.app.state.database.run(
         lambda session: repository.matches(session, caller.within, client=client, state=state, limit=limit, after=after)
     )
-    return await showing.beside(events.SERVICE, [MatchLine.model_validate(dict(row)) for row in rows])
+    return await showing.beside(events.DOOR.service, [MatchLine.model_validate(dict(row)) for row in rows])
 
 
 @router.post("/rounds", summary="Run one round now")

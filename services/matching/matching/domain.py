@@ -99,7 +99,7 @@ class NotAllowedError(Exception):
     """The move is not in the table, is not this actor's to make, or lacks its reason (or has one unasked)."""
 
 
-def check_move(state: State, to: State, by: Actor, reason: Reason | None = None) -> None:
+def check_move(state: State, to: State, by: Actor, reason: Reason | None) -> None:
     """Whether `by` may move a match from `state` to `to` with that reason: one is given where a match closes.
 
     Raises:

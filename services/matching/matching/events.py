@@ -1,35 +1,12 @@
-"""What this service reads on `cleared.matching` and asks on `requests.matching`."""
+"""The door as this service knows it, and what it asks there."""
 
 from datetime import datetime
 
-from contracts.door import Door, Received
-from contracts.leaving import (
-    ClientChanged,
-    ClientSnapshot,
-    OfferAnswerPassed,
-    OfferMessage,
-    ReferralAnswerPassed,
-)
+from contracts.door import Door
 from contracts.requests import OfferRequestData
 from servicekit.kafka import Outgoing
 
-__all__ = [
-    "CLEARED_TOPIC",
-    "DOOR",
-    "SERVICE",
-    "ClientChanged",
-    "ClientSnapshot",
-    "OfferAnswerPassed",
-    "OfferMessage",
-    "OfferRequestData",
-    "Received",
-    "ReferralAnswerPassed",
-    "requested",
-]
-
 DOOR = Door("matching")
-SERVICE = DOOR.service
-CLEARED_TOPIC = DOOR.cleared_topic
 
 
 def requested(data: OfferRequestData, time: datetime, traceparent: str | None) -> Outgoing:

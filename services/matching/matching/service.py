@@ -13,7 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts import door
 from contracts.cleared import Stop
-from contracts.leaving import SettledData
+from contracts.leaving import (
+    ClientChanged,
+    ClientSnapshot,
+    OfferAnswerPassed,
+    OfferMessage,
+    ReferralAnswerPassed,
+    SettledData,
+)
+from contracts.requests import OfferRequestData
 from contracts.vocabulary import LONDON, Category
 from matching import domain, events, repository
 from matching.domain import KEPT, OFFER_STANDS, TOLD, Actor, Client, Match, Reason, State
@@ -25,12 +33,7 @@ from servicekit.sql import time_now
 log = logging.getLogger(__name__)
 
 
-async def take_in(session: AsyncSession, received: Sequence[events.Received]) -> None:
-    """Apply a batch of cleared events, each once, in their order."""
-    await door.take_in(session, received, _begin, repository.save)
-
-
-async def _begin(session: AsyncSession, received: Sequence[events.Received]) -> "Batch":
+async def _begin(session: AsyncSession, received: Sequence[door.Received]) -> "Batch":
     clients = await repository.lock_clients(session, {r.client for r in received})
     work = Batch(clients, await time_now(session))
     if answered := work.volunteers_that_answer(received):
@@ -39,6 +42,8 @@ async def _begin(session: AsyncSession, received: Sequence[events.Received]) -> 
     return work
 
 
+apply = events.DOOR.applying(_begin, repository.save)
+"""How a batch of records is applied."""
 poison = events.DOOR.poison(repository.erase_poisoned)
 """What is done with an event that cannot be applied, besides keeping it."""
 
@@ -50,18 +55,16 @@ class Batch(door.Batch[Client]):
         super().__init__(events.DOOR, clients, now)
         self.volunteers: dict[UUID, domain.Volunteer] = {}
 
-    def volunteers_that_answer(self, batch: Sequence[events.Received]) -> set[UUID]:
+    def volunteers_that_answer(self, batch: Sequence[door.Received]) -> set[UUID]:
         """The volunteers whose offers are answered in this batch: their checks are asked about again."""
-        offers = {r.event.data.message.offer for r in batch if isinstance(r.event, events.OfferAnswerPassed)}
+        offers = {r.event.data.message.offer for r in batch if isinstance(r.event, OfferAnswerPassed)}
         return {m.volunteer for client in self.clients.values() for m in client.matches if m.id in offers}
 
     def stop(self, client: Client, stop: Stop, traceparent: str | None) -> None:
         """End the match that a retraction reaches; the next round finds another mentor, where it may."""
         client.stop(stop, self.now)
 
-    def learn(
-        self, client: Client, event: events.ClientSnapshot | events.ClientChanged, traceparent: str | None
-    ) -> None:
+    def learn(self, client: Client, event: ClientSnapshot | ClientChanged, traceparent: str | None) -> None:
         """Keep facts; the next round goes by them."""
         client.heard(event.data.receipt.decided_on)
         client.waiting_since = client.waiting_since or self.now
@@ -85,11 +88,11 @@ class Batch(door.Batch[Client]):
     def answer(
         self,
         client: Client,
-        event: events.ReferralAnswerPassed | events.OfferAnswerPassed,
+        event: ReferralAnswerPassed | OfferAnswerPassed,
         traceparent: str | None,
     ) -> None:
         """Take in a scheme's answer to an offer."""
-        if isinstance(event, events.ReferralAnswerPassed):
+        if isinstance(event, ReferralAnswerPassed):
             super().answer(client, event, traceparent)
             return
         scheme, answer = event.data.provider, event.data.message
@@ -206,14 +209,14 @@ def _offer(
     made.explanation = {"scores": scores, "passed": [rule.name for rule in domain.RULES]}
     made.begin(now)
     client.matches.append(made)
-    data = events.OfferRequestData(
+    data = OfferRequestData(
         request=made.request,
         client=client.reference,
         recipient=made.scheme,
         origin=profile.origin,
         about=sorted(TOLD),
         include=[Category.IDENTITY, Category.CUSTODY_AND_RELEASE, *sorted(profile.needs)],
-        message=events.OfferMessage(offer=made.id, mentor=made.volunteer, expires_at=made.expires_at),
+        message=OfferMessage(offer=made.id, mentor=made.volunteer, expires_at=made.expires_at),
     )
     return events.requested(data, now, None)
 

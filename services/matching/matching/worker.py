@@ -7,8 +7,6 @@ from matching.settings import Settings
 from servicekit import consuming
 from servicekit.db import Database, every
 
-apply = events.DOOR.apply(service.take_in)
-
 
 async def rounds(seconds: float, database: Database) -> None:
     """Let offers expire, and run a round where one is due, for ever."""
@@ -23,4 +21,4 @@ async def rounds(seconds: float, database: Database) -> None:
 if __name__ == "__main__":
     settings = Settings()
     beside = partial(rounds, settings.round_seconds)
-    consuming.work(settings, events.SERVICE, events.CLEARED_TOPIC, apply, service.poison, beside)
+    consuming.work(settings, events.DOOR.service, events.DOOR.cleared_topic, service.apply, service.poison, beside)

@@ -96,7 +96,7 @@ async def get_plans(
     rows = await request.app.state.database.run(
         lambda session: repository.plans(session, caller.within, client=client, limit=limit, after=after)
     )
-    return await showing.beside(events.SERVICE, [PlanLine.model_validate(dict(row)) for row in rows])
+    return await showing.beside(events.DOOR.service, [PlanLine.model_validate(dict(row)) for row in rows])
 
 
 @router.get("/plans/{id}", summary="One release plan with its steps")
@@ -108,7 +108,7 @@ async def get_plan(
 ) -> PlanDetail:
     row, steps = await request.app.state.database.run(lambda session: service.plan(session, id, within=caller.within))
     values: dict[str, Any] = dict(row) | {"steps": [dict(step) for step in steps]}
-    return (await showing.beside(events.SERVICE, [PlanDetail.model_validate(values)]))[0]
+    return (await showing.beside(events.DOOR.service, [PlanDetail.model_validate(values)]))[0]
 
 
 @clock_router.put("/clock", summary="Set the clock: for demonstrations and tests")

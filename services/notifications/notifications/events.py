@@ -1,31 +1,12 @@
-"""What this service reads on `cleared.notifications` and asks on `requests.notifications`."""
+"""The door as this service knows it, and what it asks there."""
 
 from datetime import datetime
 
-from contracts.door import Door, Received
-from contracts.leaving import (
-    ClientChanged,
-    ClientSnapshot,
-    StepMessage,
-)
+from contracts.door import Door
 from contracts.requests import StepRequestData
 from servicekit.kafka import Outgoing
 
-__all__ = [
-    "CLEARED_TOPIC",
-    "DOOR",
-    "SERVICE",
-    "ClientChanged",
-    "ClientSnapshot",
-    "Received",
-    "StepMessage",
-    "StepRequestData",
-    "requested",
-]
-
 DOOR = Door("notifications")
-SERVICE = DOOR.service
-CLEARED_TOPIC = DOOR.cleared_topic
 
 
 def requested(data: StepRequestData, time: datetime, traceparent: str | None) -> Outgoing:

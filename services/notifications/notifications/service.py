@@ -9,32 +9,29 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts import door
 from contracts.cleared import Stop
-from contracts.leaving import SettledData
+from contracts.leaving import ClientChanged, ClientSnapshot, SettledData, StepMessage
+from contracts.requests import StepRequestData
 from contracts.vocabulary import Category
 from notifications import events, repository
 from notifications.domain import KEPT, Client, Partner, Plan, Step, StepState
 from servicekit import faults, outbox
 from servicekit.kafka import Outgoing
 from servicekit.problems import Problem
+from servicekit.worker import Apply
 
 DUE_AT_ONCE = 200
 """Clients whose due steps one transaction takes."""
 
 
-def clock(name: str) -> repository.Clock:
-    """The clock that the setting names."""
-    return repository.CLOCKS[name]
+def apply(clock: str) -> Apply:
+    """How a batch of records is applied, at the time of the clock that the setting names."""
 
-
-async def take_in(session: AsyncSession, received: Sequence[events.Received], clock: repository.Clock) -> None:
-    """Apply a batch of cleared events, each once, in their order."""
-
-    async def begin(session: AsyncSession, received: Sequence[events.Received]) -> Batch:
+    async def begin(session: AsyncSession, received: Sequence[door.Received]) -> Batch:
         clients = await repository.lock_clients(session, {r.client for r in received})
         partners = await repository.partners(session)
-        return Batch(clients, partners, await clock(session))
+        return Batch(clients, partners, await repository.CLOCKS[clock](session))
 
-    await door.take_in(session, received, begin, repository.save)
+    return events.DOOR.applying(begin, repository.save)
 
 
 poison = events.DOOR.poison(repository.erase_poisoned)
@@ -53,9 +50,7 @@ class Batch(door.Batch[Client]):
         client.stop(stop)
         client.replan(self.partners, self.now)
 
-    def learn(
-        self, client: Client, event: events.ClientSnapshot | events.ClientChanged, traceparent: str | None
-    ) -> None:
+    def learn(self, client: Client, event: ClientSnapshot | ClientChanged, traceparent: str | None) -> None:
         """Keep facts, and bring the plan in line with them.
 
         Whoever was avoided is planned for again: a step may be permitted to them on another basis, and the door decides
@@ -77,13 +72,14 @@ class Batch(door.Batch[Client]):
             step.withheld = [w.model_dump(mode="json", by_alias=True) for w in settled.withheld]
 
 
-async def do_due(session: AsyncSession, clock: repository.Clock) -> int:
+async def do_due(session: AsyncSession, clock: str) -> int:
     """Bring stale plans in line and ask the door about the steps that are due; how many clients were looked at."""
-    clients = await repository.lock_due_clients(session, await clock(session), DUE_AT_ONCE)
+    time_now = repository.CLOCKS[clock]
+    clients = await repository.lock_due_clients(session, await time_now(session), DUE_AT_ONCE)
     if not clients:
         return 0
     partners = await repository.partners(session)
-    now = await clock(session)
+    now = await time_now(session)
     outgoing = []
     for client in clients.values():
         client.replan(partners, now)
@@ -99,14 +95,14 @@ async def do_due(session: AsyncSession, clock: repository.Clock) -> int:
 def _ask(plan: Plan | None, step: Step, now: datetime) -> Outgoing:
     if plan is None or plan.origin is None or step.due_at is None or step.request is None:
         raise AssertionError("a step that is due has its plan, and the plan its origin")
-    data = events.StepRequestData(
+    data = StepRequestData(
         request=step.request,
         client=plan.client,
         recipient=step.recipient,
         origin=plan.origin,
         about=[Category.CUSTODY_AND_RELEASE],
         include=[Category.IDENTITY, Category.CUSTODY_AND_RELEASE],
-        message=events.StepMessage(step_reference=step.id, step=step.name.value, due_at=step.due_at),
+        message=StepMessage(step_reference=step.id, step=step.name.value, due_at=step.due_at),
     )
     return events.requested(data, now, None)
 

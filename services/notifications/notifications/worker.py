@@ -6,19 +6,13 @@ from notifications import events, service
 from notifications.settings import Settings
 from servicekit import consuming
 from servicekit.db import Database, every
-from servicekit.worker import Apply
-
-
-def apply(clock: str) -> Apply:
-    """How a batch of records is applied, at the time of that clock."""
-    return events.DOOR.apply(partial(service.take_in, clock=service.clock(clock)))
 
 
 async def due(clock: str, seconds: float, database: Database) -> None:
     """Do what is due, for ever."""
 
     async def all_that_is_due() -> None:
-        while await database.run(lambda session: service.do_due(session, service.clock(clock))):
+        while await database.run(lambda session: service.do_due(session, clock)):
             pass
 
     await every(seconds, "what is due", all_that_is_due)
@@ -27,4 +21,5 @@ async def due(clock: str, seconds: float, database: Database) -> None:
 if __name__ == "__main__":
     settings = Settings()
     beside = partial(due, settings.clock, settings.due_seconds)
-    consuming.work(settings, events.SERVICE, events.CLEARED_TOPIC, apply(settings.clock), service.poison, beside)
+    apply = service.apply(settings.clock)
+    consuming.work(settings, events.DOOR.service, events.DOOR.cleared_topic, apply, service.poison, beside)

@@ -1,6 +1,6 @@
 """The referral API: states and references; a client's data only as the door shows it to whoever asks."""
 
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from contracts.vocabulary import AgencyId, Area, Category, Pathway
 from referral import events, repository, service
 from referral.domain import Actor, Reason, State
 from servicekit.auth import Caller, require
-from servicekit.envelope import StrictWire, Wire
+from servicekit.envelope import Date, StrictWire, Wire
 from servicekit.telemetry import from_headers
 
 router = APIRouter(tags=["referral"])
@@ -36,7 +36,7 @@ class ServiceBody(StrictWire):
     maximum_age: Age | None = None
     status: Literal["active", "inactive"] = "active"
     capacity: Annotated[int, Field(ge=0, le=100_000)]
-    assured_date: date | None = None
+    assured_date: Date | None = None
 
     @model_validator(mode="after")
     def _ages_in_order(self) -> "ServiceBody":
@@ -164,7 +164,7 @@ async def get_referrals(
             session, caller.within, client=client, state=state, limit=limit, after=after
         )
     )
-    return await showing.beside(events.SERVICE, [ReferralLine.model_validate(dict(row)) for row in rows])
+    return await showing.beside(events.DOOR.service, [ReferralLine.model_validate(dict(row)) for row in rows])
 
 
 @router.get("/referrals/{id}", summary="One referral with its history")
@@ -178,4 +178,4 @@ async def get_referral(
         lambda session: service.referral(session, id, within=caller.within)
     )
     values: dict[str, Any] = dict(row) | {"history": [dict(line) for line in history]}
-    return (await showing.beside(events.SERVICE, [ReferralDetail.model_validate(values)]))[0]
+    return (await showing.beside(events.DOOR.service, [ReferralDetail.model_validate(values)]))[0]

@@ -121,7 +121,7 @@ class NotAllowedError(Exception):
     """The move is not in the table, is not this actor's to make, or lacks its reason (or has one unasked)."""
 
 
-def check_move(state: State, to: State, by: Actor, reason: Reason | None = None) -> None:
+def check_move(state: State, to: State, by: Actor, reason: Reason | None) -> None:
     """Whether `by` may move a referral from `state` to `to` with that reason.
 
     Raises:

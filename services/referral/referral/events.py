@@ -1,37 +1,12 @@
-"""What this service reads on `cleared.referral` and asks on `requests.referral`."""
+"""The door as this service knows it, and what it asks there."""
 
 from datetime import datetime
 
-from contracts.door import Door, Received
-from contracts.leaving import (
-    ClientChanged,
-    ClientSnapshot,
-    ClientWithdrawn,
-    OfferAnswerPassed,
-    ReferralAnswerPassed,
-    ReferralSentMessage,
-)
+from contracts.door import Door
 from contracts.requests import ReferralRequestData
 from servicekit.kafka import Outgoing
 
-__all__ = [
-    "CLEARED_TOPIC",
-    "DOOR",
-    "SERVICE",
-    "ClientChanged",
-    "ClientSnapshot",
-    "ClientWithdrawn",
-    "OfferAnswerPassed",
-    "Received",
-    "ReferralAnswerPassed",
-    "ReferralRequestData",
-    "ReferralSentMessage",
-    "requested",
-]
-
 DOOR = Door("referral")
-SERVICE = DOOR.service
-CLEARED_TOPIC = DOOR.cleared_topic
 
 
 def requested(data: ReferralRequestData, time: datetime, traceparent: str | None) -> Outgoing:

@@ -11,7 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts import door
 from contracts.cleared import Section, Stop
-from contracts.leaving import SettledData, Withheld
+from contracts.leaving import (
+    ClientChanged,
+    ClientSnapshot,
+    ClientWithdrawn,
+    OfferAnswerPassed,
+    ReferralAnswerPassed,
+    ReferralSentMessage,
+    SettledData,
+    Withheld,
+)
+from contracts.requests import ReferralRequestData
 from contracts.vocabulary import Category
 from referral import events, repository
 from referral.domain import (
@@ -35,12 +45,7 @@ from servicekit.sql import time_now
 log = logging.getLogger(__name__)
 
 
-async def take_in(session: AsyncSession, received: Sequence[events.Received]) -> None:
-    """Apply a batch of cleared events, each once, in their order."""
-    await door.take_in(session, received, _begin, repository.save)
-
-
-async def _begin(session: AsyncSession, received: Sequence[events.Received]) -> "Batch":
+async def _begin(session: AsyncSession, received: Sequence[door.Received]) -> "Batch":
     clients = await repository.lock_clients(session, {r.client for r in received})
     work = Batch(clients, await time_now(session))
     if pathways := work.pathways_at_stake(received):
@@ -49,6 +54,8 @@ async def _begin(session: AsyncSession, received: Sequence[events.Received]) -> 
     return work
 
 
+apply = events.DOOR.applying(_begin, repository.save)
+"""How a batch of records is applied."""
 poison = events.DOOR.poison(repository.erase_poisoned)
 """What is done with an event that cannot be applied, besides keeping it."""
 
@@ -60,19 +67,19 @@ class Batch(door.Batch[Client]):
         super().__init__(events.DOOR, clients, now)
         self.directory: dict[UUID, Service] = {}
 
-    def pathways_at_stake(self, batch: Sequence[events.Received]) -> set[str]:
+    def pathways_at_stake(self, batch: Sequence[door.Received]) -> set[str]:
         """The pathways on which a service may have to be chosen: their lines are to be locked."""
         found: set[str] = set()
         for r in batch:
             client = self.clients[r.client]
             match r.event:
-                case events.ClientSnapshot() | events.ClientChanged():
+                case ClientSnapshot() | ClientChanged():
                     found |= {s.category for s in door.sections(r.event, KEPT) if is_wanting(s)}
-                case events.ReferralAnswerPassed() if r.event.data.message.answer == "declined":
+                case ReferralAnswerPassed() if r.event.data.message.answer == "declined":
                     found |= {x.pathway for x in client.referrals if x.id == r.event.data.message.referral}
-                case events.ClientWithdrawn() if r.event.data.recipients is not None:
+                case ClientWithdrawn() if r.event.data.recipients is not None:
                     found |= {x.pathway for x in client.referrals if x.provider in r.event.data.recipients}
-        only_facts = all(isinstance(r.event, events.ClientSnapshot | events.ClientChanged) for r in batch)
+        only_facts = all(isinstance(r.event, ClientSnapshot | ClientChanged) for r in batch)
         if only_facts:  # the usual batch: most of its needs have their referral already
             wanting = [
                 (self.clients[r.client], s.category)
@@ -93,9 +100,7 @@ class Batch(door.Batch[Client]):
             for referral in ended:
                 self._pass_on(client, referral, traceparent, never=stop.recipients)
 
-    def learn(
-        self, client: Client, event: events.ClientSnapshot | events.ClientChanged, traceparent: str | None
-    ) -> None:
+    def learn(self, client: Client, event: ClientSnapshot | ClientChanged, traceparent: str | None) -> None:
         """Keep facts, and make a referral of each need that calls for one and has none."""
         client.heard(event.data.receipt.decided_on)
         sections = door.sections(event, KEPT)
@@ -162,14 +167,14 @@ class Batch(door.Batch[Client]):
         if referral.provider is None:
             raise AssertionError("a referral that is asked about has a provider")
         referral.request = uuid4()
-        data = events.ReferralRequestData(
+        data = ReferralRequestData(
             request=referral.request,
             client=referral.client,
             recipient=referral.provider,
             origin=referral.origin,
             about=[referral.pathway],
             include=[Category.IDENTITY, Category.CONTACT, Category.CUSTODY_AND_RELEASE, referral.pathway],
-            message=events.ReferralSentMessage(
+            message=ReferralSentMessage(
                 referral=referral.id,
                 service=str(referral.service),
                 pathway=referral.pathway,
@@ -197,11 +202,11 @@ class Batch(door.Batch[Client]):
     def answer(
         self,
         client: Client,
-        event: events.ReferralAnswerPassed | events.OfferAnswerPassed,
+        event: ReferralAnswerPassed | OfferAnswerPassed,
         traceparent: str | None,
     ) -> None:
         """Take in a provider's answer to a referral."""
-        if isinstance(event, events.OfferAnswerPassed):
+        if isinstance(event, OfferAnswerPassed):
             super().answer(client, event, traceparent)
             return
         provider, answer = event.data.provider, event.data.message

@@ -4,7 +4,5 @@ from referral import events, service
 from servicekit import consuming
 from servicekit.settings import Settings
 
-apply = events.DOOR.apply(service.take_in)
-
 if __name__ == "__main__":
-    consuming.work(Settings(), events.SERVICE, events.CLEARED_TOPIC, apply, service.poison)
+    consuming.work(Settings(), events.DOOR.service, events.DOOR.cleared_topic, service.apply, service.poison)

@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from support.agency import Agency, Operator, eventually_true
+from support.door import superuser
 from support.load import AGENCIES, Load, agree
 from support.settled import connection
 
@@ -47,11 +47,8 @@ class Scene:
 
     async def fetch(self, statement: str, *parameters: Any) -> list[Any]:
         """Rows of the door's database."""
-        connection = await asyncpg.connect(self.system.postgres.url(self.system.databases["consent"].name))
-        try:
+        async with superuser(self) as connection:
             return list(await connection.fetch(statement, *parameters))
-        finally:
-            await connection.close()
 
     async def nothing_waits(self) -> None:
         """Wait until the queue is empty."""
@@ -60,6 +57,14 @@ class Scene:
             return not await self.fetch("SELECT 1 FROM queue LIMIT 1")
 
         await eventually_true(empty, "the queue to be empty", 60)
+
+    async def everyone_has(self, count: int) -> None:
+        """Wait until each partner has so many records."""
+
+        async def arrived() -> bool:
+            return all([len(await partner.received()) >= count for partner in self.partners])
+
+        await eventually_true(arrived, f"{count} records at each partner", 60)
 
     async def all_is_taken_in(self) -> None:
         """Wait until the worker has committed all of the prison's topic: its next life is not given any of it again."""

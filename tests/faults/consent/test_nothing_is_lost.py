@@ -4,9 +4,9 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-import asyncpg
 import pytest
 from support.agency import eventually, eventually_true, without_repeats
+from support.door import superuser
 from support.load import texts
 from support.settled import settled
 
@@ -52,8 +52,7 @@ async def _check(scene: Any, sent: int) -> None:
     answers = Counter(reply["data"]["event"] for reply in scene.prison.replies)
     assert set(answers.values()) == {1}, "one answer an event, repeated ids dropped"
     assert {reply["type"] for reply in scene.prison.replies} == {"throughgate.event.accepted.v1"}
-    connection = await asyncpg.connect(_url(scene))
-    try:
+    async with superuser(scene) as connection:
         facts = await connection.fetch(
             "SELECT data::json ->> 'summary' FROM fact WHERE category = 'needs.accommodation'"
         )
@@ -65,8 +64,6 @@ async def _check(scene: Any, sent: int) -> None:
             return not await connection.fetchval("SELECT count(*) FROM queue")
 
         await eventually_true(empty, "the queue to be empty", 90)
-    finally:
-        await connection.close()
     await settled(scene.system, [f"partner.{partner.name}" for partner in scene.partners])
     for partner in scene.partners:
         got = texts(without_repeats(await partner.received()))
@@ -76,8 +73,3 @@ async def _check(scene: Any, sent: int) -> None:
             wanted = person.changes[1:]  # the first was before consent: it came in the snapshot
             assert [t for t in wanted if t not in place] == [], "nothing lost"
             assert sorted(wanted, key=place.__getitem__) == wanted, "in order"
-
-
-def _url(scene: Any) -> str:
-    name = scene.system.databases["consent"].name
-    return str(scene.system.postgres.url(name))

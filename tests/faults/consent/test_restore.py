@@ -10,8 +10,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
+import httpx
 import pytest
 from support.agency import Agency, Operator, event, eventually, eventually_true, granted, terms, withdrawn
 from support.commands import Commands
@@ -100,9 +102,8 @@ class Scene:
 
     async def over_http(self, body: dict[str, Any]) -> str:
         """Publish so that no topic keeps it; gives the event's id."""
-        async with self.prison.http() as http:
-            response = await http.post("/events", json=body)
-            assert response.is_success, response.text
+        response = await self.prison.post(body)
+        assert response.is_success, response.text
         return str(body["id"])
 
     def withdrawal(self, number: str, **scope: Any) -> dict[str, Any]:
@@ -176,6 +177,7 @@ async def is_closed(scene: Scene) -> None:
     assert not scene.system._ready("consent.discloser")
     await eventually(lambda: scene.system._ready("consent.main") or None, "the API to answer")
     await _nobody_is_shown_anything(scene)
+    await _nothing_of_a_client_is_changed(scene)
 
 
 async def _nobody_is_shown_anything(scene: Scene) -> None:
@@ -186,6 +188,27 @@ async def _nobody_is_shown_anything(scene: Scene) -> None:
         ):
             response = await http.post(path, json=body)
             assert response.status_code == 503, response.text
+            assert response.json()["code"] == "closed-after-a-restore"
+
+
+async def _nothing_of_a_client_is_changed(scene: Scene) -> None:
+    """Whoever asks: it could get a version that was used before."""
+    id, reason = uuid4(), {"reason": "while it is closed"}
+    names = {"identifiers": [{"type": "NOMS", "value": "A1111AA"}], "notSameAs": [{"type": "NOMS", "value": "A2222AA"}]}
+    operator = Operator(scene.system)
+    async with httpx.AsyncClient(base_url=scene.system.urls["consent"], headers=operator.headers) as http:
+        for method, path, body in (
+            ("POST", "/links", {"clients": [str(id), str(id)]} | reason),
+            ("POST", "/unlinks", names | reason),
+            ("DELETE", f"/links/{id}", None),
+            ("PUT", f"/links/{id}/confirmation", None),
+            ("POST", f"/candidates/{id}/decision", {"decision": "same"} | reason),
+            ("DELETE", f"/holds/{id}", None),
+            ("POST", "/set-aside/arrived/1/retry", None),
+            ("POST", "/set-aside/arrived/1/discard", reason),
+        ):
+            response = await http.request(method, path, json=body)
+            assert response.status_code == 503, f"{path}: {response.text}"
             assert response.json()["code"] == "closed-after-a-restore"
 
 

@@ -15,13 +15,13 @@ from contextlib import AsyncExitStack
 from itertools import count
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from hypothesis import HealthCheck, Phase, given, settings
 from support.agency import Agency, Operator, eventually, eventually_true, without_repeats
 from support.disclosers import SETTINGS, Disclosers
+from support.door import superuser
 from support.holding import Clients, differences
 from support.programs import (
     AGENCIES,
@@ -100,9 +100,7 @@ class Stage:
             self._readers[name], self.topics[name] = reader, []
         self.disclosers = Disclosers(self.system)
         self._stack.callback(self.disclosers.stop)
-        url = self.system.postgres.url(self.system.databases["consent"].name)
-        self.db = await asyncpg.connect(url)
-        self._stack.push_async_callback(self.db.close)
+        self.db = await self._stack.enter_async_context(superuser(self))
 
     async def close(self) -> None:
         """Disconnect."""

@@ -25,7 +25,7 @@ async def test_stopped_replaced_and_woken(scene: Any, point: str) -> None:
     """Half of the clients withdraw while the first one stands still, with records of all of them in hand."""
     load, people = scene.load, scene.load.people
     await load.introduce()
-    await _everyone_has(scene, len(people))
+    await scene.everyone_has(len(people))
     scene.system.start_process("consent.discloser", {"THROUGHGATE_FAULT": f"{point}:stop:1"})
     stopped = scene.system.pid("consent.discloser")
     for person in people:
@@ -59,7 +59,7 @@ async def test_stopped_and_woken_when_there_are_more_shards(scene: Any) -> None:
     """The only shard stands still with records of everyone in hand; half of the clients are another shard's by then."""
     load, people = scene.load, scene.load.people
     await load.introduce()
-    await _everyone_has(scene, len(people))
+    await scene.everyone_has(len(people))
     scene.system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"})
     stopped = scene.system.pid("consent.discloser")
     for person in people:
@@ -125,10 +125,3 @@ def _subjects(records: list[Placed]) -> set[str]:
 
 def _told(record: Placed) -> bool:
     return "receipt" in record.event["data"]
-
-
-async def _everyone_has(scene: Any, count: int) -> None:
-    async def arrived() -> bool:
-        return all([len(await partner.received()) >= count for partner in scene.partners])
-
-    await eventually_true(arrived, f"{count} records at each partner", 60)

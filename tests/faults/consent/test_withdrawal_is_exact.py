@@ -5,10 +5,12 @@ import random
 import signal
 from typing import Any
 
-from support.agency import consents, eventually, eventually_true
+from support.agency import consents, eventually
 from support.faults import stands_still
 from support.load import retractions
 
+from consent.repository.queue import RETRACTIONS
+from servicekit.db import listening
 from throughgate.promises import behind_retraction
 
 
@@ -71,7 +73,7 @@ async def test_a_stopped_discloser_that_wakes_cannot_send(scene: Any) -> None:
     await scene.load.send(person, scene.load.consent(person))
     await scene.load.send(person, scene.load.change(person), scene.load.consent(person))
     await scene.load.settle()
-    await _everyone_has(scene, 1)
+    await scene.everyone_has(1)
     await scene.nothing_waits()  # or what the old one had not entered as sent would stop the new one before it is ready
     scene.system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"})
     stopped = scene.system.pid("consent.discloser")
@@ -107,9 +109,10 @@ async def test_who_only_has_rows_on_their_way_gets_a_retraction(scene: Any) -> N
     await scene.load.send(person, scene.load.consent(person))
     await scene.load.settle()
     await stands_still(stopped)
-    await scene.load.send(person, scene.load.withdrawal(person))
-    await scene.load.settle()
-    await eventually(lambda: len(scene.prison.replies) >= 3 or None, "the withdrawal to be accepted")
+    async with listening(scene.system.postgres.url(scene.system.databases["consent"].name), RETRACTIONS) as (told,):
+        await scene.load.send(person, scene.load.withdrawal(person))
+        await scene.load.settle()
+        await asyncio.wait_for(told.wait(), 60)  # the one that is stopped has it to read, too
     scene.system.kill("consent.discloser", signal.SIGCONT)
     await check(scene)
     for partner in scene.partners:
@@ -118,10 +121,3 @@ async def test_who_only_has_rows_on_their_way_gets_a_retraction(scene: Any) -> N
         assert retraction.event["type"] == "throughgate.client.withdrawn.v1"
         assert (record.partition, record.offset + 1) == (retraction.partition, retraction.offset), "no marker between"
     assert len([reply for reply in scene.prison.replies if "withdrawal.done" in reply["type"]]) == 1
-
-
-async def _everyone_has(scene: Any, count: int) -> None:
-    async def arrived() -> bool:
-        return all([len(await p.received()) >= count for p in scene.partners])
-
-    await eventually_true(arrived, f"{count} records at each partner")

@@ -52,19 +52,25 @@ class Door:
         """A withdrawal that the prison recorded."""
         return event("consent.withdrawn", self.prison.name, withdrawn(self.identifiers, **scope))
 
-    def invoked(self, kind: str, recipient: Agency, **more: Any) -> dict[str, Any]:
-        """The data of a `gateway` or an `override` that holds from a minute ago for an hour."""
+    def invoked(self, kind: str, by: Agency, recipient: Agency, **more: Any) -> dict[str, Any]:
+        """A `gateway` or an `override` of an agency that holds from a minute ago for an hour."""
         now = datetime.now(UTC)
-        return {
+        ends = (now + timedelta(hours=1)).isoformat()
+        data = {
             "identifiers": self.identifiers,
             kind: uuid4().hex,
             "recipients": [recipient.name],
             "purposes": ["public-protection"],
             "categories": ["identity", "risk"],
             "starts": (now - timedelta(minutes=1)).isoformat(),
-            "ends": (now + timedelta(hours=1)).isoformat(),
+            "ends": ends,
             "reason": "made up",
-        } | more
+        }
+        if kind == "gateway":
+            data |= {"basis": "cda-1998-s115", "authorisedByRole": "duty manager"}
+            return event("gateway.invoked", by.name, data | more)
+        data |= {"reviewBy": ends, "authorisedBy": "staff-1", "approvedBy": "staff-2"}
+        return event("override.authorised", by.name, data | more)
 
 
 FACTS = {

@@ -5,7 +5,7 @@ from typing import Any
 import asyncpg
 import pytest
 from support.agency import event, probation_number
-from support.door import recorded
+from support.door import recorded, superuser
 
 
 async def _as_agency(door: Any, agency: str | None, *, whole: bool = False) -> Any:
@@ -202,8 +202,7 @@ async def test_of_links_an_agency_sees_those_of_its_clients_and_who_was_made_of_
 async def test_even_a_mistaken_grant_shows_no_row_of_what_a_person_is_to_decide(door: Any, table: str) -> None:
     await _linked(door)
     database = door.system.databases["consent"]
-    connection = await asyncpg.connect(door.system.postgres.url(database.name))
-    try:
+    async with superuser(door) as connection:
         await connection.execute(f"BEGIN; GRANT SELECT ON {table} TO {database.agency}")
         assert await connection.fetchval(f"SELECT count(*) FROM {table}") > 0
         await connection.execute(f"SET LOCAL ROLE {database.agency}")
@@ -211,14 +210,11 @@ async def test_even_a_mistaken_grant_shows_no_row_of_what_a_person_is_to_decide(
         await connection.execute("SELECT set_config('throughgate.whole', 'yes', true)")
         assert await connection.fetch(f"SELECT * FROM {table}") == []
         await connection.execute("ROLLBACK")
-    finally:
-        await connection.close()
 
 
 async def test_row_level_security_is_forced_and_the_roles_own_nothing(door: Any) -> None:
     name = door.system.databases["consent"].name
-    connection = await asyncpg.connect(door.system.postgres.url(name))
-    try:
+    async with superuser(door) as connection:
         forced = await connection.fetch("SELECT relname FROM pg_class WHERE relrowsecurity AND relforcerowsecurity")
         assert {*BOUND, *CLOSED} <= {r["relname"] for r in forced}
         owners = await connection.fetch(
@@ -229,8 +225,6 @@ async def test_row_level_security_is_forced_and_the_roles_own_nothing(door: Any)
             "SELECT rolname FROM pg_roles WHERE rolname LIKE $1 AND (rolbypassrls OR rolsuper)", f"{name}%"
         )
         assert bypassing == []
-    finally:
-        await connection.close()
 
 
 async def test_existence_is_not_revealed_by_any_route(door: Any) -> None:

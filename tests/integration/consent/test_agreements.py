@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from support.agency import Agency, Operator, event, eventually_true, granted, prison_number, terms
-from support.door import superuser
+from support.door import accepted, superuser
 from support.settled import settled
 
 from servicekit.auth import OPERATOR
@@ -35,7 +34,7 @@ FACTS = {
     "identity": {"givenName": "Robin", "familyName": "Fictional"},
     "needs.accommodation": {"level": "urgent", "summary": "no fixed abode"},
 }
-SETS = 24
+SETS = 32
 NAMES = ("prison", "hostel", "mentors")
 _sets = count()
 
@@ -141,13 +140,13 @@ class Sides:
         await self.record(identifiers)
         names = [r.name for r in recipients]
         consent = granted(identifiers, names, ["referral"], CATEGORIES)
-        await accepted(self.prison, "consent.granted", consent)
+        await accepted(self.prison, event("consent.granted", self.prison.name, consent))
         return identifiers
 
     async def record(self, identifiers: list[dict[str, str]]) -> dict[str, Any]:
         """The prison records something of a client."""
         data = {"identifiers": identifiers, "facts": FACTS}
-        return await accepted(self.prison, "client.recorded", data)
+        return await accepted(self.prison, event("client.recorded", self.prison.name, data))
 
     def text(self, *recipients: Party, **more: Any) -> dict[str, Any]:
         """What an agreement says: the prison tells these for referrals, from yesterday for a year."""
@@ -180,13 +179,6 @@ class Sides:
 
         await eventually_true(look, "every shard to have seen the change")
         return status
-
-
-async def accepted(party: Party, kind: str, data: dict[str, Any]) -> dict[str, Any]:
-    """Publish an event that must be accepted; gives the reply."""
-    reply = await party.answered(event(kind, party.name, data))
-    assert reply["type"] == "throughgate.event.accepted.v1", reply
-    return reply
 
 
 def moment(**ago: float) -> str:
@@ -355,9 +347,11 @@ async def test_all_that_a_version_says_is_kept_and_an_overdue_review_is_shown(si
             {"identifiers": [noms := own()], "facts": {"identity": FACTS["identity"]}},
         )
     )
-    await accepted(sides.hostel, "client.recorded", {"identifiers": [noms], "facts": {"contact": {}}})
+    await accepted(
+        sides.hostel, event("client.recorded", sides.hostel.name, {"identifiers": [noms], "facts": {"contact": {}}})
+    )
     consent = granted([noms], [sides.hostel.name], ["referral"], ["identity"])
-    await accepted(sides.hostel, "consent.granted", consent)
+    await accepted(sides.hostel, event("consent.granted", sides.hostel.name, consent))
     await arrives(sides.hostel, 1, "the record that rests on the recipient's own word")
 
 
@@ -420,7 +414,9 @@ async def test_what_was_corrected_before_a_version_begins_never_leaves(sides: Si
     client = await sides.client(sides.hostel)
     for summary in ("said first", "said then"):
         facts = {"needs.accommodation": {"level": "soon", "summary": summary}}
-        await accepted(sides.prison, "client.recorded", {"identifiers": client, "facts": facts})
+        await accepted(
+            sides.prison, event("client.recorded", sides.prison.name, {"identifiers": client, "facts": facts})
+        )
     await hour_passes(sides, change["agreement"], starts)
     told = str(await arrives(sides.hostel, 3, "what waited for the beginning"))
     assert "said then" in told
@@ -523,6 +519,95 @@ async def test_a_second_suspension_or_signature_has_an_effect_or_says_why_not(si
         assert (closed.status_code, closed.json()["code"]) == (409, "draft-closed")
 
 
+async def test_a_party_that_suspended_left_and_signed_again_stops_nobody(sides: Sides) -> None:
+    change = await sides.agree(sides.hostel, sides.mentors)
+    path, reason = f"/agreements/{change['agreement']}", {"reason": "We look into it."}
+    first = await sides.mentors.does("POST", f"{path}/suspension", reason)
+    await sides.mentors.does("POST", f"{path}/departure", {"reason": "We close."})
+    await sides.agree(sides.hostel, sides.mentors, agreement=change["agreement"])
+    assert (await sides.prison.state(change["agreement"]))[-1] == "in-force"
+    history = (await sides.mentors.does("GET", path))["changes"]
+    assert [(c["kind"], c["by"]) for c in history if c["kind"] != "version"] == [
+        ("suspended", sides.mentors.name),
+        ("resumed", sides.mentors.name),
+    ]
+    second = await sides.mentors.does("POST", f"{path}/suspension", reason)
+    assert second["change"] != first["change"], "it can suspend it anew, for the same reason"
+    assert (await sides.prison.state(change["agreement"]))[-1] == "suspended"
+    await sides.agree(sides.hostel, sides.mentors, agreement=change["agreement"])
+    assert (await sides.prison.state(change["agreement"]))[-1] == "suspended", "a new version alone resumes nothing"
+
+
+async def test_no_suspension_outlives_the_end_for_all(sides: Sides) -> None:
+    change = await sides.agree(sides.hostel)
+    path, reason = f"/agreements/{change['agreement']}", {"reason": "because"}
+    await sides.operator.call("POST", f"{path}/suspension", reason)
+    await sides.prison.does("POST", f"{path}/suspension", reason)
+    await sides.operator.call("POST", f"{path}/departure", reason)
+    assert (await sides.prison.state(change["agreement"]))[-1] == "expired"
+    await sides.agree(sides.hostel, agreement=change["agreement"])
+    assert (await sides.prison.state(change["agreement"]))[-1] == "in-force"
+
+
+async def test_who_signed_to_leave_later_is_not_put_out_at_once(sides: Sides) -> None:
+    change = await sides.agree(sides.hostel, sides.mentors)
+    agreement = {"agreement": change["agreement"]}
+    later = sides.text(sides.hostel, starts=moment(hours=1)) | agreement
+    draft = (await sides.prison.does("POST", "/agreement-drafts", later))["draft"]
+    for party in (sides.prison, sides.hostel, sides.mentors):
+        await party.signs(draft)
+    at_once = (await sides.prison.does("POST", "/agreement-drafts", sides.text(sides.hostel) | agreement))["draft"]
+    await sides.prison.signs(at_once)
+    signed = await sides.hostel.signs(at_once)
+    assert (signed.status_code, signed.json()["missingSignatures"]) == (200, [sides.mentors.name])
+    assert await sides.mentors.state(change["agreement"]) == ["in-force", "draft"]
+    last = await sides.mentors.signs(at_once)
+    assert last.status_code == 202
+    assert (await sides.mentors.signs(at_once)).json() == last.json(), "a repeated signature changes nothing"
+
+
+async def test_who_signs_can_be_read_and_is_a_party(sides: Sides) -> None:
+    draft = (await sides.prison.does("POST", "/agreement-drafts", sides.text(sides.hostel)))["draft"]
+    for name, role in ((" ", "Head"), ("A. Head", "\u202e"), ("A.\u200bHead", "Head")):
+        body = {"name": name, "role": role}
+        for path in (f"/agreement-drafts/{draft}/signatures", "/agreement-template/signatures"):
+            answer = await sides.prison.call("POST", path, body)
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request"), body
+    paper = sides.text(sides.hostel) | {"id": f"signed-{sides.prison.name}", "version": 1}
+    parties = {sides.prison.name: "A", sides.hostel.name: "B"}
+
+    async def entered(**signatories: str) -> tuple[int, str]:
+        async with httpx.AsyncClient(
+            base_url=sides.shards.system.urls["consent"], headers=sides.operator.headers
+        ) as http:
+            body = paper | {"signatories": parties | {k.replace("_", "-"): name for k, name in signatories.items()}}
+            answer = await http.post("/agreements", json=body)
+            return answer.status_code, answer.json().get("code", "")
+
+    mentors = sides.mentors.name.replace("-", "_")
+    assert await entered(**{sides.hostel.name.replace("-", "_"): "\u2028 "}) == (422, "invalid-request")
+    assert await entered(**{mentors: "C"}) == (422, "signatory-no-party")
+    assert (await entered())[0] == 202
+
+
+async def test_an_agreement_of_an_agency_with_itself_is_refused(sides: Sides) -> None:
+    own = sides.text(sides.prison, enforces=[sides.prison.name])
+    answer = await sides.prison.call("POST", "/agreement-drafts", own)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
+
+
+async def test_the_operator_needs_no_other_scope_for_the_register(sides: Sides) -> None:
+    change = await sides.agree(sides.hostel)
+    token = sides.shards.system.issuer.token("operations", "operator", [OPERATOR])
+    sides.operator.headers = {"Authorization": f"Bearer {token}"}
+    assert change["agreement"] in {a["id"] for a in await sides.operator.call("GET", "/agreements")}
+    await sides.operator.call("POST", f"/agreements/{change['agreement']}/departure", {"reason": "because"})
+    signs = sides.shards.system.issuer.token("head", sides.prison.name, ["agreements:sign"])
+    sides.prison.token = signs
+    answer = await sides.prison.call("GET", "/agreements")
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope-missing"), "an agency needs its own"
+
+
 # --- the minimum standard ---------------------------------------------------------------------------------------------
 
 
@@ -555,11 +640,44 @@ async def test_every_agency_can_accede_to_the_minimum_standard(sides: Sides) -> 
     assert datetime.fromisoformat(first["ends"]) - datetime.now(UTC) > timedelta(days=364)
     deputy = {"name": "B. Other", "role": "Deputy"}
     assert await refused(sides.prison, "/agreement-template/signatures", deputy) == "already-signed"
-    other = sides.text(sides.hostel) | {"agreement": "minimum-standard"}
-    wrong = await sides.prison.call("POST", "/agreement-drafts", other)
-    assert (wrong.status_code, wrong.json()["code"]) == (422, "not-the-template")
     await sides.record(identifiers)
     await arrives(sides.mentors, 2, "the change")
+
+
+async def test_under_the_id_of_the_minimum_standard_stands_its_text_alone(sides: Sides) -> None:
+    """Whoever accedes signs that text: by another it would be told, or tell, what nobody signed."""
+    template = await sides.prison.does("GET", "/agreement-template")
+    members = [sides.prison.name, sides.hostel.name]
+    starts = datetime(2031, 1, 31, tzinfo=UTC)
+    text = {
+        "agreement": "minimum-standard",
+        "sources": members,
+        "recipients": [*members, "referral", "matching", "notifications"],
+        "enforces": members,
+        "terms": template["terms"],
+        "starts": starts.isoformat(),
+        "review": "2031-07-31T00:00:00Z",
+        "ends": "2032-01-31T00:00:00Z",
+    }
+    await sides.operator.call("POST", "/agreement-drafts", text)
+    wrong: list[dict[str, Any]] = [
+        {"sources": members[:1]},
+        {"recipients": [*text["recipients"], sides.mentors.name]},
+        {"recipients": text["recipients"][1:], "enforces": members[1:]},
+        {"recipients": members},
+        {"enforces": []},
+        {"terms": template["terms"][1:]},
+        {"ends": "2199-01-01T00:00:00Z"},
+        {"review": "2031-08-01T00:00:00Z"},
+    ]
+    async with httpx.AsyncClient(base_url=sides.shards.system.urls["consent"], headers=sides.operator.headers) as http:
+        for change in wrong:
+            answer = await http.post("/agreement-drafts", json=text | change)
+            assert (answer.status_code, answer.json()["code"]) == (422, "not-the-template"), change
+        paper = {k: v for k, v in text.items() if k != "agreement"} | wrong[0]
+        paper |= {"id": "minimum-standard", "version": 9, "signatories": dict.fromkeys(members, "A")}
+        answer = await http.post("/agreements", json=paper)
+        assert (answer.status_code, answer.json()["code"]) == (422, "not-the-template")
 
 
 # --- the end of an agreement is acknowledged --------------------------------------------------------------------------
@@ -657,11 +775,8 @@ async def test_it_is_not_done_while_what_was_decided_before_is_on_its_way(sides:
         await settled(shards.system, [f"partner.{sides.hostel.name}"])
         left = await timestamps(sides.hostel)
         assert left, "what was on its way has left"
-        admin = await asyncpg.connect(shards.system.postgres.url(shards.system.databases["consent"].name))
-        try:
+        async with superuser(shards) as admin:
             seen = await admin.fetchval("SELECT max(at) FROM discloser_shard")
-        finally:
-            await admin.close()
         assert max(left) <= seen, "it had left before the shard said that it saw the change"
         await sides.record(identifiers)
         await asyncio.sleep(2)

@@ -275,17 +275,10 @@ async def story(lone_door: Any) -> str:
     return client
 
 
-async def entries_of(lone_door: Any, client: str, throughgate: Commands) -> dict[str, Any]:
-    code, said = await throughgate("who-was-told", client, "--as", lone_door.prison.name, "--json")
-    assert code == 0, said
-    told: dict[str, Any] = json.loads(said)
-    return told
-
-
 async def test_the_answer_has_everything(
     lone_door: Any, story: str, throughgate: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = await entries_of(lone_door, story, throughgate)
+    told = await throughgate.who_was_told(story, lone_door.prison)
     kinds = {e["kind"] for e in told["entries"]}
     assert {"disclosure", "view", "consultation", "override", "combination", "refusal"} <= kinds
     assert not any(e["unreadable"] for e in told["entries"])
@@ -302,7 +295,7 @@ async def test_the_answer_has_everything(
     assert len(told["entries"]) == kept
     assert told["names"][lone_door.hostel.name] == lone_door.hostel.name
     monkeypatch.setattr(told_command, "PAGE", 2)
-    assert (await entries_of(lone_door, story, throughgate))["entries"] == told["entries"]
+    assert (await throughgate.who_was_told(story, lone_door.prison))["entries"] == told["entries"]
     code, said = await throughgate("who-was-told", story, "--as", lone_door.prison.name)
     assert code == 0
     assert f"{kept} entries." in said
@@ -313,7 +306,7 @@ async def test_the_page_has_every_entry_and_can_be_read_by_everyone(
 ) -> None:
     name = {"name": "Hostel <b>Harbour</b> & Sons", "kind": "vcs", "area": "leeds"}
     await lone_door.operator.call("PUT", f"/agencies/{lone_door.hostel.name}", name)
-    told = await entries_of(lone_door, story, throughgate)
+    told = await throughgate.who_was_told(story, lone_door.prison)
     file = tmp_path / "page.html"
     code, said = await throughgate("who-was-told", story, "--as", lone_door.prison.name, "--page", file)
     assert code == 0, said
@@ -352,13 +345,17 @@ async def test_the_page_is_the_clients_answer_only(lone_door: Any, story: str) -
     async with lone_door.hostel.http() as http:
         answer = await http.get(f"/clients/{reference}/disclosures", headers={"Accept": "text/html"})
         assert (answer.status_code, answer.json()["code"]) == (403, "scope-missing")
-        entries = (await http.get(f"/clients/{reference}/disclosures")).json()["entries"]
+        answer = await http.get(f"/clients/{reference}/disclosures")
+        entries = answer.json()["entries"]
+    assert answer.headers["cache-control"] == "no-store"
     assert not any("a threat" in json.dumps(entry) for entry in entries), "an override is for its agency and the client"
     token = lone_door.system.issuer.token("p", lone_door.prison.name, ["disclosures:read", "subject-access"])
     async with httpx.AsyncClient(
-        base_url=lone_door.system.urls["consent"], headers={"Authorization": f"Bearer {token}", "Accept": "text/html"}
+        base_url=lone_door.system.urls["consent"], headers={"Authorization": f"Bearer {token}"}
     ) as http:
-        answer = await http.get(f"/clients/{story}/disclosures")
+        wanted = [("Accept", "application/xhtml+xml"), ("Accept", "text/html;q=0.9")]
+        answer = await http.get(f"/clients/{story}/disclosures", headers=wanted)
+    assert f"Reference: {story}" in answer.text
     assert answer.headers["content-type"].startswith("text/html")
     assert answer.headers["cache-control"] == "no-store"
     assert "default-src 'none'" in answer.headers["content-security-policy"]

@@ -2,6 +2,7 @@
 
 import json
 import random
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from support.agency import event, eventually, eventually_true, granted, withdrawn
+from support.door import holds, recorded
 
 from contracts.leaving import RETRACTED
 
@@ -119,7 +121,15 @@ UNREADABLE: dict[str, Make] = {
         door.number.encode(), b"\\u0041" + door.number[1:].encode()
     ),
     "too large": lambda door: _json(door.withdrawal() | {"padding": "x" * 400_000}),
+    "no type": lambda door: _json({k: v for k, v in door.withdrawal().items() if k != "type"}),
+    "a type without its prefix": lambda door: _json(door.withdrawal() | {"type": "consent.withdrawn.v1"}),
+    "a type in another word": lambda door: _json(door.withdrawal() | {"type": "throughgate.consent.revoked.v1"}),
+    "data in base64": lambda door: _json(_packed(door.withdrawal())),
 }
+
+
+def _packed(body: dict[str, Any]) -> dict[str, Any]:
+    return body | {"data": None, "data_base64": b64encode(_json(body["data"])).decode()}
 
 
 @pytest.mark.parametrize("how", UNREADABLE)
@@ -155,6 +165,8 @@ async def test_a_withdrawal_that_cannot_be_applied_denies_anyway(door: Any, how:
 
 IN_ANOTHER_FORM: dict[str, Callable[[Any, str], dict[str, Any]]] = {
     "small letters": lambda door, _: {"type": "NOMS", "value": door.number.lower()},
+    "wide letters": lambda door, _: {"type": "NOMS", "value": "".join(chr(ord(c) + 0xFEE0) for c in door.number)},
+    "a short police number": lambda door, _: {"type": "PNC", "value": f"{door.pnc[2:5]}{door.pnc[5:].lstrip('0')}"},
     "blanks": lambda door, _: {"type": "NHS", "value": f"{door.nhs[:3]} {door.nhs[3:6]} {door.nhs[6:]}"},
     "a reference in capitals": lambda _, reference: {"type": "THROUGHGATE", "value": reference.upper()},
     "an unknown type": lambda door, _: {"type": "PRISON-NUMBER", "value": door.number.lower()},
@@ -165,7 +177,9 @@ IN_ANOTHER_FORM: dict[str, Callable[[Any, str], dict[str, Any]]] = {
 @pytest.mark.parametrize("how", IN_ANOTHER_FORM)
 async def test_a_withdrawal_with_a_number_in_another_form_denies_anyway(door: Any, how: str) -> None:
     door.nhs = f"{random.randint(10**9, 10**10 - 1)}"
-    more = [{"type": "NHS", "value": door.nhs}, {"type": "CASE", "value": "c-42"}]
+    door.pnc = f"2004/0{random.randint(10**5, 10**6 - 1)}H"
+    numbers = {"NHS": door.nhs, "PNC": door.pnc, "CASE": "c-42"}
+    more = [{"type": type, "value": value} for type, value in numbers.items()]
     recorded = event("client.recorded", door.prison.name, {"identifiers": [*door.identifiers, *more], "facts": FACTS})
     reference = (await door.prison.answered(recorded))["client"]
     await door.prison.answered(door.consent(door.hostel))
@@ -187,6 +201,38 @@ async def test_a_withdrawal_with_a_number_in_another_form_denies_anyway(door: An
 
     await eventually_true(retracted, "the retraction")
     assert len(await _holds(door)) == 1, "someone is told"
+
+
+@pytest.mark.parametrize("by", ["Kafka", "HTTP"])
+async def test_a_stop_in_binary_mode_denies_and_its_publisher_reads_how_to_send_it(door: Any, by: str) -> None:
+    await recorded(door)
+    stop = event("restriction.imposed", door.prison.name, {"identifiers": door.identifiers, "reason": "a threat"})
+    value, type = _json(stop["data"]), stop["type"]
+    if by == "Kafka":
+        size = len(door.prison.replies)
+        await door.prison.publish(value, headers=[("ce_specversion", b"1.0"), ("ce_type", type.encode())])
+        await eventually(lambda: door.prison.replies[size:] or None, "the rejection")
+        answer = door.prison.replies[-1]["data"]
+    else:
+        async with door.prison.http() as http:
+            response = await http.post("/events", content=value, headers={"ce-specversion": "1.0", "ce-type": type})
+        answer = response.json()
+    assert answer["code"] == "invalid-event"
+    assert "structured JSON mode" in answer["detail"]
+    assert [h["reason"] for h in await _holds(door)] == ["invalid-event"]
+
+    async def retracted() -> bool:
+        return bool((await door.hostel.received())[-1].event["type"] == RETRACTED)
+
+    await eventually_true(retracted, "the retraction")
+
+
+async def test_what_stops_nothing_holds_nobody_whatever_words_are_in_it(door: Any) -> None:
+    await door.prison.answered(door.recorded())
+    health = {"risk": {"note": "withdrew from heroin; consent withdrawn, refused, restricted", "harm": "no such"}}
+    for body in (door.recorded(health), door.recorded(health) | {"type": "throughgate.client.noted.v1"}):
+        assert (await door.prison.answered(body))["type"] == "throughgate.event.rejected.v1"
+    assert await holds(door, door.prison) == []
 
 
 NAMING_NOBODY: dict[str, tuple[str, list[dict[str, str]]]] = {

@@ -19,8 +19,7 @@ from servicekit.db import Database, TryAgain
 @pytest.fixture
 async def session(door: Any) -> AsyncIterator[AsyncSession]:
     """A transaction on the door's database that is never committed."""
-    url = door.system.postgres.url(door.system.databases["consent"].name)
-    database = Database(url.replace("postgresql://", "postgresql+asyncpg://", 1), 1, "test")
+    database = Database(door.system.environment("consent.worker")["THROUGHGATE_DATABASE_URL"], 1, "test")
     try:
         async with AsyncSession(database.engine) as opened:
             yield opened

@@ -1,4 +1,6 @@
-"""What ends by the clock: it denies at once, then it is told and taken back, by any number of workers, once."""
+"""What begins and ends by the clock: an end denies at once, then it is told and taken back, by any number of workers,
+once; what begins later is followed by its snapshot then.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -10,7 +12,7 @@ import asyncpg
 import pytest
 from support import servers
 from support.agency import Agency, Operator, event, eventually, eventually_true, granted, read_all, terms
-from support.door import decided, superuser
+from support.door import accepted, decided, superuser
 from support.settled import settled
 
 from consent import upkeep
@@ -22,35 +24,48 @@ from throughgate.system import System
 
 SNAPSHOT = "throughgate.client.snapshot.v1"
 ENDS = {"validUntil": "valid_until", "until": "until", "ends": "ends"}
-"""What an end is called in an event and in the client's history."""
+BEGINS = {"validFrom": "valid_from", "starts": "starts"}
+"""What an end, or a beginning, is called in an event and in the client's history."""
+
+
+FOR_REFERRAL = ["identity", "needs.accommodation"]
+"""Of what the prison recorded, what the agreement lets out."""
 
 
 def later(after: timedelta = timedelta(hours=1)) -> str:
     return (datetime.now(UTC) + after).isoformat()
 
 
-async def end_comes(agency: Agency, said: dict[str, Any]) -> datetime:
-    """Move the end of what the agency said with this event to half a second from now, to where it is due; gives it."""
-    (name,) = said["data"].keys() & ENDS.keys()
+async def comes(agency: Agency, names: dict[str, str], *every: dict[str, Any]) -> datetime:
+    """Move the end, or beginning, of what the agency said with these events to half a second from now, to where it is
+    due; gives it.
+    """
     async with superuser(agency) as db, db.transaction():
-        end: datetime = await db.fetchval("SELECT clock_timestamp() + interval '0.5 s'")
-        moved = await db.fetch(
-            "UPDATE due SET due_at = $1 FROM sharing_fact f WHERE f.event_id = $2 AND due_at = $3"
-            " AND CAST(f.body ->> $4 AS timestamptz) = $3 AND (f.client_id, f.version) = (due.client_id, due.version)"
-            " RETURNING due.id",
-            end,
-            said["id"],
-            datetime.fromisoformat(said["data"][name]),
-            ENDS[name],
-        )
-        assert len(moved) == 1, "it is due at its end"
-        await db.execute(
-            "UPDATE sharing_fact SET body = jsonb_set(body, $1, to_jsonb($2::timestamptz)) WHERE event_id = $3",
-            [ENDS[name]],
-            end,
-            said["id"],
-        )
-    return end
+        at: datetime = await db.fetchval("SELECT clock_timestamp() + interval '0.5 s'")
+        for said in every:
+            (name,) = said["data"].keys() & names.keys()
+            moved = await db.fetch(
+                "UPDATE due SET due_at = $1 FROM sharing_fact f WHERE f.event_id = $2 AND due_at = $3"
+                " AND CAST(f.body ->> $4 AS timestamptz) = $3"
+                " AND (f.client_id, f.version) = (due.client_id, due.version) RETURNING due.id",
+                at,
+                said["id"],
+                datetime.fromisoformat(said["data"][name]),
+                names[name],
+            )
+            assert len(moved) == 1, "it is due then"
+            await db.execute(
+                "UPDATE sharing_fact SET body = jsonb_set(body, $1, to_jsonb($2::timestamptz)) WHERE event_id = $3",
+                [names[name]],
+                at,
+                said["id"],
+            )
+    return at
+
+
+async def end_comes(agency: Agency, said: dict[str, Any]) -> datetime:
+    """Let the end of what the agency said with this event come; gives it."""
+    return await comes(agency, ENDS, said)
 
 
 def a_consent(door: Any, *recipients: dict[str, str], until: str | None, categories: Sequence[str] = ()) -> Any:
@@ -95,11 +110,8 @@ async def stops_of_referral(door: Any, reference_of: str | None = None) -> list[
 
 
 async def rows(door: Any, statement: str, *values: Any) -> list[Any]:
-    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
-    try:
+    async with superuser(door) as connection:
         return list(await connection.fetch(statement, *values))
-    finally:
-        await connection.close()
 
 
 async def test_a_consent_that_ends_is_told_and_taken_back(door: Any) -> None:
@@ -146,6 +158,24 @@ async def test_what_ends_while_its_agreement_is_suspended_is_taken_back(door: An
     await door.operator.call("POST", f"/agreements/{agreement}/resumption", {"reason": "It is well."})
 
 
+@pytest.mark.parametrize("stays", [True, False])
+async def test_what_left_under_an_older_version_of_the_agreement_is_taken_back(door: Any, stays: bool) -> None:
+    """The newer one says less, or is without the recipient: that alone takes nothing back."""
+    await door.prison.answered(door.recorded())
+    given = a_consent(door, {"agency": door.hostel.name}, until=later())
+    await door.prison.answered(given)
+    await has(door.hostel, SNAPSHOT)
+    recipients = [door.mentors.name, "referral", *([door.hostel.name] if stays else [])]
+    categories = ["identity"] if stays else ["identity", "needs.accommodation"]
+    agreement = door.prison.name.replace("prison", "referral")
+    await door.operator.agree(agreement, [door.prison.name], recipients, [terms("referral", categories)], 2)
+    await decided(door)
+    await end_comes(door.prison, given)
+    assert (await expired(door.prison, given))["withdrawal"]
+    (retraction,) = await has(door.hostel, RETRACTED)
+    assert retraction.event["data"]["categories"] == ["identity", "needs.accommodation"]
+
+
 async def test_what_a_newer_consent_covers_is_not_taken_back(door: Any) -> None:
     await door.prison.answered(door.recorded())
     first = a_consent(door, {"agency": door.hostel.name}, until=later())
@@ -172,7 +202,7 @@ async def test_an_end_that_changes_nothing_takes_nothing_back(door: Any) -> None
     assert (await expired(door.prison, first))["withdrawal"] is None
     withdrawn_before = a_consent(door, {"agency": door.hostel.name}, until=later())
     await door.prison.answered(withdrawn_before)
-    taken_back = door.withdrawal()
+    taken_back = door.withdrawal(categories=["identity", "needs.accommodation"])  # of risk nothing may leave anyway
     await door.prison.answered(taken_back)
     await door.prison.done(taken_back["id"])
     await end_comes(door.prison, withdrawn_before)
@@ -271,6 +301,118 @@ async def test_when_a_restriction_ends_what_it_withheld_may_leave(door: Any) -> 
     assert len(await door.mentors.received()) == told, "whom it did not reach hears nothing"
 
 
+def stopping(door: Any, what: str, said: dict[str, Any]) -> dict[str, Any]:
+    """What withdraws the client's consents, or ends or lifts what the prison said with this event."""
+    if what == "consent":
+        withdrawal: dict[str, Any] = door.withdrawal()
+        return withdrawal
+    word = "lifted" if what == "restriction" else "ended"
+    data = {"identifiers": door.identifiers, what: said["data"][what]}
+    return event(f"{what}.{word}", door.prison.name, data)
+
+
+def an_exclusion(door: Any, recipient: Agency, **more: Any) -> dict[str, Any]:
+    data = {"identifiers": door.identifiers, "restriction": "r-1", "kind": "exclusion", "reason": "made up"}
+    return event("restriction.imposed", door.prison.name, data | {"recipients": [{"agency": recipient.name}]} | more)
+
+
+@pytest.mark.parametrize("what", ["consent", "gateway", "override", "restriction"])
+async def test_what_was_over_before_its_end_does_not_end_again(door: Any, what: str) -> None:
+    await accepted(door.prison, door.recorded())
+    if what == "consent":
+        said = a_consent(door, {"agency": door.hostel.name}, until=later())
+    elif what == "restriction":
+        said = an_exclusion(door, door.hostel, until=later())
+    else:
+        said = door.invoked(what, door.prison, door.probation)
+    await accepted(door.prison, said)
+    await accepted(door.prison, stopping(door, what, said))
+    await end_comes(door.prison, said)
+    await nothing_due(door, said)
+    assert await rows(door, "SELECT 1 FROM sharing_fact WHERE kind = 'expired' AND event_id = $1", said["id"]) == []
+
+
+async def nothing_due(door: Any, said: dict[str, Any]) -> None:
+    """Wait until the clock came by, and all that it queued of the client is decided."""
+    waits = "SELECT 1 FROM due JOIN sharing_fact f USING (client_id, version) WHERE f.event_id = $1"
+
+    async def gone() -> bool:
+        return await rows(door, waits, said["id"]) == []
+
+    await eventually_true(gone, "what is due to be told")
+    await decided(door)
+
+
+# --- beginnings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "in_the_way"),
+    [
+        ("consent", "nothing"),
+        ("consent", "no record"),
+        ("consent", "a restriction"),
+        ("consent", "a suspension"),
+        ("gateway", "no record"),
+        ("gateway", "a restriction"),
+    ],
+)
+async def test_what_begins_later_is_followed_by_a_snapshot_whatever_was_in_its_way_before(
+    door: Any, what: str, in_the_way: str
+) -> None:
+    reason = {"reason": "made up"}
+    agreement = f"/agreements/{door.prison.name.replace('prison', 'referral')}"
+    await accepted(door.prison, door.recorded({"contact": {"phone": "made up"}} if in_the_way == "no record" else None))
+    if what == "consent":
+        recipient, expected = door.hostel, {"identity", "needs.accommodation"}
+        said = a_consent(door, {"agency": recipient.name}, until=later(timedelta(hours=2)))
+        said["data"]["validFrom"] = later()
+    else:
+        recipient, expected = door.probation, {"identity", "risk"}
+        said = door.invoked(what, door.prison, recipient, starts=later(), ends=later(timedelta(hours=2)))
+    restriction = an_exclusion(door, recipient)
+    if in_the_way == "a restriction":
+        await accepted(door.prison, restriction)
+    if in_the_way == "a suspension":
+        await door.operator.call("POST", f"{agreement}/suspension", reason)
+    await accepted(door.prison, said)
+    if in_the_way == "no record":
+        for _ in range(2):
+            await accepted(door.prison, door.recorded())
+    if in_the_way == "a restriction":
+        await accepted(door.prison, stopping(door, "restriction", restriction))
+    if in_the_way == "a suspension":
+        await door.operator.call("POST", f"{agreement}/resumption", reason)
+    await decided(door)
+    assert [r for r in await recipient.received() if r.event["type"] != RETRACTED] == []
+    await comes(door.prison, BEGINS, said)
+    await has(recipient, SNAPSHOT)
+    await decided(door)
+    (snapshot,) = await has(recipient, SNAPSHOT)
+    assert {s["category"] for s in snapshot.event["data"]["sections"]} == expected
+    await end_comes(door.prison, said)
+    assert (await expired(door.prison, said))["withdrawal"], "its end falls due when it begins"
+
+
+async def test_of_two_that_begin_at_once_there_is_one_snapshot_and_none_of_what_was_withdrawn_before(door: Any) -> None:
+    await accepted(door.prison, door.recorded())
+    consents = [a_consent(door, {"agency": door.hostel.name}, until=None, categories=[c]) for c in FOR_REFERRAL]
+    begins = {"validFrom": later()}
+    withdrawn = a_consent(door, {"agency": door.mentors.name}, until=None)
+    for said in (*consents, withdrawn):
+        said["data"] |= begins
+        await accepted(door.prison, said)
+    await accepted(door.prison, door.withdrawal(recipients=[{"agency": door.mentors.name}]))
+    await comes(door.prison, BEGINS, withdrawn, *consents)
+    for said in (withdrawn, *consents):
+        await nothing_due(door, said)
+    (snapshot,) = await has(door.hostel, SNAPSHOT)
+    assert {s["category"] for s in snapshot.event["data"]["sections"]} == set(FOR_REFERRAL)
+    assert SNAPSHOT not in {r.event["type"] for r in await door.mentors.received()}
+    asked = "SELECT 1 FROM ledger WHERE recipient = $1 AND type = $2"
+    assert await rows(door, asked, door.mentors.name, SNAPSHOT) == []
+
+
 async def test_a_worker_that_dies_on_the_way_tells_it_once(make_system: Callable[..., System]) -> None:
     system = make_system(["prison", "hostel"], ["consent"])
     operator = Operator(system)
@@ -347,7 +489,7 @@ async def test_any_number_of_workers_tell_each_end_once(database: Database, admi
 
     async def worker() -> int:
         batches = 0
-        while await database.run(lambda session: clock.end_what_is_due(session, 7)):
+        while await database.run(lambda session: clock.tell_what_is_due(session, 7)):
             batches += 1
         return batches
 
@@ -365,7 +507,7 @@ async def test_an_end_for_a_client_of_whom_something_cannot_be_read_waits_and_th
     bad, *others = await clients_whose_consent_ended(admin, 5)
     mend = "UPDATE fact SET data = $2 WHERE client_id = $1"
     await admin.execute(mend, bad, "[]")
-    assert await database.run(lambda session: clock.end_what_is_due(session, 50))
+    assert await database.run(lambda session: clock.tell_what_is_due(session, 50))
     assert [r[0] for r in await admin.fetch("SELECT client_id FROM withdrawal ORDER BY client_id")] == others
     left = await admin.fetch("SELECT client_id, due_at > clock_timestamp() AS later FROM due")
     assert [tuple(r) for r in left] == [(bad, True)]
@@ -373,11 +515,11 @@ async def test_an_end_for_a_client_of_whom_something_cannot_be_read_waits_and_th
     assert [tuple(h) for h in held] == [(bad, "throughgate", "cannot-be-read", 1)]
     for _ in range(2):
         await admin.execute("UPDATE due SET due_at = clock_timestamp()")
-        assert await database.run(lambda session: clock.end_what_is_due(session, 50))
+        assert await database.run(lambda session: clock.tell_what_is_due(session, 50))
     assert await admin.fetchval("SELECT times FROM hold") == 1, "it is put on once"
     await admin.execute(mend, bad, "{}")
     await admin.execute("UPDATE due SET due_at = clock_timestamp()")
-    assert await database.run(lambda session: clock.end_what_is_due(session, 50))
+    assert await database.run(lambda session: clock.tell_what_is_due(session, 50))
     assert await admin.fetchval("SELECT count(*) FROM due") == 0
     assert await admin.fetchval("SELECT count(*) FROM sharing_fact WHERE kind = 'expired'") == 5
 
@@ -385,10 +527,10 @@ async def test_an_end_for_a_client_of_whom_something_cannot_be_read_waits_and_th
 async def test_an_end_that_cannot_be_told_holds_up_nobody_else(database: Database, admin: Any) -> None:
     bad, *others = await clients_whose_consent_ended(admin, 5)
     await admin.execute("UPDATE sharing_fact SET body = '{}' WHERE client_id = $1", bad)
-    await upkeep.all_in_batches(database, clock.end_what_is_due, clock.put_off)
+    await upkeep.all_in_batches(database, clock.tell_what_is_due, clock.put_off)
     assert await admin.fetchval("SELECT count(*) FROM due") == 5, "the door is closed until a discloser has compared"
     await admin.execute("INSERT INTO opened (incarnation) SELECT incarnation()")
-    await upkeep.all_in_batches(database, clock.end_what_is_due, clock.put_off)
+    await upkeep.all_in_batches(database, clock.tell_what_is_due, clock.put_off)
     left = await admin.fetch("SELECT client_id, due_at > clock_timestamp() AS later FROM due")
     assert [tuple(r) for r in left] == [(bad, True)]
     ended = await admin.fetch("SELECT client_id FROM sharing_fact WHERE kind = 'expired' ORDER BY client_id")

@@ -6,10 +6,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from support.agency import Agency, event, eventually_true, granted, terms
-from support.door import decided
+from support.door import decided, superuser
 from support.settled import settled
 
 from contracts.leaving import RETRACTED
@@ -130,15 +129,12 @@ async def convicted(door: Any) -> AsyncIterator[Convicted]:
     names = [door.prison.name, door.probation.name, door.hostel.name, door.mentors.name, "referral"]
     wanted = [terms("referral", ["identity", "offence"])]
     await door.operator.agree(f"convictions-{door.prison.name}", names[:2], names[1:], wanted)
-    database = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
-    made = Convicted(door, database)
-    try:
+    async with superuser(door) as database:
+        made = Convicted(door, database)
         yield made
         await made.settled()
         for agency in (door.hostel, door.mentors, door.probation):
             assert behind_retraction(await agency.received()) == []
-    finally:
-        await database.close()
 
 
 async def test_it_is_taken_back_from_whoever_was_told_and_may_not_have_it_any_more(convicted: Convicted) -> None:

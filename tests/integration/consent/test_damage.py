@@ -73,8 +73,7 @@ async def published(agency: Any, said: dict[str, Any], way: str) -> dict[str, An
     """Publish by Kafka or over HTTP; gives what the answer says."""
     if way == "kafka":
         return dict(await agency.answered(said))
-    async with agency.http() as http:
-        answer = await http.post("/events", json=said)
+    answer = await agency.post(said)
     return {"status": answer.status_code, **answer.json()}
 
 
@@ -151,21 +150,21 @@ async def test_a_stop_for_parts_holds_though_what_was_said_of_both_cannot_be_rea
     parts = {"identifiers": other, "facts": {"risk": {"harm": "low"}}}
     linked = {"identifiers": door.identifiers, "sameAs": other, "reason": "one and the same"}
     of_both = {"identifiers": [*door.identifiers, *other, *both], "facts": {"risk": {"harm": "low"}}}
-    gateway = {"basis": "cda-1998-s115", "authorisedByRole": "duty manager"} | door.invoked("gateway", door.hostel)
+    gateway = door.invoked("gateway", door.prison, door.probation)
     undone = {"identifiers": door.identifiers, "notSameAs": other, "reason": "a mistake"}
     for said in (
         door.recorded(),
         event("client.recorded", door.prison.name, parts),
         event("identity.linked", door.prison.name, linked),
         event("client.recorded", door.prison.name, of_both),
-        event("gateway.invoked", door.prison.name, gateway),
+        gateway,
         event("identity.unlinked", door.prison.name, undone),
     ):
         answer = await door.prison.answered(said)
         assert answer["type"].endswith("accepted.v1"), answer
     body = "jsonb_set(body, '{ends}', '\"no time\"')"
     damaged = f"UPDATE sharing_fact SET body = {body} WHERE kind = 'gateway-invoked' AND own_id = $1"
-    assert await owner.execute(damaged, gateway["gateway"]) == "UPDATE 1"
+    assert await owner.execute(damaged, gateway["data"]["gateway"]) == "UPDATE 1"
     stop = event(
         "consent.refused",
         door.prison.name,
@@ -190,8 +189,7 @@ async def damage_holds(door: Any, owner: Any) -> list[str]:
 async def test_what_rests_on_something_else_leaves_once_the_damage_is_mended(lone_door: Any, owner: Any) -> None:
     door = lone_door
     await recorded(door)
-    gateway = {"basis": "cda-1998-s115", "authorisedByRole": "duty manager"} | door.invoked("gateway", door.probation)
-    await door.prison.answered(event("gateway.invoked", door.prison.name, gateway))
+    await door.prison.answered(door.invoked("gateway", door.prison, door.probation))
     await was_told(door.probation)
     mend = await damage(owner, door, "a fact")
     said = door.withdrawal()
@@ -549,4 +547,6 @@ async def test_of_who_was_erased_nothing_is_decided_or_entered(lone_door: Any, o
     assert (verdict["known"], verdict["decision"], verdict["withheld"]) == (False, None, [])
     (view,) = await seen(door.hostel, [reference])
     assert (view["sections"], view["receipt"]) == ([], None)
+    async with door.prison.http() as http:
+        assert (await http.get(f"/clients/{client}/disclosures")).status_code == 200
     assert await owner.fetchval("SELECT count(*) FROM ledger WHERE client_id = $1", row) == entered

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from confluent_kafka.admin import (
     AclBinding,
@@ -30,7 +29,7 @@ from confluent_kafka.admin import (
 from sqlalchemy import text
 from support.agency import eventually_true
 from support.commands import Commands
-from support.door import decided, quiet
+from support.door import decided, quiet, superuser
 from support.faults import stands_still
 from support.topics import delete_topic
 
@@ -43,15 +42,10 @@ from contracts.leaving import RETRACTED
 from throughgate.promises import behind_retraction
 
 
-async def _admin(door: Any) -> Any:
-    return await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
-
-
 async def test_a_row_that_cannot_be_read_is_set_aside_and_the_others_leave(door: Any) -> None:
     await door.prison.answered(door.recorded())
     await decided(door)
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         bad = await connection.fetchval(
             "INSERT INTO queue (kind, client_id, recipient, topic, reference, type, purpose, body, due_at,"
             " keyed_by)"
@@ -74,8 +68,6 @@ async def test_a_row_that_cannot_be_read_is_set_aside_and_the_others_leave(door:
 
         await eventually_true(retracted, "the retraction, which never waits")
         await connection.execute("DELETE FROM queue WHERE id = $1", bad)
-    finally:
-        await connection.close()
 
 
 async def test_a_missing_topic_holds_up_nobody_else(door: Any) -> None:
@@ -108,8 +100,7 @@ async def test_a_record_too_large_for_the_topic_is_set_aside(door: Any) -> None:
         return len(await door.hostel.received()) >= 1
 
     await eventually_true(arrived, "the snapshot")
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         section = {"category": "identity", "source": door.prison.name, "recordedAt": "2026-01-01T00:00:00Z"}
         body = json.dumps({"sections": [section | {"data": {"givenName": "x" * 1_100_000}}]})
         await connection.execute(
@@ -127,8 +118,6 @@ async def test_a_record_too_large_for_the_topic_is_set_aside(door: Any) -> None:
 
         await eventually_true(aside, "the row to be set aside")
         await connection.execute("DELETE FROM queue WHERE set_aside IS NOT NULL")
-    finally:
-        await connection.close()
 
 
 @pytest.mark.parametrize("kind", ["partner", "replies"])
@@ -146,26 +135,27 @@ async def test_a_topic_that_may_not_be_written_holds_up_no_other(lone_door: Any,
     system.stop_process("consent.discloser")
     for _ in range(RECORDS):
         await door.prison.answered(door.recorded())
-    connection = await _admin(door)
-    await connection.execute("DELETE FROM queue WHERE topic LIKE 'cleared.%'")  # else a failed cycle is split by topic
-    patient = {"THROUGHGATE_SESSION_SECONDS": "60"}
-    system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"} | patient)
-    await stands_still(door.system.pid("consent.discloser"))
-    pid, logged = system.pid("consent.discloser"), system.log("consent.discloser").stat().st_size
-    heads = await connection.fetchval("SELECT count(*) FROM head")
-    withdrawal = door.withdrawal()
-    await door.prison.answered(withdrawal)
-    with _forbidden(system, topic):
-        system.kill("consent.discloser", signal.SIGCONT)
+    async with superuser(door) as connection:
+        await connection.execute(
+            "DELETE FROM queue WHERE topic LIKE 'cleared.%'"
+        )  # else a failed cycle is split by topic
+        patient = {"THROUGHGATE_SESSION_SECONDS": "60"}
+        system.start_process("consent.discloser", {"THROUGHGATE_FAULT": "discloser.claimed:stop:1"} | patient)
+        await stands_still(door.system.pid("consent.discloser"))
+        pid, logged = system.pid("consent.discloser"), system.log("consent.discloser").stat().st_size
+        heads = await connection.fetchval("SELECT count(*) FROM head")
+        withdrawal = door.withdrawal()
+        await door.prison.answered(withdrawal)
+        with _forbidden(system, topic):
+            system.kill("consent.discloser", signal.SIGCONT)
 
-        async def retracted() -> bool:
-            return any(r.event["type"] == RETRACTED for r in await door.hostel.received())
+            async def retracted() -> bool:
+                return any(r.event["type"] == RETRACTED for r in await door.hostel.received())
 
-        await eventually_true(retracted, "the retraction that may leave", 40)
-        await _logged(door, logged, f"topic {topic} does not exist or may not be written")
-        assert system.pid("consent.discloser") == pid, "it took itself for replaced"
-        assert await connection.fetchval("SELECT count(*) FROM head") - heads < RECORDS, "row by row"
-    await connection.close()
+            await eventually_true(retracted, "the retraction that may leave", 40)
+            await _logged(door, logged, f"topic {topic} does not exist or may not be written")
+            assert system.pid("consent.discloser") == pid, "it took itself for replaced"
+            assert await connection.fetchval("SELECT count(*) FROM head") - heads < RECORDS, "row by row"
     await door.prison.done(withdrawal["id"], 60)
     for recipient in told:
         assert behind_retraction(await recipient.received()) == []
@@ -213,23 +203,22 @@ async def test_where_heads_cannot_be_written_the_shard_waits(lone_door: Any, fau
     else:
         forbidden.enter_context(_forbidden(system, "heads"))
     system.start_process("consent.discloser")  # which knows nothing of the topics yet
-    connection = await _admin(door)
-    try:
-        await _queue(connection, door, {"sections": []})  # refused: nothing leaves but a head
-        await _logged(door, logged, "topic heads does not exist or may not be written")
-        await door.prison.answered(door.consent(door.hostel))
-        await asyncio.sleep(8)  # in which it is tried once or twice more, with records
-        said = system.log("consent.discloser").read_text()[logged:]
-        assert said.count("cannot be sent") <= 6, "a hot loop"
-        assert "topic partner." not in said
-        assert "set aside" not in said
-        assert await connection.fetchval("SELECT count(*) FROM queue WHERE set_aside IS NOT NULL") == 0
-        assert await door.hostel.received() == []
-    finally:
-        await connection.close()
-        forbidden.close()
-        if fault == "missing":
-            system.provision_kafka()
+    async with superuser(door) as connection:
+        try:
+            await _queue(connection, door, {"sections": []})  # refused: nothing leaves but a head
+            await _logged(door, logged, "topic heads does not exist or may not be written")
+            await door.prison.answered(door.consent(door.hostel))
+            await asyncio.sleep(8)  # in which it is tried once or twice more, with records
+            said = system.log("consent.discloser").read_text()[logged:]
+            assert said.count("cannot be sent") <= 6, "a hot loop"
+            assert "topic partner." not in said
+            assert "set aside" not in said
+            assert await connection.fetchval("SELECT count(*) FROM queue WHERE set_aside IS NOT NULL") == 0
+            assert await door.hostel.received() == []
+        finally:
+            forbidden.close()
+            if fault == "missing":
+                system.provision_kafka()
 
     async def left() -> bool:
         return len(await door.hostel.received()) == 1
@@ -242,8 +231,7 @@ async def test_heads_of_a_shard_that_is_gone_are_published(lone_door: Any, tmp_p
     await lone_door.prison.answered(lone_door.recorded())
     await lone_door.prison.answered(lone_door.consent(lone_door.hostel))
     await quiet(lone_door)
-    connection = await _admin(lone_door)
-    try:
+    async with superuser(lone_door) as connection:
         await connection.execute(
             "INSERT INTO head (shard, sequence, head) SELECT 5, sequence, jsonb_set(head, '{shard}', '5') FROM head"
             " ORDER BY sequence LIMIT 1"
@@ -254,8 +242,6 @@ async def test_heads_of_a_shard_that_is_gone_are_published(lone_door: Any, tmp_p
             return bool(await connection.fetchval("SELECT sent FROM head WHERE shard = 5"))
 
         await eventually_true(sent, "the head of the shard that is gone")
-    finally:
-        await connection.close()
     tail = Commands(lone_door.system, tmp_path)
     _, said = await tail("tail", "heads", "--no-follow", "--as", lone_door.hostel.name)
     assert [json.loads(line)["event"]["data"]["shard"] for line in said.splitlines()].count(5) == 1
@@ -280,8 +266,7 @@ async def test_a_client_of_whom_something_cannot_be_read_is_held_and_the_others_
         await door.prison.answered(door.consent(door.hostel))
         await _received(door, count)
     logged = damaged.system.log("consent.discloser").stat().st_size
-    connection = await _admin(damaged)
-    try:
+    async with superuser(damaged) as connection:
         client = await connection.fetchval("SELECT client_id FROM identifier WHERE value = $1", damaged.number)
         await connection.execute(damage, client)
         row = await _queue(connection, damaged, {}, SNAPSHOT)
@@ -296,8 +281,6 @@ async def test_a_client_of_whom_something_cannot_be_read_is_held_and_the_others_
         assert opened is not None
         assert {w["rule"] for w in opened.explanation["withheld"]} == {"held"}
         await _logged(damaged, logged, f"client row {client} is treated as held")
-    finally:
-        await connection.close()
 
 
 # An erasure, which the worker redacts in the ledger.
@@ -330,8 +313,7 @@ async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_a
     await door.prison.answered(door.consent(door.hostel))
     await _received(door, 1)
     section = _ACCOMMODATION | {"source": door.prison.name}
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         async with _cut(door):
             async with connection.transaction():
                 rows = [await _queue(connection, door, {"sections": [section]}) for _ in range(2)]
@@ -341,8 +323,6 @@ async def test_what_may_have_left_and_cannot_be_read_is_taken_back_and_decided_a
         await quiet(door)
         found = "SELECT count(*) FROM ledger WHERE kind = 'cancelled' AND queue_id = ANY($1)"
         assert await connection.fetchval(found, rows) == 2
-    finally:
-        await connection.close()
     events = await _in_order(door)
     types = [event["type"] for event in events]
     one, two = (n for n, type in enumerate(types) if type == RETRACTED)
@@ -366,15 +346,12 @@ async def test_taking_back_what_may_have_left_does_not_say_that_a_consent_was_wi
     sections = [(await _in_order(door))[0]["data"]["sections"][0], _ACCOMMODATION | {"source": door.prison.name}]
     about = [[door.prison.name, section["category"]] for section in sections]
     assert about[0] == [door.prison.name, "identity"]
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         async with _cut(door):
             await _queue(connection, door, {"sections": sections, "about": about}, type)
             await stands_still(door.system.pid("consent.discloser"))
             await door.prison.answered(door.withdrawal(categories=["needs.accommodation"]))
         await quiet(door)
-    finally:
-        await connection.close()
     types = [event["type"] for event in await _in_order(door)]
     assert types.count(RETRACTED) == 2, "of the withdrawal, and of what may have left"
     assert types[-1] == behind, "what is left of a record is offered anew, and nobody who got a message gets a record"

@@ -1,5 +1,7 @@
 """The door over real Kafka and PostgreSQL: what comes in is answered, what leaves is cut, withdrawal is done."""
 
+import json
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -280,3 +282,12 @@ def _mentions(data: dict[str, Any], source: str) -> bool:
 
 async def _sent(door: Any, client: str) -> list[dict[str, Any]]:
     return [e for e in await _entries(door.prison, client) if e["outcome"] == "sent"]
+
+
+async def test_an_event_is_kept_from_when_it_came(door: Any) -> None:
+    """Whatever its publisher's clock says: what is eight days old, and mirrored, would be deleted before it is read."""
+    topic = f"{door.system.namespace}intake.{door.prison.name}"
+    old = time.time() - 8 * 24 * 3600
+    said = json.dumps(door.recorded()).encode()
+    written = await door.prison.producer.send_and_wait(topic, said, timestamp_ms=int(1000 * old))
+    assert written.timestamp > 1000 * (old + 7 * 24 * 3600)

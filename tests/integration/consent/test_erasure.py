@@ -14,14 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import orjson
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from support.agency import Agency, event, eventually_true, probation_number, terms
-from support.door import decided, recorded, reference_of, was_told
+from support.agency import Agency, event, eventually_true, granted, probation_number, terms
+from support.door import decided, override, recorded, reference_of, superuser, was_told
 
 from consent.repository import ledger
 from contracts.leaving import RETRACTED
@@ -30,17 +29,12 @@ from throughgate.promises import behind_retraction
 WORDS = ("Robin", "Fictional", "Nowhere", "no fixed abode")
 
 
-async def _admin(door: Any) -> Any:
-    return await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
-
-
 async def _readable(door: Any, *words: str) -> list[str]:
     """Every table of the door in which one of the words stands, whatever the column, bytes included.
 
     The ledger is opened for it, with the clients' keys: they stand in the same database.
     """
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         tables = [r[0] for r in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
         keys = {r["id"]: r["key"] for r in await connection.fetch("SELECT id, key FROM client")}
         found = []
@@ -52,8 +46,6 @@ async def _readable(door: Any, *words: str) -> list[str]:
                 if any(word.encode() in text for word in words):
                     found.append(table)
         return sorted(set(found))
-    finally:
-        await connection.close()
 
 
 def _plain(key: bytes, row: Any) -> bytes:
@@ -95,8 +87,7 @@ async def test_everything_is_erased_and_what_is_left_is_proof(door: Any) -> None
     done = await door.prison.done(asked["id"])
     assert {d["recipient"] for d in done["recipients"]} == {door.hostel.name, door.mentors.name, "referral"}
     assert await _readable(door, door.number) == []
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         entries = await connection.fetch(
             "SELECT kind, decision, queue_id, recipient, purpose, type, decided_at, sources, body, length(leaf) AS leaf"
             " FROM ledger WHERE client_id = (SELECT client_id FROM reference WHERE id = $1::uuid) ORDER BY id",
@@ -106,8 +97,6 @@ async def test_everything_is_erased_and_what_is_left_is_proof(door: Any) -> None
             "SELECT count(key) FROM client WHERE id = (SELECT client_id FROM reference WHERE id = $1::uuid)",
             first["client"],
         )
-    finally:
-        await connection.close()
     *closed, erased = entries
     assert len(closed) > 2
     assert all(e["leaf"] == 32 for e in entries), "the leaves are left"
@@ -125,8 +114,8 @@ async def test_everything_is_erased_and_what_is_left_is_proof(door: Any) -> None
     assert behind_retraction(records) == []
 
 
-async def _history(door: Any, agency: Agency, client: str) -> list[dict[str, Any]]:
-    token = door.system.issuer.token("p", agency.name, ["disclosures:read", "subject-access"])
+async def _history(door: Any, agency: Agency, client: str, *scopes: str) -> list[dict[str, Any]]:
+    token = door.system.issuer.token("p", agency.name, scopes or ["disclosures:read", "subject-access"])
     async with httpx.AsyncClient(
         base_url=door.system.urls["consent"], headers={"Authorization": f"Bearer {token}"}
     ) as http:
@@ -141,9 +130,8 @@ async def test_what_is_entered_of_a_client_behind_its_erasure_is_closed_as_well(
     await door.prison.answered(door.consent(door.hostel))
     await was_told(door.hostel)
     await decided(door)
-    connection = await _admin(door)
     of_client = "client_id = (SELECT client_id FROM reference WHERE id = $1::uuid)"
-    try:
+    async with superuser(door) as connection:
         late = await connection.fetchrow(
             f"SELECT * FROM ledger WHERE kind = 'disclosure' AND {of_client}", first["client"]
         )
@@ -164,8 +152,6 @@ async def test_what_is_entered_of_a_client_behind_its_erasure_is_closed_as_well(
         await eventually_true(closed, "it to be closed")
         erasures = f"SELECT count(*) FROM ledger WHERE kind = 'erasure' AND {of_client}"
         assert await connection.fetchval(erasures, first["client"]) == 2, "each says what it closed"
-    finally:
-        await connection.close()
 
 
 async def test_what_is_queued_of_a_client_behind_its_erasure_is_dropped_and_not_entered(door: Any) -> None:
@@ -175,9 +161,8 @@ async def test_what_is_queued_of_a_client_behind_its_erasure_is_dropped_and_not_
     asked = erasure(door, door.prison, "everything")
     await door.prison.answered(asked)
     await door.prison.done(asked["id"])
-    connection = await _admin(door)
     entries = "SELECT count(*) FROM ledger WHERE client_id = (SELECT client_id FROM reference WHERE id = $1::uuid)"
-    try:
+    async with superuser(door) as connection:
         before = await connection.fetchval(entries, reference)
         id = await connection.fetchval(
             "INSERT INTO queue (kind, client_id, recipient, topic, reference, type, purpose, body, due_at, keyed_by)"
@@ -191,8 +176,6 @@ async def test_what_is_queued_of_a_client_behind_its_erasure_is_dropped_and_not_
 
         await eventually_true(gone, "the row to be dropped")
         assert await connection.fetchval(entries, reference) == before
-    finally:
-        await connection.close()
 
 
 async def test_the_entry_of_an_erasure_leads_to_its_leaf_for_an_auditor(lone_door: Any) -> None:
@@ -221,8 +204,7 @@ async def test_an_erasure_may_be_asked_for_over_http(door: Any, scope: str) -> N
     await _told_of(door, words)
     assert await _readable(door, words) == ["fact", "ledger"], "the search finds what was told"
     asked = erasure(door, door.prison, scope)
-    async with door.prison.http() as http:
-        answer = await http.post("/events", json=asked)
+    answer = await door.prison.post(asked)
     assert answer.is_success, answer.text
     await door.prison.done(asked["id"])
     await _goes(door, words, *([door.number] if scope == "everything" else []))
@@ -245,10 +227,9 @@ async def test_what_is_decided_before_an_erasure_and_entered_after_it_is_redacte
     """As when a cycle of the discloser had begun: until the retractions have left the ledger is looked at again."""
     words = f"a room near Lane {door.number}"
     await _told_of(door, words)
-    connection = await _admin(door)
     late = f"SELECT id, body FROM ledger WHERE kind = 'disclosure' AND client_id = {_CLIENT}"
     waiting = f"SELECT due_at > clock_timestamp() FROM ledger_erasure WHERE client_id = {_CLIENT}"
-    try:
+    async with superuser(door) as connection:
         entries = await connection.fetch(late, door.number)
         with _discloser_stopped(door):
             await door.prison.answered(erasure(door, door.prison, "own"))
@@ -267,8 +248,6 @@ async def test_what_is_decided_before_an_erasure_and_entered_after_it_is_redacte
             return await connection.fetchval(waiting, door.number) is None
 
         await eventually_true(done, "it to wait no more")
-    finally:
-        await connection.close()
 
 
 @contextmanager
@@ -286,8 +265,7 @@ async def test_what_is_told_after_an_erasure_stays_in_the_ledger(door: Any) -> N
     before = len(await door.hostel.received())
     await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": again}}))
     await was_told(door.hostel, before + 1)
-    connection = await _admin(door)
-    try:  # as if one of the retractions of the erasure had waited until now
+    async with superuser(door) as connection:  # as if one of the retractions of the erasure had waited until now
         await connection.execute(
             "INSERT INTO ledger_erasure (client_id, withdrawal_id, source)"
             f" SELECT client_id, id, $2 FROM withdrawal WHERE id = {_STOP}",
@@ -299,8 +277,6 @@ async def test_what_is_told_after_an_erasure_stays_in_the_ledger(door: Any) -> N
             return not await connection.fetchval("SELECT EXISTS (SELECT 1 FROM ledger_erasure)")
 
         await eventually_true(redacted, "the ledger to be looked at")
-    finally:
-        await connection.close()
     assert await _readable(door, again) == ["fact", "ledger"]
 
 
@@ -315,9 +291,8 @@ async def test_what_was_shown_is_redacted_and_cannot_be_guessed_from_its_hash(do
     async with door.hostel.http() as http:
         answer = await http.post("/views", json=asked)
     assert words in answer.text
-    connection = await _admin(door)
     entries = f"SELECT l.*, c.key FROM ledger l JOIN client c ON c.id = l.client_id WHERE client_id = {_CLIENT}"
-    try:
+    async with superuser(door) as connection:
         (shown,) = [row for row in await connection.fetch(entries, door.number) if row["kind"] == "view"]
         opened = ledger.open(SimpleNamespace(**shown))
         assert opened is not None
@@ -331,8 +306,6 @@ async def test_what_was_shown_is_redacted_and_cannot_be_guessed_from_its_hash(do
         await _goes(door, told["id"])  # without it nobody can try what the rest was
         (shown,) = [row for row in await connection.fetch(entries, door.number) if row["kind"] == "view"]
         assert b'"needs.accommodation"' in _plain(shown["key"], shown), "that it was shown, and on what grounds"
-    finally:
-        await connection.close()
 
 
 @pytest.mark.parametrize("undone", [False, True])
@@ -375,11 +348,75 @@ async def test_what_was_told_of_two_is_redacted_when_all_of_one_is_erased_and_th
     meanwhile = f"a bed near Lane {door.number}"
     await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": meanwhile}}))
     await was_told(door.hostel, 2)
-    await door.prison.answered(event("identity.unlinked", door.prison.name, both | {"notSameAs": other}))
+    reason = f"he says that {door.number} is his"
+    apart = both | {"notSameAs": other, "reason": reason}
+    await door.prison.answered(event("identity.unlinked", door.prison.name, apart))
+    left = (await door.prison.answered(event("client.recorded", door.prison.name, risk)))["client"]
+    assert await _combinations(door, left) == [("linked", "made up"), ("unlinked", reason)], "each once"
     asked = erasure(door, door.prison, "everything")
     await door.prison.answered(asked)
     await door.prison.done(asked["id"])
-    await _goes(door, words, meanwhile)
+    await _goes(door, words, meanwhile, reason)
+    assert await _combinations(door, left) == [("linked", None), ("unlinked", None)]
+
+
+async def _combinations(door: Any, client: str) -> list[tuple[str, str | None]]:
+    """What was combined or parted and why, as the prison may tell the client, the oldest first."""
+    entries = [e["details"] for e in await _history(door, door.prison, client) if e["kind"] == "combination"]
+    return [(one["what"], one.get("reason")) for one in reversed(entries)]
+
+
+async def test_why_two_were_told_apart_goes_with_either_and_the_rest_of_the_other_stays(door: Any) -> None:
+    prison, words, reason = door.prison, f"a bed near Lane {door.number}", f"{door.number} has a brother"
+    other = [{"type": "CRN", "value": probation_number()}]
+    told = {"identifiers": other, "facts": {"needs.accommodation": {"level": "soon", "summary": words}}}
+    one = (await prison.answered(door.recorded()))["client"]
+    left = (await prison.answered(event("client.recorded", prison.name, told)))["client"]
+    consent = granted(other, [door.hostel.name], ["referral"], ["needs.accommodation"])
+    await prison.answered(event("consent.granted", prison.name, consent))
+    await was_told(door.hostel)
+    threat = override(door, reason="a threat by the other") | {"identifiers": other}
+    await prison.answered(event("override.authorised", prison.name, threat))
+    both = {"identifiers": [*door.identifiers, *other], "facts": told["facts"]}
+    assert (await prison.answered(event("client.recorded", prison.name, both)))["code"] == "identifier-conflict"
+    token = door.system.issuer.token("a-person", prison.name, ["identity"])
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=door.system.urls["consent"], headers=headers) as http:
+        (pair,) = (await http.get("/candidates")).json()
+        decision = {"decision": "different", "reason": reason}
+        answer = await http.post(f"/candidates/{pair['candidate']}/decision", json=decision)
+    assert answer.status_code == 200, answer.text
+    assert await _readable(door, reason) == ["ledger"]
+    for client in (one, left):
+        assert await _combinations(door, client) == [("told-apart", reason)]
+        seen = await _history(door, prison, client, "disclosures:read")
+        assert "combination" not in {e["kind"] for e in seen}, "who knows one of the two does not learn of the other"
+    asked = erasure(door, prison, "everything")
+    await prison.answered(asked)
+    await prison.done(asked["id"])
+    await _goes(door, reason)
+    assert await _combinations(door, left) == [("told-apart", None)]
+    assert "ledger" in await _readable(door, words)
+    assert "ledger" in await _readable(door, threat["reason"])
+
+
+async def test_what_an_erasure_entered_stays_when_its_row_is_erased_once_more(door: Any) -> None:
+    """As where an erased client was linked with another, which is refused."""
+    client = (await door.prison.answered(door.recorded()))["client"]
+    asked = erasure(door, door.prison, "everything")
+    await door.prison.answered(asked)
+    await door.prison.done(asked["id"])
+    again = (await door.prison.answered(door.recorded()))["client"]
+    row, other = (f"(SELECT client_id FROM reference WHERE id = ${n}::uuid)" for n in (1, 2))
+    entered = f"SELECT decision, body FROM ledger WHERE kind = 'erasure' AND client_id = {row}"
+    async with superuser(door) as connection:
+        before = await connection.fetch(entered, client)
+        await connection.execute(f"UPDATE client SET parts = ARRAY[{row}] WHERE id = {other}", client, again)
+        await connection.execute(f"UPDATE client SET merged_into = {other} WHERE id = {row}", client, again)
+        asked = erasure(door, door.prison, "everything")
+        await door.prison.answered(asked)
+        await door.prison.done(asked["id"])
+        assert await connection.fetch(entered, client) == before
 
 
 async def test_the_day_on_which_a_conviction_is_spent_goes_with_it(lone_door: Any) -> None:
@@ -429,14 +466,11 @@ async def test_what_protects_a_client_is_not_erased_with_everything(door: Any) -
     held = event("consent.withdrawn", door.prison.name, {"identifiers": door.identifiers})  # it lacks all else
     assert (await door.prison.answered(held))["code"] == "invalid-event"
     assert (await door.prison.answered(erasure(door, door.prison, "everything")))["code"] == "still-restricted"
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         hold = await connection.fetchval(
             "SELECT h.id FROM hold h JOIN identifier USING (client_id) WHERE value = $1 AND lifted_at IS NULL",
             door.number,
         )
-    finally:
-        await connection.close()
     await door.operator.call("DELETE", f"/holds/{hold}")
     asked = erasure(door, door.prison, "everything")
     assert "withdrawal" in await door.prison.answered(asked), "its own restriction is no obstacle"
@@ -473,21 +507,15 @@ async def test_a_consent_of_before_the_erasure_opens_nothing_even_on_a_form_that
     before = len(await door.hostel.received())
     await door.prison.answered(door.recorded())
     assert (await door.prison.answered(late))["type"].endswith("accepted.v1"), "it is kept as history"
-    connection = await _admin(door)
-    try:  # a year on, the digests are deleted and the client is known for long
+    async with superuser(door) as connection:  # a year on, the digests are deleted and the client is known for long
         await connection.execute("UPDATE erased_number SET erased_at = erased_at - interval '366 days'")
         _run(door)
         assert await connection.fetchval("SELECT count(*) FROM erased_number") == 0
-    finally:
-        await connection.close()
     again = erasure(door, door.prison, "everything")
     await door.prison.answered(again)
     await door.prison.done(again["id"])
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         await connection.execute("DELETE FROM erased_number")
-    finally:
-        await connection.close()
     await door.prison.answered(door.recorded())
     await door.prison.answered(very_late)
     await door.prison.answered(door.consent(door.mentors))
@@ -517,15 +545,12 @@ async def _subscribes_later(door: Any, recipient: Agency) -> str:
 
 
 async def _hour_passes(door: Any, agreement: str) -> None:
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         await connection.execute("UPDATE agreement SET starts = starts - interval '2 hours' WHERE id = $1", agreement)
         await connection.execute(
             "UPDATE queue SET due_at = due_at - interval '2 hours' WHERE recipient = $1 AND kind = 2",
             door.probation.name,
         )
-    finally:
-        await connection.close()
 
 
 async def test_what_is_erased_does_not_leave_behind_its_retraction(door: Any) -> None:
@@ -536,12 +561,9 @@ async def test_what_is_erased_does_not_leave_behind_its_retraction(door: Any) ->
     await door.prison.answered(door.consent(door.probation))
     section = {"source": door.prison.name, "category": "needs.accommodation", "recordedAt": datetime.now(UTC)}
     body = orjson.dumps({"sections": [section | {"data": need["needs.accommodation"]}]}).decode()
-    connection = await _admin(door)
-    try:  # as what was queued before the agreement came to begin later
+    async with superuser(door) as connection:  # as what was queued before the agreement came to begin later
         waits = "UPDATE queue SET type = $2, body = $3 WHERE recipient = $1 AND kind = 2"
         await connection.execute(waits, door.probation.name, "throughgate.client.changed.v1", body)
-    finally:
-        await connection.close()
     assert "queue" in await _readable(door, words)
     asked = erasure(door, door.prison, "own")
     await door.prison.answered(asked)
@@ -558,13 +580,10 @@ async def test_what_is_erased_does_not_leave_behind_its_retraction(door: Any) ->
 
 
 async def _waiting(door: Any) -> list[Any]:
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         return list(
             await connection.fetch("SELECT id, body FROM queue WHERE recipient = $1 AND kind = 2", door.probation.name)
         )
-    finally:
-        await connection.close()
 
 
 async def test_what_waits_for_a_person_loses_what_is_erased_and_keeps_the_rest(door: Any) -> None:
@@ -576,30 +595,30 @@ async def test_what_waits_for_a_person_loses_what_is_erased_and_keeps_the_rest(d
         for of in (source, other)
     ]
     request = {"about": [[other, "contact"]], "sections": sections, "message": {"note": "as before"}}
-    connection = await _admin(door)
-    try:
-        said_again = {"about": [[source, "contact"]], "sections": [], "message": {"note": f"{words}, for {source}"}}
-        for body in (json.dumps(request), json.dumps(said_again), f"not JSON, but {words}, for {source}"):
-            await connection.execute(
-                "INSERT INTO queue (kind, client_id, keyed_by, recipient, topic, reference, type, purpose, body,"
-                " requester, reference_of_requester, request, due_at, set_aside) SELECT 2, client_id, client_id, $2,"
-                " 'partner.' || $2, gen_random_uuid(), 'throughgate.referral.made.v1', 'referral', $3, 'referral',"
-                " gen_random_uuid(), gen_random_uuid(), now(), 'for a test' FROM identifier WHERE value = $1",
-                door.number,
-                door.probation.name,
-                body,
-            )
-        await door.prison.answered(erasure(door, door.prison, "own"))
-        assert await _readable(door, f"for {source}") == []
-        left = {row["body"] for row in await _waiting(door)}
-        assert [json.loads(body) for body in sorted(left, key=len)] == [
-            {},
-            {"sections": []},
-            request | {"sections": sections[1:]},
-        ]
-    finally:
-        await connection.execute("DELETE FROM queue WHERE set_aside = 'for a test'")
-        await connection.close()
+    async with superuser(door) as connection:
+        try:
+            said_again = {"about": [[source, "contact"]], "sections": [], "message": {"note": f"{words}, for {source}"}}
+            for body in (json.dumps(request), json.dumps(said_again), f"not JSON, but {words}, for {source}"):
+                await connection.execute(
+                    "INSERT INTO queue (kind, client_id, keyed_by, recipient, topic, reference, type, purpose, body,"
+                    " requester, reference_of_requester, request, due_at, set_aside) SELECT 2, client_id, client_id,"
+                    " $2, 'partner.' || $2, gen_random_uuid(), 'throughgate.referral.made.v1', 'referral', $3,"
+                    " 'referral', gen_random_uuid(), gen_random_uuid(), now(), 'for a test' FROM identifier"
+                    " WHERE value = $1",
+                    door.number,
+                    door.probation.name,
+                    body,
+                )
+            await door.prison.answered(erasure(door, door.prison, "own"))
+            assert await _readable(door, f"for {source}") == []
+            left = {row["body"] for row in await _waiting(door)}
+            assert [json.loads(body) for body in sorted(left, key=len)] == [
+                {},
+                {"sections": []},
+                request | {"sections": sections[1:]},
+            ]
+        finally:
+            await connection.execute("DELETE FROM queue WHERE set_aside = 'for a test'")
 
 
 async def test_who_was_erased_is_a_stranger_afterwards(door: Any) -> None:
@@ -701,26 +720,24 @@ async def test_what_was_told_and_then_replaced_goes_when_its_period_is_over(lone
     door = lone_door
     words, newer = f"a room near Lane {door.number}", f"a bed near Lane {door.number}"
     await _told_of(door, words)
-    connection = await _admin(door)
     entries = f"SELECT l.*, c.key FROM ledger l JOIN client c ON c.id = l.client_id WHERE l.client_id = {_CLIENT}"
-    try:
+    async with superuser(door) as connection:
         before = len(await door.hostel.received())
         await connection.execute("UPDATE ledger SET decided_at = decided_at - interval '150 days'")
         await door.prison.answered(door.recorded({"needs.accommodation": {"level": "soon", "summary": newer}}))
         await was_told(door.hostel, before + 1)
         await decided(door)
         assert "ledger" in await _readable(door, words)
-        assert "of 0 clients" in _run(door, THROUGHGATE_RETENTION_DAYS='{"needs.accommodation": 160}')
+        longer = '{"needs.accommodation": 160, "contact": 140}'
+        assert "of 0 clients" in _run(door, THROUGHGATE_RETENTION_DAYS=longer)
         assert "ledger" in await _readable(door, words), "it is not so old yet"
         assert "of 0 clients" in _run(door, THROUGHGATE_RETENTION_DAYS='{"needs.accommodation": 140}')
-        assert await _readable(door, words) == []
+        assert await _readable(door, words) == [], "another category had that period before"
         assert {"fact", "ledger"} <= set(await _readable(door, newer))
         told = [e for e in await connection.fetch(entries, door.number) if e["kind"] == "disclosure"]
         assert all(b'"needs.accommodation"' in _plain(e["key"], e) for e in told)
         opened = [ledger.open(SimpleNamespace(**e)) for e in told]
         assert [one.leaf.hash for one in opened if one] == [e["leaf"] for e in told], "each leads to its leaf"
-    finally:
-        await connection.close()
 
 
 _AGO = "interval '7 years'"
@@ -734,12 +751,9 @@ _MOVED = (
 
 async def _seven_years_pass(door: Any) -> None:
     """The clock moves on, by moving what was back."""
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         for statement in _MOVED:
             await connection.execute(statement, door.number)
-    finally:
-        await connection.close()
 
 
 async def test_of_whom_nothing_is_left_nothing_is_kept_for_ever(door: Any) -> None:
@@ -761,11 +775,8 @@ async def test_of_whom_nothing_is_left_nothing_is_kept_for_ever(door: Any) -> No
         await _seven_years_pass(door)
         assert f"of {erased} clients" in _run(door), "what protects whoever has the number is kept"
     await _goes(door, door.number)
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         left = await connection.fetch("SELECT kind, sources FROM ledger WHERE kind = 'erasure' AND body IS NOT NULL")
-    finally:
-        await connection.close()
     assert left, "and that it went is entered"
     again = await door.prison.answered(door.recorded())
     assert again["type"].endswith("accepted.v1"), "the number begins anew"
@@ -787,8 +798,7 @@ async def test_a_worker_erases_what_is_overdue_once_a_day(lone_door: Any) -> Non
     door.system.start_process("consent.worker", {"THROUGHGATE_COUNT_SECONDS": "0.2"})
     words = f"Of {door.number}"
     old = (datetime.now(UTC) - timedelta(days=800)).isoformat()
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         risk = {"harm": "low", "considerations": words}
         await door.prison.answered(door.recorded({"risk": risk}, time=old))
         due = "SELECT next_at FROM retention_run"
@@ -810,16 +820,13 @@ async def test_a_worker_erases_what_is_overdue_once_a_day(lone_door: Any) -> Non
 
         await eventually_true(told, "the gauge to say so")
         assert await connection.fetchval("SELECT after FROM retention_run") == 0
-    finally:
-        await connection.close()
 
 
 async def test_of_several_workers_one_does_it(lone_door: Any) -> None:
     door, words = lone_door, f"Of {lone_door.number}"
     old = (datetime.now(UTC) - timedelta(days=800)).isoformat()
     await door.prison.answered(door.recorded({"risk": {"harm": "low", "considerations": words}}, time=old))
-    connection = await _admin(door)
-    try:
+    async with superuser(door) as connection:
         await connection.execute("UPDATE retention_run SET next_at = now() + interval '1 s'")
         async with connection.transaction():  # as another worker does in a batch of its own
             await connection.execute("SELECT 1 FROM retention_run FOR UPDATE")
@@ -830,8 +837,6 @@ async def test_of_several_workers_one_does_it(lone_door: Any) -> None:
             )
             assert await connection.fetchval(waiting) == 0, "and nobody does the same work and waits to enter it"
         await _goes(door, words)
-    finally:
-        await connection.close()
 
 
 async def test_one_that_cannot_be_erased_holds_up_nobody_else(lone_door: Any) -> None:
@@ -841,16 +846,15 @@ async def test_one_that_cannot_be_erased_holds_up_nobody_else(lone_door: Any) ->
     for one in (damaged, door):
         risk = {"harm": "low", "considerations": f"Of {one.number}"}
         await door.prison.answered(one.recorded({"risk": risk}, time=old))
-    connection = await _admin(door)
-    try:
-        damage = f"UPDATE fact SET data = $2 || data WHERE client_id = {_CLIENT}"
-        await connection.execute(damage, damaged.number, "no JSON")
-        await connection.execute("UPDATE retention_run SET next_at = now()")
-        await _goes(door, words)
-        assert await _readable(door, f"Of {damaged.number}") == ["fact"]
-    finally:
-        await connection.execute(f"DELETE FROM fact WHERE client_id = {_CLIENT}", damaged.number)
-        await connection.close()
+    async with superuser(door) as connection:
+        try:
+            damage = f"UPDATE fact SET data = $2 || data WHERE client_id = {_CLIENT}"
+            await connection.execute(damage, damaged.number, "no JSON")
+            await connection.execute("UPDATE retention_run SET next_at = now()")
+            await _goes(door, words)
+            assert await _readable(door, f"Of {damaged.number}") == ["fact"]
+        finally:
+            await connection.execute(f"DELETE FROM fact WHERE client_id = {_CLIENT}", damaged.number)
 
 
 async def test_an_old_copy_that_a_link_hides_is_erased_as_well(door: Any) -> None:
@@ -865,3 +869,49 @@ async def test_an_old_copy_that_a_link_hides_is_erased_as_well(door: Any) -> Non
     assert "of 1 clients" in _run(door)
     await _goes(door, f"Old Lane {door.number}")
     assert "fact" in await _readable(door, f"New Lane {door.number}"), "the newer copy is kept"
+
+
+async def test_what_could_not_be_applied_goes_with_the_client_whatever_it_names_it_by(lone_door: Any) -> None:
+    """By a number, by what the agency or one of our services was told to name it by; what is of others stays."""
+    door = lone_door
+    client = (await door.prison.answered(door.recorded()))["client"]
+    by_reference, by_another = ([{"type": "THROUGHGATE", "value": value}] for value in (client, str(uuid4())))
+    async with superuser(door) as connection:
+        ours = await connection.fetchval(
+            "SELECT id FROM reference WHERE recipient = 'referral' ORDER BY client_id DESC"
+        )
+        waiting = [
+            ("intake." + door.prison.name, {"identifiers": door.identifiers}),
+            ("intake." + door.prison.name, {"identifiers": by_reference}),
+            ("requests.referral", {"subject": str(ours)}),
+            ("intake." + door.prison.name, {"identifiers": by_another}),
+            ("intake." + door.hostel.name, {"identifiers": by_reference}),
+        ]
+        await connection.executemany(
+            'INSERT INTO set_aside (topic, partition, "offset", reason, value) VALUES ($1, 0, $2, $3, $4)',
+            [(topic, n, "ForATest", json.dumps({"data": named}).encode()) for n, (topic, named) in enumerate(waiting)],
+        )
+        await door.prison.answered(erasure(door, door.prison, "everything"))
+        left = await connection.fetch(
+            "SELECT \"offset\" FROM set_aside WHERE value IS NOT NULL AND reason = 'ForATest'"
+        )
+        assert {row[0] for row in left} == {3, 4}, "another's reference names nobody to this agency"
+
+
+async def test_what_could_not_be_applied_is_not_kept_longer_than_the_shortest_period(lone_door: Any) -> None:
+    door = lone_door
+    async with superuser(door) as connection:
+        await connection.executemany(
+            'INSERT INTO set_aside (topic, partition, "offset", reason, value, set_aside_at)'
+            " VALUES ('intake.nobody', 0, $1, 'ForATest', 'words', now() - make_interval(days => $2))",
+            [(1, 364), (2, 366)],
+        )
+        await connection.execute("UPDATE retention_run SET next_at = now()")
+
+        async def left() -> bool:
+            rows = await connection.fetch(
+                "SELECT \"offset\" FROM set_aside WHERE topic = 'intake.nobody' AND value IS NOT NULL"
+            )
+            return {row[0] for row in rows} == {1}
+
+        await eventually_true(left, "the daily run to erase the older")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import pytest
 from support.agency import (
@@ -22,9 +21,10 @@ from support.agency import (
     prison_number,
     probation_number,
     read_all,
+    terms,
     withdrawn,
 )
-from support.door import superuser
+from support.door import accepted, superuser
 
 from consent.repository.queue import RETRACTIONS
 from contracts.leaving import RETRACTED
@@ -89,6 +89,16 @@ class Two:
         assert reply["type"].endswith("accepted.v1"), reply
         await self.door.prison.done(said["id"])
 
+    async def erase(self, who: Numbers) -> None:
+        """All that is kept of a client, and wait until every retraction stands."""
+        asked = event(
+            "erasure.requested",
+            self.door.prison.name,
+            {"identifiers": who, "scope": "everything", "reason": "client-asked"},
+        )
+        assert (await self.door.prison.answered(asked))["type"].endswith("accepted.v1")
+        await self.door.prison.done(asked["id"])
+
     async def quiet(self) -> None:
         """Wait until all that was queued has left or was refused."""
         names = [x.name for x in (self.door.prison, self.door.hostel, self.door.mentors)]
@@ -148,9 +158,8 @@ class Two:
 @pytest.fixture
 async def two(door: Any) -> AsyncIterator[Two]:
     """Two clients. Behind every test: nothing stands behind a retraction, in any topic."""
-    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
-    made = Two(door, connection)
-    try:
+    async with superuser(door) as connection:
+        made = Two(door, connection)
         yield made
         await made.quiet()
         for agency in (door.hostel, door.mentors):
@@ -160,8 +169,6 @@ async def two(door: Any) -> AsyncIterator[Two]:
         # a service that is only told to whom it may say no more goes on itself
         own = [r for r in cleared if r.event["data"].get("recipients") is None]
         assert behind_retraction(own) == []
-    finally:
-        await connection.close()
 
 
 def disclosures(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -267,13 +274,22 @@ async def test_what_was_recorded_since_a_link_counts_whatever_time_it_bears(two:
 
 
 async def test_what_was_queued_for_a_part_leaves_with_what_was_recorded_since_the_link(two: Two) -> None:
-    await two.record(two.a, "before")
-    await two.record(two.b, "before")
-    hostel = two.door.hostel
-    for who in (two.a, two.b):  # a snapshot that is due later stands under each part
-        later = {"validFrom": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
-        consent = granted(who, [hostel.name], ["referral"], ["identity", "needs.accommodation"]) | later
-        await two.say("consent.granted", consent)
+    prison, hostel = two.door.prison, two.door.hostel
+    agreement = {
+        "id": f"later-{prison.name}",
+        "version": 1,
+        "sources": [prison.name],
+        "recipients": [hostel.name],
+        "terms": [terms("mentor-matching", ["identity"])],
+        "signatories": {prison.name: "A", hostel.name: "B"},
+        "starts": (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+        "review": "2029-06-01T00:00:00Z",
+        "ends": "2030-01-01T00:00:00Z",
+    }
+    await two.door.operator.call("POST", "/agreements", agreement)
+    for who in (two.a, two.b):  # a snapshot that is due when the agreement begins stands under each part
+        await two.record(who, "before")
+        await two.say("consent.granted", granted(who, [hostel.name], ["mentor-matching"], ["identity"]))
     await two.link()
     earlier = (datetime.now(UTC) - timedelta(minutes=10)).isoformat()
     await two.record(two.a, "corrected", time=earlier)
@@ -283,11 +299,7 @@ async def test_what_was_queued_for_a_part_leaves_with_what_was_recorded_since_th
     )
     parts = [row["client_id"] for row in rows]
     async with two.database.transaction():  # the day comes
-        await two.database.execute(
-            "UPDATE sharing_fact SET body = body || jsonb_build_object('valid_from', clock_timestamp())"
-            " WHERE client_id = ANY($1) AND kind = 'granted'",
-            parts,
-        )
+        await two.database.execute("UPDATE agreement SET starts = clock_timestamp() WHERE id = $1", agreement["id"])
         moved = await two.database.execute(
             "UPDATE queue SET due_at = clock_timestamp() WHERE client_id = ANY($1) AND recipient = $2",
             parts,
@@ -377,10 +389,10 @@ async def _unreviewed(two: Two) -> list[str]:
 async def _override(two: Two, id: str, who: Numbers) -> None:
     """An override that is to be reviewed since an hour ago."""
     now = datetime.now(UTC)
-    named = {"override": id, "identifiers": who, "authorisedBy": "staff-1", "approvedBy": "staff-2"}
+    named = {"override": id, "identifiers": who}
     times = {"starts": now - timedelta(hours=2), "ends": now + timedelta(hours=1), "reviewBy": now - timedelta(hours=1)}
     told = {name: at.isoformat() for name, at in times.items()}
-    await two.say("override.authorised", two.door.invoked("override", two.door.hostel, **named, **told))
+    await accepted(two.door.prison, two.door.invoked("override", two.door.prison, two.door.hostel, **named, **told))
 
 
 async def _review(two: Two, id: str, who: Numbers) -> None:
@@ -399,6 +411,7 @@ async def test_an_override_of_an_undone_link_is_reviewed_under_either_number(two
     assert await _unreviewed(two) == ["o-1"], "the review of an earlier one of that name is not its own"
     await two.unlink()
     assert await _unreviewed(two) == ["o-1"]
+    await _override(two, "o-2", two.a)
     await _review(two, "o-2", two.a)
     assert await _unreviewed(two) == ["o-1"], "that was another one's"
     await _review(two, "o-1", two.a if by == "a" else two.b)
@@ -759,6 +772,44 @@ async def test_the_same_name_and_date_of_birth_make_a_candidate(two: Two) -> Non
     assert (await prison.answered(who))["client"] == one["client"], "one client, one reference"
 
 
+async def test_who_was_erased_is_linked_with_nobody(two: Two) -> None:
+    prison, hostel = two.door.prison, two.door.hostel
+    old = (await two.record(two.a))["client"]
+    await two.erase(two.a)
+    live = (await two.record(two.b, "Birch"))["client"]
+    await two.grant(two.b, hostel)
+    before = await two.told(hostel)
+    erased: Numbers = [{"type": "THROUGHGATE", "value": old}]
+    reason = {"reason": "so they say"}
+    for one, other in ((erased, two.b), (two.b, erased)):
+        for kind, named in (("linked", "sameAs"), ("unlinked", "notSameAs")):
+            said = event(f"identity.{kind}", prison.name, {"identifiers": one, named: other} | reason)
+            assert (await prison.answered(said))["code"] == "unknown-client", kind
+    assert (await two.api("POST", "/links", {"clients": [old, live]} | reason)).json()["code"] == "no-such-client"
+    both = event("client.recorded", prison.name, {"identifiers": [*erased, *two.b], "facts": FACTS})
+    assert (await prison.answered(both))["code"] == "unknown-client"
+    assert await two.candidates() == [], "nobody is asked whether they are one"
+    await two.record(two.b, "Beech")
+    assert names(await two.new(hostel, before)) == {"Beech"}, "it goes on"
+
+
+async def test_a_link_of_who_was_erased_leads_to_nothing(two: Two) -> None:
+    second: Numbers = [{"type": "NOMS", "value": prison_number()}]
+    references = [[{"type": "THROUGHGATE", "value": (await two.record(who))["client"]}] for who in (two.a, second)]
+    await two.link(other=second)
+    (link,) = await two.links()
+    assert link["needsDecision"]
+    await two.erase(two.a)
+    assert await two.links() == [], "nobody is asked to confirm it"
+    path = f"/links/{link['link']}"
+    assert (await two.api("PUT", f"{path}/confirmation")).json()["code"] == "no-such-link"
+    assert (await two.api("DELETE", path)).json()["code"] == "no-such-link"
+    for kind, named in (("linked", "sameAs"), ("unlinked", "notSameAs")):
+        data = {"identifiers": references[0], named: references[1], "reason": "so they say"}
+        said = await two.door.prison.answered(event(f"identity.{kind}", two.door.prison.name, data))
+        assert said["code"] == "unknown-client", kind
+
+
 async def test_candidates_and_links_come_in_pages_that_neither_repeat_nor_leave_out(two: Two) -> None:
     prison = two.door.prison
     people: list[dict[str, Any]] = []
@@ -822,12 +873,6 @@ async def waiting(two: Two, count: int) -> None:
     await eventually_true(as_many, f"{count} transactions to wait for a lock")
 
 
-async def over_http(door: Any, body: dict[str, Any]) -> httpx.Response:
-    async with door.prison.http() as http:
-        response: httpx.Response = await http.post("/events", json=body)
-        return response
-
-
 async def test_who_waited_for_the_lock_sees_the_link(two: Two) -> None:
     door = two.door
     await two.record(two.a, facts={"risk": {"harm": "low"}})
@@ -842,9 +887,9 @@ async def test_who_waited_for_the_lock_sees_the_link(two: Two) -> None:
             "SELECT 1 FROM client WHERE id = (SELECT client_id FROM identifier WHERE value = $1) FOR UPDATE",
             two.a[0]["value"],
         )
-        link = asyncio.create_task(over_http(door, linking))
+        link = asyncio.create_task(door.prison.post(linking))
         await waiting(two, 1)
-        withdrawal = asyncio.create_task(over_http(door, taken_back))
+        withdrawal = asyncio.create_task(door.prison.post(taken_back))
         await waiting(two, 2)
     assert [(await link).status_code, (await withdrawal).status_code] == [202, 202]
     await door.prison.done(taken_back["id"])
@@ -871,7 +916,7 @@ async def test_two_links_of_one_client_at_once_become_one_client(two: Two) -> No
         )
         tasks = []
         for n, one in enumerate(said):
-            tasks.append(asyncio.create_task(over_http(door, one)))
+            tasks.append(asyncio.create_task(door.prison.post(one)))
             await waiting(two, n + 1)
     assert [(await task).status_code for task in tasks] == [202, 202]
     assert len({(await two.record(who))["client"] for who in (two.a, two.b, c)}) == 1
@@ -906,7 +951,7 @@ async def test_links_withdrawals_and_facts_at_once(two: Two) -> None:
     over_kafka, by_http = said[::2], said[1::2]
     answers, responses = await asyncio.gather(
         asyncio.gather(*(door.prison.answered(one, key=one["id"]) for one in over_kafka)),
-        asyncio.gather(*(over_http(door, one) for one in by_http)),
+        asyncio.gather(*(door.prison.post(one) for one in by_http)),
     )
     assert [a for a in answers if not a["type"].endswith("accepted.v1")] == []
     assert [r.text for r in responses if r.status_code != 202] == []
@@ -934,7 +979,7 @@ async def test_a_record_that_was_decided_before_the_link_stands_before_the_retra
     await eventually_true(stopped, "the discloser to have decided, and stopped before it sends")
     data = {"identifiers": two.a, "sameAs": two.b, "reason": "x"}
     linking = event("identity.linked", door.prison.name, data)
-    assert (await over_http(door, linking)).status_code == 202
+    assert (await door.prison.post(linking)).status_code == 202
     assert await hostel.received() == before
     system.kill(name, signal.SIGCONT)
     await door.prison.done(linking["id"])
@@ -1005,8 +1050,7 @@ async def test_who_may_not_link_finds_the_client_by_any_of_its_numbers(two: Two)
     answer = await hostel.answered(_recorded(hostel, [nhs, *two.b], "Brian"))
     assert answer["notAttached"] == ["NHS"]
     assert not await two.database.fetchval("SELECT count(*) FROM identifier WHERE value = $1", nhs["value"])
-    async with hostel.http() as http:
-        over_http = (await http.post("/events", json=_recorded(hostel, [nhs, *two.b], "Brian"))).json()
+    over_http = (await hostel.post(_recorded(hostel, [nhs, *two.b], "Brian"))).json()
     assert over_http["notAttached"] == ["NHS"]
     consent = event("consent.granted", hostel.name, granted([nhs, *two.b], [hostel.name], ["referral"], ["identity"]))
     assert (await hostel.answered(consent))["code"] == "unknown-client", "it names a number that nobody has"

@@ -274,7 +274,7 @@ async def test_every_column_beside_an_entry_is_sealed(lone_door: Any, throughgat
                 assert await db.execute(f"UPDATE ledger SET {column} WHERE id = {last}") == "UPDATE 1"
                 code, said = await audit(throughgate, lone_door, "--open")
             assert code == 1, (kind, column, said)
-            assert "what it holds, or a column beside it, is not what was sealed" in said, (kind, column)
+            assert "what it holds, or what is kept beside it, is not what was sealed" in said, (kind, column)
 
 
 async def erased(door: Any) -> str:
@@ -359,7 +359,7 @@ async def test_what_was_cut_from_an_entry_is_no_fault_and_the_entry_still_says_w
     await prison.answered(lone_door.consent(hostel))
     await was_told(hostel)
     await quiet(lone_door)
-    before = await _entries(throughgate, reply["client"], prison.name)
+    before = (await throughgate.who_was_told(reply["client"], prison))["entries"]
     erased_before = _counted_as_erased((await audit(throughgate, lone_door, "--open"))[1])
     own = {"identifiers": lone_door.identifiers, "scope": "own", "reason": "client-asked"}
     asked = event("erasure.requested", prison.name, own)
@@ -376,7 +376,7 @@ async def test_what_was_cut_from_an_entry_is_no_fault_and_the_entry_still_says_w
     assert code == 0, said
     assert _counted_as_erased(said) == erased_before, "each still leads to its leaf"
     assert (await throughgate("verify", "--as", hostel.name))[0] == 0
-    after = await _entries(throughgate, reply["client"], prison.name)
+    after = (await throughgate.who_was_told(reply["client"], prison))["entries"]
     assert [e for e in after if e["kind"] != "erasure"] == before
     assert ["needs.accommodation"] in [[p["category"] for p in entry["permitted"]] for entry in before]
     page = tmp_path / "page.html"
@@ -393,10 +393,61 @@ def _counted_as_erased(said: str) -> int:
     return int(found[1])
 
 
-async def _entries(throughgate: Commands, client: str, agency: str) -> list[dict[str, Any]]:
-    code, said = await throughgate("who-was-told", client, "--as", agency, "--json")
-    assert code == 0, said
-    return list(json.loads(said)["entries"])
+_MADE = "(SELECT id FROM link WHERE unlinked_at IS NULL)"
+_UNDONE = "(SELECT id FROM link WHERE unlinked_at IS NOT NULL)"
+LINKS = {
+    "taken out": f"DELETE FROM link WHERE id = {_UNDONE}",
+    "not undone": f"UPDATE link SET unlinked_at = NULL WHERE id = {_UNDONE}",
+    "of others": f"UPDATE link SET parts = ARRAY[-1, -2] WHERE id = {_UNDONE}",
+    "one part of another": f"UPDATE link SET parts[2] = -1 WHERE id = {_UNDONE}",
+    "of other parts": f"UPDATE link SET parts = ARRAY[-1, -2] WHERE id = {_MADE}",
+    "one part set free": (
+        f"UPDATE client SET merged_into = NULL WHERE id = (SELECT parts[1] FROM link WHERE id = {_MADE})"
+    ),
+    "without parts": f"UPDATE client SET parts = '{{}}' WHERE id = (SELECT client_id FROM link WHERE id = {_MADE})",
+    "other parts everywhere": (
+        f"WITH l AS (UPDATE link SET parts = ARRAY[-1, -2] WHERE id = {_MADE} RETURNING client_id), p AS (UPDATE client"
+        " SET merged_into = NULL WHERE merged_into = (SELECT client_id FROM l)) UPDATE client SET parts = ARRAY[-1, -2]"
+        " WHERE id = (SELECT client_id FROM l)"
+    ),
+}
+
+
+async def test_a_link_that_is_not_kept_as_it_was_made_is_found(lone_door: Any, throughgate: Commands) -> None:
+    """Without it, what was told while it held would be missing from the answer of who was told, and nobody saw it."""
+    prison = lone_door.prison
+    await told(lone_door)
+    first, second = ([{"type": "CASE", "value": f"{n}-{lone_door.number}"}] for n in "KL")
+    for numbers in (first, second):
+        data = {"identifiers": numbers, "facts": {"risk": {"harm": "low"}}}
+        await prison.answered(event("client.recorded", prison.name, data))
+    for kind, more in (
+        ("linked", {"sameAs": first}),
+        ("unlinked", {"notSameAs": first}),
+        ("linked", {"sameAs": second}),
+    ):
+        data = {"identifiers": lone_door.identifiers, "reason": "fingerprints", **more}
+        asked = event(f"identity.{kind}", prison.name, data)
+        reply = await prison.answered(asked)
+        assert reply["type"].endswith("accepted.v1"), reply
+        await prison.done(asked["id"])
+    await quiet(lone_door)
+    for what, statement in LINKS.items():
+        async with superuser(lone_door) as db:
+            await db.execute(
+                "CREATE TABLE kept_link AS SELECT * FROM link; CREATE TABLE kept_rows AS SELECT * FROM client"
+            )
+            try:
+                await db.execute(statement)
+                code, said = await audit(throughgate, lone_door, "--open")
+            finally:
+                await db.execute(
+                    "DELETE FROM link; INSERT INTO link SELECT * FROM kept_link; UPDATE client c SET parts = k.parts,"
+                    " merged_into = k.merged_into FROM kept_rows k WHERE k.id = c.id; DROP TABLE kept_link, kept_rows"
+                )
+        assert code == 1, (what, said)
+        assert "what it holds, or what is kept beside it, is not what was sealed" in said, what
+    assert (await audit(throughgate, lone_door, "--open"))[0] == 0
 
 
 async def test_a_batch_that_is_gone_is_named(lone_door: Any, throughgate: Commands) -> None:

@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from support.agency import event, eventually, eventually_true, read_all, without_repeats
-from support.door import quiet, recorded
+from support.door import accepted, quiet, recorded, superuser
 
 from consent import upkeep
 from consent.service.clock import Waiting
@@ -27,9 +26,8 @@ from throughgate.promises import Placed, behind_retraction
 @pytest.fixture
 async def admin(door: Any) -> AsyncIterator[Any]:
     """The door's database, to let time pass in it and to put things aside."""
-    connection = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
-    yield connection
-    await connection.close()
+    async with superuser(door) as connection:
+        yield connection
 
 
 async def withdrawn_for_the_hostel(door: Any) -> dict[str, Any]:
@@ -141,8 +139,7 @@ async def test_only_the_recipient_confirms_its_own_retraction(door: Any, admin: 
     borrowed["data"]["identifiers"] = [*door.identifiers, *borrowed["data"]["identifiers"]]
     answers = [of_another, by_the_publisher, await door.hostel.answered(of_none), await door.mentors.answered(borrowed)]
     assert {(a.get("code"), a.get("detail")) for a in answers} == {("unknown-retraction", answers[0].get("detail"))}
-    async with door.hostel.http() as http:
-        assert (await http.post("/events", json=of_none | {"id": uuid4().hex})).status_code == 404
+    assert (await door.hostel.post(of_none | {"id": uuid4().hex})).status_code == 404
     assert door.hostel.name in await overdue(door, withdrawal, hours=0)
     for _ in range(2):
         reply = await door.hostel.answered(confirmed(door.hostel, retraction))
@@ -160,8 +157,7 @@ async def test_only_the_recipient_confirms_its_own_retraction(door: Any, admin: 
 async def test_a_partner_without_kafka_confirms_over_http(door: Any) -> None:
     withdrawal = (await withdrawn_for_the_hostel(door))["withdrawal"]
     (retraction,) = await retractions(door, 1)
-    async with door.hostel.http() as http:
-        answer = await http.post("/events", json=confirmed(door.hostel, retraction))
+    answer = await door.hostel.post(confirmed(door.hostel, retraction))
     assert answer.status_code == 202, answer.text
     assert door.hostel.name not in await overdue(door, withdrawal, hours=0)
 
@@ -277,10 +273,7 @@ async def test_an_override_of_which_the_review_cannot_be_read_is_listed_with_the
     """It must not keep the others from being seen, and somebody is to look at it."""
     await door.prison.answered(door.recorded())
     for id in ("ovr-1", "ovr-2"):
-        said = door.invoked("override", door.hostel, override=id, authorisedBy="staff-1", approvedBy="staff-2")
-        said["reviewBy"] = said["ends"]
-        reply = await door.prison.answered(event("override.authorised", door.prison.name, said))
-        assert "accepted" in reply["type"], reply
+        await accepted(door.prison, door.invoked("override", door.prison, door.hostel, override=id))
     for id, review_by in (("ovr-1", "clock_timestamp()"), ("ovr-2", "'no time'::text")):
         await admin.execute(
             f"UPDATE sharing_fact SET body = jsonb_set(body, '{{review_by}}', to_jsonb({review_by}))"
@@ -520,11 +513,10 @@ async def test_a_withdrawal_that_loses_every_race_holds_nobody_and_is_taken_when
 ) -> None:
     await door.prison.answered(door.recorded())
     said = door.withdrawal()
-    async with losing_every_race(admin, door.prison.name), door.prison.http() as http:
-        answer = await http.post("/events", json=said)
+    async with losing_every_race(admin, door.prison.name):
+        answer = await door.prison.post(said)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
-    async with door.prison.http() as http:
-        again = await http.post("/events", json=said)
+    again = await door.prison.post(said)
     assert again.status_code == 202, again.text
     assert again.json()["withdrawal"]
     assert [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name] == []

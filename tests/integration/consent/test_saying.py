@@ -4,10 +4,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from support.agency import Agency, event, eventually_true, probation_number, terms
-from support.door import superuser
+from support.door import accepted, superuser
 
 from contracts.leaving import RETRACTED
 from throughgate.promises import behind_retraction
@@ -133,18 +132,12 @@ SNAPSHOT = "throughgate.client.snapshot.v1"
 def invoked(door: Any, kind: str, **more: Any) -> tuple[Agency, dict[str, Any]]:
     """Whom it names, and a gateway or an override of the prison that holds for an hour."""
     recipient: Agency = door.probation if kind == "gateway" else door.hostel
-    data = door.invoked(kind, recipient)
-    if kind == "gateway":
-        data |= {"basis": "cda-1998-s115", "authorisedByRole": "duty manager"}
-        return recipient, event("gateway.invoked", door.prison.name, data | more)
-    data |= {"reviewBy": data["ends"], "authorisedBy": "u-17", "approvedBy": "u-18"}
-    return recipient, event("override.authorised", door.prison.name, data | more)
+    return recipient, door.invoked(kind, door.prison, recipient, **more)
 
 
 async def changes_decided(door: Any, recipient: Agency) -> int:
     """How many changes were queued for a recipient for public protection: each stands in the ledger, sent or not."""
-    database = await asyncpg.connect(door.system.postgres.url(door.system.databases["consent"].name))
-    try:
+    async with superuser(door) as database:
 
         async def nothing_waits() -> bool:
             return not await database.fetchval(
@@ -155,14 +148,6 @@ async def changes_decided(door: Any, recipient: Agency) -> int:
         await eventually_true(nothing_waits, "the queue to be empty")
         count = "SELECT count(*) FROM ledger WHERE recipient = $1 AND type = $2 AND purpose = 'public-protection'"
         return int(await database.fetchval(count, recipient.name, CHANGED))
-    finally:
-        await database.close()
-
-
-async def accepted(agency: Agency, said: dict[str, Any]) -> dict[str, Any]:
-    reply: dict[str, Any] = await agency.answered(said)
-    assert reply["type"].endswith("accepted.v1"), reply
-    return reply
 
 
 @pytest.mark.parametrize("kind", ["gateway", "override"])
@@ -211,8 +196,7 @@ async def test_what_is_recorded_before_it_begins_follows_then(door: Any) -> None
     assert await recipient.received() == []
     async with superuser(door) as db, db.transaction():  # half an hour passes
         soon = await db.fetchval("SELECT clock_timestamp() + interval '0.5 s'")
-        at_the_start = "UPDATE queue SET due_at = $1 WHERE recipient = $2 AND due_at = $3"
-        assert await db.execute(at_the_start, soon, recipient.name, starts) == "UPDATE 1"
+        assert await db.execute("UPDATE due SET due_at = $1 WHERE due_at = $2", soon, starts) == "UPDATE 1"
         begins = "UPDATE sharing_fact SET body = jsonb_set(body, '{starts}', to_jsonb($1::timestamptz))"
         assert await db.execute(f"{begins} WHERE event_id = $2", soon, said["id"]) == "UPDATE 1"
     told = await last(recipient, lambda e: e["type"] == SNAPSHOT, "what was recorded, as it is by then")

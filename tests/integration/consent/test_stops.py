@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from support.agency import event, eventually_true, terms
 from support.commands import Commands
-from support.door import recorded
+from support.door import accepted, holds, recorded
 
 from contracts.leaving import RETRACTED
 from throughgate.promises import behind_retraction
@@ -33,12 +33,6 @@ async def retracted(door: Any, agency: Any) -> list[dict[str, Any]]:
     records = await agency.received()
     assert behind_retraction(records) == []
     return [r.event["data"] for r in records if r.event["type"] == RETRACTED]
-
-
-async def holds(door: Any) -> list[dict[str, Any]]:
-    """The open holds by the word of this door's prison or probation."""
-    both = (door.prison.name, door.probation.name)
-    return [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] in both]
 
 
 # --- whom a no names --------------------------------------------------------------------------------------------------
@@ -81,7 +75,7 @@ async def test_a_withdrawal_for_a_kind_that_nobody_is_of_yet_is_kept_for_who_com
     await door.operator.call("PUT", f"/agencies/{late}", {"name": late, "kind": "health", "area": area})
     await door.operator.agree(f"late-{late}", [door.prison.name], [late], [terms("referral", ["identity"])])
     assert await rules(door, client, late) == {"identity": "consent-withdrawn"}
-    assert await holds(door) == []
+    assert await holds(door, door.prison, door.probation) == []
 
 
 async def test_a_withdrawal_of_one_service_leaves_what_rests_on_the_agency(door: Any) -> None:
@@ -113,9 +107,23 @@ async def test_the_command_withdraws_for_whom_it_is_told(door: Any, tmp_path: Pa
     code, said = await Commands(door.system, tmp_path)("withdraw", door.prison.name, client, "--recipient", recipient)
     assert code == 0, said
     assert f"partner.{door.hostel.name}" in said
+    assert "recipients that you may know of; for all others too" in said
     assert await rules(door, client, door.hostel.name, service="beds") == {"identity": "consent-withdrawn"}
     other = "consent" if recipient.endswith("/beds") else "consent-withdrawn"
     assert await rules(door, client, door.hostel.name, service="meals") == {"identity": other}
+
+
+async def test_the_command_does_not_say_that_it_reached_nobody_where_others_were_told(
+    door: Any, tmp_path: Path
+) -> None:
+    await recorded(door)
+    known = {"identifiers": door.identifiers, "facts": {"contact": {}}}
+    reply = await accepted(door.probation, event("client.recorded", door.probation.name, known))
+    code, said = await Commands(door.system, tmp_path)("withdraw", door.probation.name, reply["client"])
+    assert code == 0, said
+    assert "is done for everyone" in said
+    assert "Nobody that you may know of was ever sent or queued anything of this client." in said
+    assert len(await retracted(door, door.hostel)) == 1
 
 
 async def test_a_restriction_names_the_same_and_reaches_what_is_about_no_service(door: Any) -> None:
@@ -143,23 +151,31 @@ async def test_a_no_that_names_an_agency_that_nobody_registered_holds_the_client
     assert (said["type"], said["code"]) == (REJECTED, "unknown-recipient")
     for agency in (door.hostel.name, door.mentors.name):
         assert await rules(door, client, agency) == {"identity": "consent-withdrawn"}, "for everybody"
-    assert [h["reason"] for h in await holds(door)] == ["unknown-recipient"]
+    assert [h["reason"] for h in await holds(door, door.prison, door.probation)] == ["unknown-recipient"]
+
+
+async def test_a_no_to_our_own_services_as_a_kind_holds_the_client(door: Any) -> None:
+    """Nobody can register as one, so it would stop nothing for ever."""
+    client = await recorded(door)
+    said = await door.prison.answered(door.withdrawal(recipients=[{"kind": "service", "area": "leeds"}]))
+    assert (said["type"], said["code"]) == (REJECTED, "invalid-event")
+    assert await rules(door, client, door.hostel.name) == {"identity": "consent-withdrawn"}
+    given = door.consent()
+    given["data"]["recipients"] = [{"kind": "service", "area": "leeds"}]
+    assert (await door.prison.answered(given))["code"] == "invalid-event"
+    assert [h["times"] for h in await holds(door, door.prison)] == [1], "a consent holds nobody"
 
 
 # --- the end of what nobody began -------------------------------------------------------------------------------------
 
 
-def invoked(door: Any, kind: str, own_id: str) -> dict[str, Any]:
-    """A gateway or an override of the probation service for the prison, under this id of its own."""
-    if kind == "gateway":
-        more = {"basis": "cja-2003-s325", "authorisedByRole": "duty manager"}
-        return event("gateway.invoked", door.probation.name, door.invoked(kind, door.prison) | more | {kind: own_id})
-    more = {"authorisedBy": "u-17", "approvedBy": "u-18"}
-    data = door.invoked(kind, door.prison) | more | {kind: own_id}
-    return event("override.authorised", door.probation.name, data | {"reviewBy": data["ends"]})
-
-
 BASES = {"gateway": "cja-2003-s325", "override": "public-protection-override"}
+
+
+def invoked(door: Any, kind: str) -> Any:
+    """A gateway or an override of the probation service for the prison."""
+    basis = {"basis": BASES[kind]} if kind == "gateway" else {}
+    return door.invoked(kind, door.probation, door.prison, **{kind: "S115-x"}, **basis)
 
 
 def ended(door: Any, kind: str, own_id: str, agency: Any) -> dict[str, Any]:
@@ -193,7 +209,7 @@ async def test_the_end_of_what_this_agency_did_not_begin_denies_until_a_person_l
     door: Any, kind: str, whose: str
 ) -> None:
     client = await known_to_both(door)
-    begun = invoked(door, kind, "S115-x")
+    begun = invoked(door, kind)
     if whose != "before it began":
         assert (await door.probation.answered(begun))["type"] == ACCEPTED
         assert await told_of_the_risk(door, client) == BASES[kind]
@@ -201,7 +217,7 @@ async def test_the_end_of_what_this_agency_did_not_begin_denies_until_a_person_l
     own_id = "s115-x" if whose == "a wrong id" else "S115-x"
     said = await publisher.answered(ended(door, kind, own_id, publisher))
     assert (said["type"], said.get("code")) == (REJECTED, "nothing-to-end")
-    (hold,) = await holds(door)
+    (hold,) = await holds(door, door.prison, door.probation)
     assert (hold["held"], hold["reason"], hold["assertedBy"]) == ("client", "nothing-to-end", publisher.name)
     if whose == "before it began":
         assert (await door.probation.answered(begun))["type"] == ACCEPTED
@@ -214,12 +230,12 @@ async def test_the_end_of_what_this_agency_did_not_begin_denies_until_a_person_l
 @pytest.mark.parametrize("kind", ["gateway", "override"])
 async def test_to_end_again_what_ended_holds_nobody(door: Any, kind: str) -> None:
     await known_to_both(door)
-    await door.probation.answered(invoked(door, kind, "S115-x"))
+    await door.probation.answered(invoked(door, kind))
     for _ in range(2):
         stop = ended(door, kind, "S115-x", door.probation)
         assert (await door.probation.answered(stop))["type"] == ACCEPTED
         await door.probation.done(stop["id"])
-    assert await holds(door) == []
+    assert await holds(door, door.prison, door.probation) == []
 
 
 async def test_to_lift_a_restriction_that_is_not_there_is_rejected_and_holds_nobody(door: Any) -> None:
@@ -227,4 +243,35 @@ async def test_to_lift_a_restriction_that_is_not_there_is_rejected_and_holds_nob
     lifted = {"identifiers": door.identifiers, "restriction": "r-1"}
     said = await door.prison.answered(event("restriction.lifted", door.prison.name, lifted))
     assert (said["type"], said["code"]) == (REJECTED, "nothing-to-end")
-    assert await holds(door) == []
+    assert await holds(door, door.prison, door.probation) == []
+
+
+@pytest.mark.parametrize("whose", ["a wrong id", "another agency", "before it was authorised"])
+async def test_the_review_of_what_this_agency_did_not_authorise_is_rejected_and_holds_nobody(
+    door: Any, whose: str
+) -> None:
+    await known_to_both(door)
+    authorised = door.invoked("override", door.probation, door.prison, override="ovr-1")
+    if whose != "before it was authorised":
+        assert (await door.probation.answered(authorised))["type"] == ACCEPTED
+    publisher = door.prison if whose == "another agency" else door.probation
+    data = {"identifiers": door.identifiers, "override": "ovr-1", "reviewedBy": "staff-3", "outcome": "justified"}
+    data |= {"override": "OVR-1"} if whose == "a wrong id" else {}
+    said = await publisher.answered(event("override.reviewed", publisher.name, data))
+    assert (said["type"], said.get("code")) == (REJECTED, "nothing-to-review")
+    assert await holds(door, door.prison, door.probation) == []
+    if whose == "before it was authorised":
+        assert (await door.probation.answered(authorised))["type"] == ACCEPTED
+    for ended_first in (False, True):
+        if ended_first:
+            await accepted(door.probation, ended(door, "override", "ovr-1", door.probation))
+        right = event("override.reviewed", door.probation.name, data | {"override": "ovr-1"})
+        assert (await door.probation.answered(right))["type"] == ACCEPTED
+
+
+async def test_a_review_right_behind_what_it_reviews_is_accepted(door: Any) -> None:
+    await known_to_both(door)
+    authorised = door.invoked("override", door.probation, door.prison, override="ovr-1")
+    data = {"identifiers": door.identifiers, "override": "ovr-1", "reviewedBy": "staff-3", "outcome": "justified"}
+    await door.probation.publish(authorised)
+    await accepted(door.probation, event("override.reviewed", door.probation.name, data))

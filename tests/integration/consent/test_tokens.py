@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -23,8 +24,8 @@ async def with_token(throughgate: Commands, *words: str) -> httpx.AsyncClient:
 
 async def test_the_door_takes_it_for_its_scope_only(throughgate: Commands) -> None:
     async with await with_token(throughgate, "operator", "--scope", "operator") as http:
-        assert (await http.get("/holds")).status_code == 200
-        refused = await http.get("/agreements")
+        assert (await http.get("/holds")).status_code == (await http.get("/agreements")).status_code == 200
+        refused = await http.get(f"/clients/{uuid4()}/disclosures")
     assert (refused.status_code, refused.json()["code"]) == (403, "scope-missing")
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from support.agency import Agency, event, eventually_true, granted, prison_number, terms
-from support.door import decided, superuser
+from support.door import accepted, decided, superuser
 
 from contracts.leaving import RETRACTED
 
@@ -33,13 +33,6 @@ async def arrives(agency: Agency, count: int, what: str) -> list[tuple[str, set[
 
     await eventually_true(look, what)
     return told(await agency.received())
-
-
-async def accepted(agency: Agency, said: dict[str, Any]) -> dict[str, Any]:
-    """Publish an event that must be accepted; gives the reply."""
-    reply: dict[str, Any] = await agency.answered(said)
-    assert reply["type"].endswith("accepted.v1"), reply
-    return reply
 
 
 async def sign(door: Any, name: str, starts: datetime | None = None, **more: Any) -> str:
@@ -194,8 +187,8 @@ async def test_nothing_is_queued_for_who_left_an_agreement(door: Any) -> None:
 
 def invoked(door: Any, **more: Any) -> dict[str, Any]:
     """Vital interests, by which the prison tells probation."""
-    data = door.invoked("gateway", door.probation, basis="vital-interests", authorisedByRole="duty manager", **more)
-    return event("gateway.invoked", door.prison.name, data)
+    said: dict[str, Any] = door.invoked("gateway", door.prison, door.probation, basis="vital-interests", **more)
+    return said
 
 
 def ends(door: Any, what: str, id: str) -> dict[str, Any]:

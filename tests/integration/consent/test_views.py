@@ -31,7 +31,7 @@ async def view(door: Any, agency: str, client: str, person: str | None = None, *
     """What is seen with a token of a person, or of a program."""
     asked = {"clients": [client], "purpose": "referral", "categories": ["identity", "needs.accommodation"]} | body
     answer = await ask(door, "/views", asked, agency, practitioner=person)
-    assert answer.status_code == 200, answer.text
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store"), answer.text
     found: dict[str, Any] = answer.json()["views"][0]
     return found
 
@@ -39,7 +39,7 @@ async def view(door: Any, agency: str, client: str, person: str | None = None, *
 async def may_i(door: Any, client: str, recipient: str, *categories: str, agency: Any = None) -> dict[str, Any]:
     asked = {"clients": [client], "recipient": recipient, "purpose": "referral", "categories": categories}
     answer = await ask(door, "/decisions", asked, (agency or door.prison).name)
-    assert answer.status_code == 200, answer.text
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store"), answer.text
     found: dict[str, Any] = answer.json()["verdicts"][0]
     return found
 
@@ -58,17 +58,17 @@ async def exclude(door: Any, practitioner: str) -> None:
     assert reply["type"].endswith("accepted.v1"), reply
 
 
-async def enforces(door: Any, agency: Any) -> str:
-    """An agreement of others in which an agency undertakes to enforce exclusions; gives its id."""
-    id = f"others-{agency.name}"
+async def enforces(door: Any, agency: Any, towards: Any) -> str:
+    """An agreement in which an agency undertakes to another to enforce exclusions; gives its id."""
+    id = f"{towards.name}-{agency.name}"
     signed = {
         "id": id,
         "version": 1,
-        "sources": [door.probation.name],
+        "sources": [towards.name],
         "recipients": [agency.name],
         "terms": [terms("referral", ["identity"])],
         "enforces": [agency.name],
-        "signatories": {door.probation.name: "A", agency.name: "B"},
+        "signatories": {towards.name: "A", agency.name: "B"},
         "starts": "2026-01-01T00:00:00Z",
         "review": "2029-06-01T00:00:00Z",
         "ends": "2030-01-01T00:00:00Z",
@@ -87,23 +87,26 @@ async def test_nobody_of_an_agency_sees_a_client_who_excludes_one_of_its_people_
         seen = await view(door, door.hostel.name, reference, person)
         assert seen["sections"] == [], person
         assert {w["rule"] for w in seen["receipt"]["withheld"]} == {"not-permitted"}
-    await enforces(door, door.hostel)
+    await enforces(door, door.hostel, door.prison)
     seen_by = [person for person in people if (await view(door, door.hostel.name, reference, person))["sections"]]
     assert seen_by == [None, "u-18"], "however the excluded one writes its id"
 
 
-async def test_who_undertook_to_others_to_enforce_exclusions_may_be_told(door: Any) -> None:
-    """The agency that asks is no party to the agreement in which the recipient undertook it."""
+async def test_enforcing_exclusions_is_undertaken_to_those_who_tell(door: Any) -> None:
+    """What the recipient undertook to others does not count for what the prison recorded."""
     client = await recorded(door)
     await exclude(door, "u-17")
     refused = await may_i(door, client, door.hostel.name, "identity")
     assert [w["rule"] for w in refused["withheld"]] == ["not-permitted"], "probation imposed it, not who asks"
-    id = await enforces(door, door.hostel)
+    others = await enforces(door, door.hostel, door.probation)
+    refused = await may_i(door, client, door.hostel.name, "identity")
+    assert [w["rule"] for w in refused["withheld"]] == ["not-permitted"]
+    async with door.prison.http() as http:
+        assert others not in (await http.get("/agreements")).text
+    id = await enforces(door, door.hostel, door.prison)
     permitted = await may_i(door, client, door.hostel.name, "identity")
     assert [p["category"] for p in permitted["permitted"]] == ["identity"]
     assert "u-17" in {o["practitioner"] for o in permitted["obligations"]}
-    async with door.prison.http() as http:
-        assert id not in (await http.get("/agreements")).text, "of what others agreed it learns nothing else"
     await door.operator.call("POST", f"/agreements/{id}/suspension", {"reason": "made up"})
     refused = await may_i(door, client, door.hostel.name, "identity")
     assert [w["rule"] for w in refused["withheld"]] == ["not-permitted"]
@@ -265,13 +268,11 @@ async def test_who_knows_only_what_an_undone_link_made_gets_an_answer(linked: Li
             assert (await http.get(f"/clients/{client}/disclosures")).status_code == 404
     row = await database.fetchval("SELECT client_id FROM reference WHERE id = $1", UUID(client))
     names = door.system.databases["consent"]
-    password = door.system.postgres.role_password(names.agency)
-    url = door.system.postgres.url(names.name, names.agency, password).replace("postgresql://", "postgresql+asyncpg://")
-    held = Database(url, 1, "test")
+    held = Database(door.system.postgres.role_url(names.name, names.agency), 1, "test")
     try:
         async with asyncio.timeout(10):
             known = await held.run(lambda s: sharing.known(s, [row]), bound={"throughgate.agency": door.probation.name})
-        assert known == {}
+        assert known.found == {}
     finally:
         await held.close()
 

@@ -1,7 +1,7 @@
 """Who may say what, through the door: what an agency of the wrong kind says has no effect; none opens for itself."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -11,17 +11,6 @@ from support.agency import Agency, consents, event, eventually_true, granted, te
 
 from consent.service.holds import OTHER
 from contracts.leaving import RETRACTED
-
-
-def override(door: Any, by: Agency, recipient: Agency) -> dict[str, Any]:
-    review = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    data = door.invoked("override", recipient, authorisedBy="u-17", approvedBy="u-18", reviewBy=review)
-    return event("override.authorised", by.name, data)
-
-
-def gateway(door: Any, by: Agency, recipient: Agency, basis: str) -> dict[str, Any]:
-    data = door.invoked("gateway", recipient, basis=basis, authorisedByRole="duty manager")
-    return event("gateway.invoked", by.name, data)
 
 
 async def told(agency: Agency) -> list[str]:
@@ -45,8 +34,12 @@ async def passed(door: Any) -> None:
 
 @pytest.mark.parametrize("basis", [None, "cja-2003-s325"])
 async def test_a_charity_can_neither_authorise_an_override_nor_invoke_mappa(door: Any, basis: str | None) -> None:
-    def said(by: Agency) -> dict[str, Any]:
-        return gateway(door, by, door.probation, basis) if basis else override(door, by, door.mentors)
+    def said(by: Agency) -> Any:
+        return (
+            door.invoked("gateway", by, door.probation, basis=basis)
+            if basis
+            else door.invoked("override", by, door.mentors)
+        )
 
     recipient = door.probation if basis else door.mentors
     await door.prison.answered(door.recorded())
@@ -69,7 +62,7 @@ async def test_a_charity_tells_of_serious_harm_what_it_recorded_itself(door: Any
     await door.prison.answered(door.recorded())
     for said in (
         event("client.recorded", door.hostel.name, data),
-        gateway(door, door.hostel, door.probation, "cda-1998-s115"),
+        door.invoked("gateway", door.hostel, door.probation, basis="cda-1998-s115"),
     ):
         assert (await door.hostel.answered(said))["type"] == "throughgate.event.accepted.v1"
 
@@ -212,12 +205,12 @@ async def test_nor_is_anything_permitted_to_an_agency_that_nobody_registered(doo
     nobody: Any = SimpleNamespace(name=UNREGISTERED)
     said = {
         "consent": door.consent(nobody, door.hostel),
-        "gateway": gateway(door, door.prison, nobody, "cda-1998-s115"),
-        "override": override(door, door.prison, nobody),
+        "gateway": door.invoked("gateway", door.prison, nobody, basis="cda-1998-s115"),
+        "override": door.invoked("override", door.prison, nobody),
     }[what]
     assert (await door.prison.answered(said)).get("code") == "unknown-recipient"
     assert [h for h in await door.operator.call("GET", "/holds") if h["assertedBy"] == door.prison.name] == []
-    named = {"name": "Made up", "kind": "vcs", "area": "leeds"}
+    named = {"name": "Made up", "kind": "health", "area": "leeds"}
     await door.operator.call("PUT", f"/agencies/{UNREGISTERED}-{door.prison.name}", named)
     again = json.loads(json.dumps(said).replace(UNREGISTERED, f"{UNREGISTERED}-{door.prison.name}"))
     answer = await door.prison.answered(again | {"id": uuid4().hex})
@@ -257,3 +250,30 @@ async def test_anyone_may_stop_and_only_who_stopped_lifts(door: Any) -> None:
         return (await told(door.hostel))[-1] != RETRACTED
 
     await eventually_true(goes_on, "sharing to go on")
+
+
+async def test_what_would_open_nothing_is_not_accepted(door: Any) -> None:
+    """Its publisher would think that it had told somebody: with a life at stake."""
+    await door.prison.answered(door.recorded())
+    a_life = {"basis": "vital-interests"}
+    for said, code, where in (
+        (door.invoked("gateway", door.prison, door.hostel, **a_life), "gateway-does-not-reach", "recipients"),
+        (
+            door.invoked("gateway", door.prison, door.probation, **a_life, purposes=["release-notification"]),
+            "gateway-does-not-reach",
+            "purposes",
+        ),
+        (
+            door.invoked("gateway", door.prison, door.probation, **a_life, categories=["risk", "needs.abuse"]),
+            "gateway-does-not-reach",
+            "categories",
+        ),
+        (door.invoked("override", door.prison, door.prison), "own-word", "agency"),
+    ):
+        answer = await door.prison.answered(said)
+        assert (answer.get("code"), where in answer.get("detail", "")) == (code, True), answer
+    for said in (
+        door.invoked("gateway", door.prison, door.probation, **a_life),
+        door.invoked("override", door.prison, door.hostel),
+    ):
+        assert (await door.prison.answered(said))["type"].endswith("accepted.v1")

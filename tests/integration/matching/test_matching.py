@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 from support.cleared import Cleared, section
-from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_index, take_poisoned
+from support.services import Call, DatabaseOf, by_pages, call_of, outbox, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, OfferRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
@@ -18,7 +18,6 @@ from matching import domain, repository, service
 from matching.api import MatchLine, VolunteerBody
 from matching.main import create_app
 from matching.settings import Settings
-from matching.worker import apply
 from servicekit.db import Database
 
 DOOR = Cleared("matching", "mentor-matching")
@@ -60,19 +59,14 @@ async def put(database: Database, id: UUID | None = None, **more: Any) -> UUID:
 
 
 async def take(database: Database, *records: Any) -> None:
-    await database.run(lambda session: apply(session, records))
+    await database.run(lambda session: service.apply(session, records))
 
 
 async def asked(database: Database) -> list[Any]:
     """The outbox, read and emptied."""
-
-    async def read(session: Any) -> list[Any]:
-        rows = (await session.execute(text("SELECT * FROM outbox ORDER BY id"))).all()
-        await session.execute(text("DELETE FROM outbox"))
-        assert all(row.topic == "requests.matching" for row in rows)
-        return [REQUESTS.validate_json(row.value) for row in rows]
-
-    return await database.run(read)
+    rows = await outbox(database)
+    assert all(row.topic == "requests.matching" for row in rows)
+    return [REQUESTS.validate_json(row.value) for row in rows]
 
 
 async def matches(database: Database, client: UUID) -> list[tuple[str, str | None]]:

@@ -10,16 +10,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 from support.cleared import Cleared, section
-from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_index, take_poisoned
+from support.services import Call, DatabaseOf, by_pages, call_of, outbox, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, RetractionAcknowledged, StepRequested
 from notifications import repository, service
 from notifications.api import PlanLine, StepLine
 from notifications.domain import StepName, due_at
 from notifications.main import create_app
-from notifications.repository import adjustable_clock
 from notifications.settings import Settings
-from notifications.worker import apply
 from servicekit.db import Database
 
 DOOR = Cleared("notifications", "release-notification")
@@ -33,7 +31,7 @@ def custody(client: UUID, release: date | None = RELEASE, status: str = "sentenc
 
 
 async def take(database: Database, *records: Any) -> None:
-    await database.run(lambda session: apply("adjustable")(session, records))
+    await database.run(lambda session: service.apply("adjustable")(session, records))
 
 
 async def partner(database: Database, agency: str, *prisons: str, steps: Sequence[str] = tuple(StepName)) -> None:
@@ -42,17 +40,12 @@ async def partner(database: Database, agency: str, *prisons: str, steps: Sequenc
 
 async def at(database: Database, now: datetime) -> list[Any]:
     """Set the clock, do what is due, and give what was asked."""
-
-    async def read(session: Any) -> list[Any]:
-        rows = (await session.execute(text("SELECT * FROM outbox ORDER BY id"))).all()
-        await session.execute(text("DELETE FROM outbox"))
-        assert all(row.topic == "requests.notifications" for row in rows)
-        return [REQUESTS.validate_json(row.value) for row in rows]
-
     await database.run(lambda session: service.set_clock(session, now))
-    while await database.run(lambda session: service.do_due(session, adjustable_clock)):
+    while await database.run(lambda session: service.do_due(session, "adjustable")):
         pass
-    return await database.run(read)
+    rows = await outbox(database)
+    assert all(row.topic == "requests.notifications" for row in rows)
+    return [REQUESTS.validate_json(row.value) for row in rows]
 
 
 async def steps(database: Database, client: UUID) -> list[list[tuple[str, str, str]]]:

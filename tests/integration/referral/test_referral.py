@@ -12,13 +12,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from support import servers
 from support.cleared import TRACE, Cleared, section
-from support.services import Call, DatabaseOf, by_pages, call_of, sorted_by_an_index, take_poisoned
+from support.services import Call, DatabaseOf, by_pages, call_of, outbox, sorted_by_an_index, take_poisoned
 
 from contracts.requests import REQUESTS, ReferralRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
 from referral import repository, service
 from referral.main import create_app
-from referral.worker import apply
 from servicekit.db import Database
 from servicekit.problems import Problem
 from servicekit.settings import Settings
@@ -58,19 +57,14 @@ async def put(database: Database, organization: str, **more: Any) -> UUID:
 
 
 async def take(database: Database, *records: Any) -> None:
-    await database.run(lambda session: apply(session, records))
+    await database.run(lambda session: service.apply(session, records))
 
 
 async def asked(database: Database) -> list[Any]:
     """The outbox, read and emptied."""
-
-    async def read(session: Any) -> list[Any]:
-        rows = (await session.execute(text("SELECT * FROM outbox ORDER BY id"))).all()
-        await session.execute(text("DELETE FROM outbox"))
-        assert all(row.topic == "requests.referral" and row.traceparent == TRACE for row in rows)
-        return [REQUESTS.validate_json(row.value) for row in rows]
-
-    return await database.run(read)
+    rows = await outbox(database)
+    assert all(row.topic == "requests.referral" and row.traceparent == TRACE for row in rows)
+    return [REQUESTS.validate_json(row.value) for row in rows]
 
 
 async def listed(database: Database, client: UUID) -> list[Any]:
@@ -617,7 +611,7 @@ async def test_a_withdrawal_outside_its_contract_erases(
     client = uuid4()
     await take(database, needs_home(client))
     data = {"version": version}
-    await Worker(database, cast(Any, None), apply, poison=service.poison).take(
+    await Worker(database, cast(Any, None), service.apply, poison=service.poison).take(
         [DOOR.record("throughgate.client.withdrawn.v2", client, data)]
     )
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM section"))) == 0

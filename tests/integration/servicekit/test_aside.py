@@ -15,22 +15,22 @@ from support.agency import eventually_true
 from support.services import call_of, take_poisoned
 
 import matching.main
+import matching.service
 import matching.settings
-import matching.worker
 import notifications.main
+import notifications.service
 import notifications.settings
-import notifications.worker
 import referral.main
-import referral.worker
+import referral.service
 from contracts.vocabulary import SERVICE_PURPOSES
 from servicekit import aside, settings
 from servicekit.db import Database
 from servicekit.envelope import encode
 
 SERVICES: dict[str, tuple[Any, Any, Any]] = {
-    "referral": (referral, settings.Settings, referral.worker.apply),
-    "matching": (matching, matching.settings.Settings, matching.worker.apply),
-    "notifications": (notifications, notifications.settings.Settings, notifications.worker.apply("system")),
+    "referral": (referral, settings.Settings, referral.service.apply),
+    "matching": (matching, matching.settings.Settings, matching.service.apply),
+    "notifications": (notifications, notifications.settings.Settings, notifications.service.apply("system")),
 }
 
 
@@ -56,7 +56,7 @@ class There:
         await self.database.run(lambda session: self.apply(session, records))
 
     async def poisoned(self, *records: Any) -> None:
-        await take_poisoned(self.database, self.package.worker.service, *records)
+        await take_poisoned(self.database, self.package.service, *records)
 
     async def kept(self) -> list[bool]:
         """Of what was set aside, oldest first: whether its bytes are there."""

@@ -13,6 +13,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from support import servers
 
+from contracts.vocabulary import SERVICE_PURPOSES
 from throughgate.case_system import CaseSystem
 from throughgate.issuer import Issuer
 from throughgate.reaching import CommandError, Surroundings
@@ -21,7 +22,7 @@ from throughgate.system import System
 pytestmark = pytest.mark.xdist_group("permissions")
 
 AGENCIES = ["hmp-leeds", "hmp-leeds-2", "hostel"]
-SERVICES = ["referral", "matching", "notifications"]
+SERVICES = list(SERVICE_PURPOSES)
 USERS = [*AGENCIES, *SERVICES, "consent-intake", "consent-discloser"]
 
 WRITES: dict[str, set[str]] = {

@@ -116,7 +116,8 @@ def _denies(world: World, item: Item) -> Iterator[tuple[str, bool]]:
     yield "not-its-purpose", is_service and PURPOSE_OF_SERVICE.get(to.id) != question.purpose.value
     yield "restricted", any(_reaches_item(r, world, item) for r in _restrictions(world))
     away = excluded(world)
-    signed = any(to.id in a.enforces and _is_in_force(a, world) for a in _counting(world))
+    to_source = [a for a in _counting(world) if item.source in a.sources and _is_in_force(a, world)]
+    signed = any(to.id in a.enforces for a in to_source)
     asks = question.practitioner is not None and any(_same(question.practitioner, person) for person in away)
     yield "exclusion-not-enforced", bool(away) and (asks or not signed)
     day = question.spent.get(item.source)
@@ -238,7 +239,7 @@ def _statute_in_agreement(world: World, item: Item) -> Iterator[Answer | str]:
 def _is_asked_for_or_subscribed(terms: Terms, world: World) -> bool:
     """Who invokes a gateway asks, too."""
     invoked = terms.basis in WHO_INVOKES and terms.basis in world.policy.gateways
-    return world.question.unasked is None or terms.subscription or invoked
+    return world.question.asked or terms.subscription or invoked
 
 
 def _gateway_reaches(basis: Basis, world: World, item: Item) -> bool:
@@ -284,7 +285,7 @@ def _is_for(said: GatewayInvoked | OverrideAuthorised, world: World, item: Item)
 
 
 def _is_another_disclosure(said: GatewayInvoked | OverrideAuthorised, world: World) -> bool:
-    return world.question.unasked is not None and said.version not in world.question.unasked
+    return not world.question.asked and said.version not in world.question.once
 
 
 def _has_ended(what: str, said: GatewayInvoked | OverrideAuthorised, world: World) -> bool:

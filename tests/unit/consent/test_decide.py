@@ -27,6 +27,7 @@ from consent.domain import (
     Withdrawn,
     decide,
 )
+from consent.service.telling import to_recipient, withheld
 from contracts.vocabulary import Basis
 
 
@@ -159,8 +160,8 @@ def stricter(world: World, draw: Callable[..., Any]) -> Iterator[World]:
         yield replace(world, question=replace(question, recipient=replace(question.recipient, area=None)))
     if not any(isinstance(f, Withdrawn) and f.scope.recipients and f.scope.recipients.services for f in facts.said):
         yield replace(world, question=replace(question, service=None))
-    for unasked in (question.unasked or frozenset(), frozenset[int]()):
-        yield replace(world, question=replace(question, unasked=unasked))
+    for once in (question.once, frozenset[int]()):
+        yield replace(world, question=replace(question, asked=False, once=once))
     for a in policy.agreements:
         on_request = {purpose: replace(terms, subscription=False) for purpose, terms in a.terms.items()}
         others = tuple(b for b in policy.agreements if b is not a)
@@ -176,6 +177,23 @@ def test_what_stops_never_permits_more(data: st.DataObject) -> None:
     permitted = decided(world).permitted
     for stopped in stricter(world, data.draw):
         assert decided(stopped).permitted <= permitted
+
+
+@settings(max_examples=1000)
+@given(worlds)
+def test_a_stop_gives_away_nothing_that_its_recipient_is_not_told_without_it(world: World) -> None:
+    """That something of a category is known can itself be sensitive."""
+
+    def told(facts: ClientFacts) -> set[tuple[str, str]]:
+        decision = decide(world.question, facts, world.policy)
+        named = {(str(p.item.category), p.item.source) for p in decision.permits}
+        return named | {(one["category"], one["source"]) for one in to_recipient(withheld(decision))}
+
+    def free(facts: ClientFacts) -> ClientFacts:
+        history = tuple(fact for fact in facts.history if not isinstance(fact, Restricted))
+        return ClientFacts(history, version=facts.version, parts=tuple(map(free, facts.parts)))
+
+    assert told(world.facts) <= told(free(world.facts))
 
 
 @settings(max_examples=200)

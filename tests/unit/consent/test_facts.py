@@ -35,6 +35,7 @@ from consent.domain import (
     Scope,
     SharingFact,
     agreements_in_force,
+    leaves_open,
     naming,
     not_lifted,
     standing_restrictions,
@@ -73,6 +74,33 @@ def test_a_partner_and_a_service_have_topics_of_their_own_kind() -> None:
 )
 def test_whom_a_consent_names(consent: Granted, recipient: Agency, service: str | None, named: bool) -> None:
     assert list(naming([consent], recipient, service)) == [consent] * named
+
+
+@pytest.mark.parametrize(
+    ("consent", "noes", "is_open"),
+    [
+        (GRANT, [], True),
+        (replace(GRANT, valid_until=TIMES[1]), [], True),
+        (GRANT, [Scope()], False),
+        (GRANT, [Scope(GRANT.recipients)], False),
+        (GRANT, [Scope(Recipients(frozenset({"council"})))], True),
+        (GRANT, [Scope(categories=frozenset({Category.IDENTITY}))], True),
+        (
+            GRANT,
+            [Scope(categories=frozenset({Category.IDENTITY})), Scope(categories=frozenset({Category.OFFENCE}))],
+            False,
+        ),
+        (GRANT, [Scope(FOOD.recipients)], True),
+        (FOOD, [Scope(FOOD.recipients)], False),
+        (FOOD, [Scope(Recipients(services=frozenset({("hostel", "food")})))], True),
+        (OF_LEEDS, [Scope(OF_LEEDS.recipients)], False),
+        (OF_LEEDS, [Scope(GRANT.recipients)], True),  # another may come to Leeds
+        (replace(OF_LEEDS, recipients=Recipients(kinds=frozenset({(AgencyKind.VCS, "hull")}))), [], True),
+    ],
+)
+def test_a_consent_is_open_until_all_of_it_was_taken_back(consent: Granted, noes: list[Scope], is_open: bool) -> None:
+    said = numbered([consent, *(replace(NO, scope=scope) for scope in noes)])
+    assert leaves_open(replace(consent, version=1), said, [HOSTEL, COUNCIL], AT) == is_open
 
 
 def test_the_services_that_anything_names_are_those_of_the_agency_from_every_part_and_any_other() -> None:

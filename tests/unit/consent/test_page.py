@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -12,6 +12,7 @@ from consent.api.clients import LedgerEntry
 
 NAMES = {"hostel": "The Hostel", "prison": "The Prison"}
 PERMITTED = {"category": "identity", "source": "prison", "basis": "consent", "consent": 1}
+CLIENT = UUID(int=7)
 NOBODY = "Nothing in this record says that anybody was told anything about you."
 
 
@@ -35,13 +36,52 @@ def entry(kind: str, outcome: str | None = None, **more: Any) -> LedgerEntry:
     return LedgerEntry.model_validate(told | more)
 
 
-def parts(*entries: LedgerEntry) -> dict[str, str]:
-    """The page's text by the ids of its parts."""
-    html = page.render(entries, NAMES, "prison", datetime(2026, 7, 2, tzinfo=UTC))
-    _, *found = re.split(r'<h2 id="(\w+)">', html)
+def parts(*entries: LedgerEntry, agency: str = "prison") -> dict[str, str]:
+    """The page's text by the ids of its parts; what stands before them as `top`."""
+    html = page.render(entries, NAMES, agency, CLIENT, datetime(2026, 7, 2, tzinfo=UTC))
+    top, *found = re.split(r'<h2 id="(\w+)">', html)
     return {
-        id: " ".join(re.sub(r"<[^>]+>", " ", text).split()) for id, text in zip(found[::2], found[1::2], strict=True)
+        id: " ".join(re.sub(r"<[^>]+>", " ", text).split())
+        for id, text in zip(["top", *found[::2]], [top, *found[1::2]], strict=True)
     }
+
+
+def test_it_says_whose_it_is_at_its_top_and_at_the_foot_of_every_page() -> None:
+    html = page.render([], NAMES, "prison", CLIENT, datetime(2026, 7, 2, tzinfo=UTC))
+    _, top, foot = re.split("<main>|<footer>", html)
+    for one in (top, foot):
+        assert f"Reference: {CLIENT}" in one
+        assert re.search('Name.*: <span class="by-hand">', one)
+    assert "footer { display: table-footer-group" in html, "printed again on each page"
+
+
+def test_the_operator_is_called_so() -> None:
+    said = parts(agency="operator")["top"]
+    assert "It was made for the operator of the system on 2 July" in said
+    assert "ask the operator of the system." in said
+
+
+ACCEPT = {
+    "": False,
+    "*/*": False,
+    "application/json": False,
+    "application/json, text/plain, */*": False,
+    "text/html;q=0, */*": False,
+    "application/json, text/html;q=0.9": False,
+    "text/html;q=x, application/json": False,
+    "text/html": True,
+    "TEXT/HTML; charset=utf-8": True,
+    "application/xhtml+xml,text/html;q=0.9": True,
+    "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": True,
+    "application/json;q=0.5, text/*": True,
+    "application/json, text/html": True,
+}
+
+
+@pytest.mark.parametrize("accept", ACCEPT)
+def test_a_page_is_for_whoever_asks_for_one(accept: str) -> None:
+    assert page.is_wanted([accept]) is ACCEPT[accept]
+    assert page.is_wanted(accept.split(",")) is ACCEPT[accept]
 
 
 TOLD = [
@@ -75,6 +115,14 @@ def test_what_was_not_told_is_not_counted_and_listed_apart(one: LedgerEntry) -> 
     assert "None." in found["told"]
 
 
+def test_that_two_were_told_apart_is_said_without_the_reason() -> None:
+    details = {"what": "told-apart", "by": "a-person", "reason": "two brothers"}
+    found = parts(entry("combination", recipient=None, details=details))["record"]
+    assert "Decided that this record and another are of different people" in found
+    assert "brothers" not in found
+    assert "a-person" not in found
+
+
 @pytest.mark.parametrize("one", ABOUT, ids=lambda e: e.kind)
 def test_what_only_happened_to_the_record_was_told_to_nobody(one: LedgerEntry) -> None:
     assert NOBODY in parts(one)["summary"]
@@ -102,8 +150,28 @@ def test_an_own_id_is_not_taken_for_an_agency_or_a_code() -> None:
         entry("override", recipient=None, details={"by": "prison", "override": "hostel", "recipients": ["hostel"]}),
         entry("override", recipient=None, details={"override": "identity", "categories": ["identity"]}),
     )["overrides"]
-    for one in ("By The Prison", "Their reference hostel", "Who may be told The Hostel", "Their reference identity"):
+    for one in ("By The Prison", "Their reference hostel", "The Hostel", "Their reference identity"):
         assert one in said
+
+
+def test_an_override_says_in_its_row_who_may_be_told_what_and_the_rest_in_order() -> None:
+    times = {"ends": "2026-12-01T12:00:00Z", "starts": "2026-07-01T12:00:00Z", "reviewBy": "2026-07-31T23:30:00Z"}
+    about = {"recipients": ["hostel"], "purposes": ["public-protection"], "categories": ["risk"], "by": "prison"}
+    authorised = {"what": "authorised", "override": "o-1", "once": False, **times, **about}
+    one = entry("override", recipient=None, purpose=None, details=authorised)
+    said = parts(one)["overrides"]
+    assert (
+        "1 July 2026, 13:00 The Hostel to protect you or others from harm Decided that they may be told: risk"
+        " By The Prison From 1 July 2026, 13:00 Until 1 December 2026, 12:00 To be reviewed by 1 August 2026, 00:30"
+        f" Their reference o-1 Entry {one.decision}"
+    ) in said
+    later = [entry("override", recipient=None, purpose=None, details={"what": w}) for w in ("ended", "reviewed")]
+    said = parts(*later, entry("override", recipient=None, erased=True))["overrides"]
+    for one_said in ("Ended: nobody may be told any more by it.", "Looked at again.", "has been erased"):
+        assert one_said in said
+    assert "Nothing." not in said
+    linked = entry("combination", recipient=None, purpose=None, details={"what": "linked"})
+    assert "Your record was linked with another" in parts(linked)["record"]
 
 
 def test_no_word_about_staff_and_no_free_text_of_an_agency_is_on_it() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consent.service.notices import rejected
-from consent.service.reading import CLOCK_SKEW, Arrival, id_of, read
+from consent.service.reading import CLOCK_SKEW, Arrival, id_of, read, type_in
 from contracts import make
 from contracts.intake import INTAKE
 from servicekit.envelope import MAX_EVENT
@@ -67,6 +67,22 @@ def problem(body: bytes | dict[str, Any]) -> Problem:
         read(arrival(body), NOW)
     assert caught.value.__cause__ is None
     return caught.value
+
+
+def test_an_event_in_binary_mode_is_refused_with_what_to_do_about_it() -> None:
+    body = json.dumps(withdrawn()["data"]).encode()
+    with pytest.raises(Problem) as caught:
+        read(Arrival(AGENCY, body, type="throughgate.consent.withdrawn.v1"), NOW)
+    assert (caught.value.code, caught.value.title) == ("invalid-event", "The event is in binary mode")
+    assert "structured JSON mode" in caught.value.detail
+    whole = json.dumps(withdrawn()).encode()
+    assert read(Arrival(AGENCY, whole, type="anything"), NOW).id == "event-1", "a header says nothing of a whole event"
+
+
+def test_the_type_of_binary_mode_is_found_among_the_headers() -> None:
+    headers = [("traceparent", b"x"), ("ce_id", b"1"), ("CE_Type", b"consent\xff")]
+    assert type_in(headers) == "consent\ufffd"
+    assert type_in([("ce_type", None), ("content-type", b"x")]) is None
 
 
 def padded(size: int) -> bytes:

@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
+from pydantic import TypeAdapter
 
-from consent.domain import Agreement, Terms
+from consent.domain import Agency, Agreement, Terms
 from consent.service.agreements import months_after
-from consent.service.register import state, terms_of
-from contracts.agreements import AgreementText, minimum_standard
-from contracts.vocabulary import Basis, Category, Purpose
+from consent.service.register import Register, state, terms_of
+from consent.service.snapshots import _begins
+from contracts.agreements import AgreementText, Readable, minimum_standard
+from contracts.vocabulary import AgencyKind, Basis, Category, Purpose
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -64,6 +67,13 @@ def test_the_minimum_standard_rests_on_consent_alone_and_names_nothing_sensitive
     assert not sensitive & frozenset[Category]().union(*(t.categories for t in terms.values()))
 
 
+def test_who_subscribes_is_told_as_of_the_time_that_is_asked_for() -> None:
+    subscribed = {Purpose.REFERRAL: replace(ONE.terms[Purpose.REFERRAL], subscription=True)}
+    register = Register({"hostel": Agency("hostel", AgencyKind.VCS)}, [replace(ONE, terms=subscribed)])
+    assert [s.recipient.id for s in register.subscriptions("prison", NOW)] == ["hostel"]
+    assert register.subscriptions("prison", NOW + DAY) == []
+
+
 TEXT = {
     "sources": ["prison"],
     "recipients": ["hostel"],
@@ -82,6 +92,7 @@ TEXT = {
         {"terms": TEXT["terms"] * 2},  # type: ignore[operator]
         {"terms": [TEXT["terms"][0] | {"basis": "public-protection-override"}]},  # type: ignore[index]
         {"enforces": ["a-stranger"]},
+        {"recipients": ["prison"]},  # with itself
         {"sources": []},
         {"surprise": 1},
     ],
@@ -90,3 +101,38 @@ def test_a_text_that_contradicts_itself_is_refused(wrong: dict[str, object]) -> 
     AgreementText.model_validate(TEXT)
     with pytest.raises(ValueError, match="AgreementText"):
         AgreementText.model_validate(TEXT | wrong)
+
+
+def test_a_source_that_joins_offers_whatever_an_exclusion_withheld_from_who_undertook_it() -> None:
+    """Also for purposes of other agreements, and also where the recipient undertook it to others before."""
+    before = replace(ONE, enforces=frozenset({"hostel"}))
+    joined = replace(before, version=2, sources=frozenset({"prison", "probation"}))
+    begins = _begins(SimpleNamespace(agreement="leeds", version=2, kind="version"), Register({}, [before, joined]), NOW)
+    assert begins == {"prison": set(), "probation": {("hostel", purpose) for purpose in Purpose}}
+
+
+@pytest.mark.parametrize("name", ["A. Head", "7", "Zoë Ó Briain", "石川", "علی", "A.\u00a0Head"])
+def test_a_name_is_what_can_be_read(name: str) -> None:
+    assert TypeAdapter[str](Readable).validate_python(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        " ",
+        "\u3000",
+        "-",
+        "\u2800",
+        "\u3164",
+        "A\u202eB",
+        "A\u200bB",
+        "A\nB",
+        "A\x00",
+        "A\x1b[0m",
+        "A\u2028B",
+        "\ue000A",
+    ],
+)
+def test_a_name_that_shows_nothing_or_hides_something_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"characters would hide|it says nothing"):
+        TypeAdapter[str](Readable).validate_python(name)

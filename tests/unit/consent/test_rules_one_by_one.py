@@ -135,7 +135,6 @@ def on(basis: Basis, *categories: Category, purpose: Purpose = Purpose.REFERRAL,
     return {purpose: Terms(basis, frozenset(categories), own_word=own_word)}
 
 
-UNASKED = frozenset[int]()
 SUBSCRIBED = {Purpose.REFERRAL: replace(AGREEMENT.terms[Purpose.REFERRAL], subscription=True)}
 
 
@@ -249,6 +248,22 @@ WITHHELD: dict[str, tuple[str, World]] = {
             world=history(GRANT, EXCLUDED),
         ),
     ),
+    "signed to enforce in an agreement with itself": (
+        "exclusion-not-enforced",
+        signed(
+            AGREEMENT,
+            replace(AGREEMENT, id="own", sources=frozenset({"hostel"}), enforces=frozenset({"hostel"})),
+            world=history(GRANT, EXCLUDED),
+        ),
+    ),
+    "signed to enforce towards another source": (
+        "exclusion-not-enforced",
+        signed(
+            AGREEMENT,
+            replace(AGREEMENT, id="z", sources=frozenset({"probation"}), enforces=frozenset({"hostel"})),
+            world=history(GRANT, EXCLUDED),
+        ),
+    ),
     "the excluded practitioner asks": (
         "exclusion-not-enforced",
         asked(agreed(world=history(GRANT, EXCLUDED), enforces=frozenset({"hostel"})), practitioner="ann"),
@@ -295,24 +310,24 @@ WITHHELD: dict[str, tuple[str, World]] = {
         signed(AGREEMENT, replace(AGREEMENT, version=5, recipients=frozenset({"mentors"}))),
     ),
     "a newer version without the purpose": ("no-agreement", signed(AGREEMENT, replace(AGREEMENT, version=5, terms={}))),
-    "nobody asks, and nobody subscribed": ("not-subscribed", asked(unasked=UNASKED)),
+    "nobody asks, and nobody subscribed": ("not-subscribed", asked(asked=False)),
     "nobody asks, and it takes no invocation": (
         "not-subscribed",
         asked(
             agreed(recipients=frozenset({"probation"}), terms=on(Basis.OMA_S14, *BOTH)),
             recipient=PROBATION,
-            unasked=UNASKED,
+            asked=False,
         ),
     ),
     "nobody asks, and nobody subscribed to what is suspended": (
         "not-subscribed",
-        asked(agreed(suspended_from=AT), unasked=UNASKED),
+        asked(agreed(suspended_from=AT), asked=False),
     ),
     "nobody asks, and what is subscribed is suspended": (
         "agreement-suspended",
         asked(
             signed(AGREEMENT, replace(AGREEMENT, id="a", terms=SUBSCRIBED, suspended_from=AT)),
-            unasked=UNASKED,
+            asked=False,
         ),
     ),
     "an agreement not begun": ("agreement-not-in-force", asked(at=AGREEMENT.starts - MOMENT)),
@@ -371,14 +386,14 @@ WITHHELD: dict[str, tuple[str, World]] = {
     "invoked, and nothing else": ("no-agreement", unsigned(replace(MAPPA, recipients=frozenset({"hostel"})))),
     "invoked for another purpose": ("no-agreement", unsigned(replace(MAPPA, purposes=frozenset({Purpose.REFERRAL})))),
     "invoked for another category": ("no-agreement", unsigned(replace(MAPPA, categories=frozenset({Category.RISK})))),
-    "invoked for another disclosure": ("no-agreement", asked(unsigned(replace(MAPPA, once=True)), unasked=UNASKED)),
+    "invoked for another disclosure": ("no-agreement", asked(unsigned(replace(MAPPA, once=True)), asked=False)),
     "invoked for another disclosure, at another version": (
         "no-agreement",
-        asked(unsigned(replace(MAPPA, once=True)), unasked=frozenset({2})),
+        asked(unsigned(replace(MAPPA, once=True)), asked=False, once=frozenset({2})),
     ),
     "authorised for another disclosure": (
         "not-subscribed",
-        asked(history(replace(OVERRIDE, once=True)), unasked=UNASKED),
+        asked(history(replace(OVERRIDE, once=True)), asked=False),
     ),
     "invoked from later": ("no-agreement", unsigned(replace(MAPPA, starts=AT + MOMENT))),
     "invoked until now": ("no-agreement", unsigned(replace(MAPPA, ends=AT))),
@@ -590,12 +605,12 @@ def test_every_rule_is_shown() -> None:
 
 PERMITTED: dict[str, tuple[Basis, World]] = {
     "the agreement begins now": (Basis.CONSENT, agreed(starts=AT)),
-    "nobody asks, and the recipient subscribed": (Basis.CONSENT, asked(agreed(terms=SUBSCRIBED), unasked=UNASKED)),
+    "nobody asks, and the recipient subscribed": (Basis.CONSENT, asked(agreed(terms=SUBSCRIBED), asked=False)),
     "nobody asks, and one of two agreements is subscribed": (
         Basis.CONSENT,
-        asked(signed(AGREEMENT, replace(AGREEMENT, id="z", terms=SUBSCRIBED)), unasked=UNASKED),
+        asked(signed(AGREEMENT, replace(AGREEMENT, id="z", terms=SUBSCRIBED)), asked=False),
     ),
-    "nobody asks, but somebody invoked": (Basis.CJA_S325, asked(unsigned(MAPPA), unasked=UNASKED)),
+    "nobody asks, but somebody invoked": (Basis.CJA_S325, asked(unsigned(MAPPA), asked=False)),
     "nobody asks, but the recipient invoked the gateway of an agreement that says its word counts": (
         Basis.CJA_S325,
         asked(
@@ -605,13 +620,16 @@ PERMITTED: dict[str, tuple[Basis, World]] = {
                 terms=on(Basis.CJA_S325, *BOTH, purpose=Purpose.PUBLIC_PROTECTION, own_word=True),
             ),
             recipient=Agency("police", AgencyKind.POLICE),
-            unasked=UNASKED,
+            asked=False,
         ),
     ),
-    "invoked for this disclosure": (Basis.CJA_S325, asked(unsigned(replace(MAPPA, once=True)), unasked=frozenset({1}))),
+    "invoked for this disclosure": (
+        Basis.CJA_S325,
+        asked(unsigned(replace(MAPPA, once=True)), asked=False, once=frozenset({1})),
+    ),
     "authorised for this disclosure": (
         Basis.OVERRIDE,
-        asked(history(replace(OVERRIDE, once=True)), unasked=frozenset({1})),
+        asked(history(replace(OVERRIDE, once=True)), asked=False, once=frozenset({1})),
     ),
     "somebody asks while what was for one disclosure holds": (Basis.CJA_S325, unsigned(replace(MAPPA, once=True))),
     "the last moment of the agreement": (Basis.CONSENT, agreed(ends=AT + MOMENT)),
@@ -854,6 +872,12 @@ def test_an_enforcing_recipient_is_told_whom_to_keep_it_from() -> None:
     assert decided(enforces).obligations == (*always, Obligation("keep-from-practitioner", "ann"))
     elsewhere = signed(AGREEMENT, replace(AGREEMENT, id="z", recipients=frozenset(), enforces=frozenset({"hostel"})))
     assert decided(replace(elsewhere, facts=enforces.facts)).obligations == decided(enforces).obligations
+    others = Item("probation", ITEM.category)
+    both_tell = replace(AGREEMENT, sources=frozenset({"prison", "probation"}))
+    to_prison = replace(AGREEMENT, id="z", enforces=frozenset({"hostel"}))
+    towards_one = decided(asked(signed(both_tell, to_prison, world=enforces), items=(ITEM, others)))
+    assert towards_one.permitted == {ITEM}
+    assert [(w.item, w.rule) for w in towards_one.withheld] == [(others, "exclusion-not-enforced")]
     another = asked(enforces, practitioner="bo")
     assert decided(another).obligations == decided(enforces).obligations, "the door keeps it from the excluded one"
     for parts in (((GRANT, EXCLUDED), (GRANT,)), ((GRANT,), (GRANT, EXCLUDED))):

@@ -181,7 +181,8 @@ questions = st.builds(
     spent=usually(
         dict.fromkeys(SOURCES), st.dictionaries(st.sampled_from(SOURCES), st.sampled_from([*SPENT, None])), 2
     ),
-    unasked=st.sampled_from([None, frozenset(), frozenset({1, 2}), frozenset({3})]),
+    asked=st.sampled_from([True, False, False, False]),
+    once=st.sampled_from([frozenset(), frozenset({1, 2}), frozenset({3})]),
 )
 seldom = st.sampled_from([False] * 29 + [True])
 

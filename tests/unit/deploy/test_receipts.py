@@ -54,6 +54,21 @@ def verified(folder: Path, *records: dict[str, Any], **first: Any) -> tuple[int,
     return done.exit_code, done.output
 
 
+def test_where_there_is_nothing_to_check_nothing_holds(tmp_path: Path) -> None:
+    assert verified(tmp_path, example(SNAPSHOT))[0] == 0
+    sound = (tmp_path / "records").read_text()
+    for empty, records, why in (("records", "", "no record stands there"), ("heads", sound, "There are no heads")):
+        (tmp_path / "records").write_text(records)
+        kept = (tmp_path / empty).read_text()
+        (tmp_path / empty).write_text("")
+        options = (f"--{name}={tmp_path / name}" for name in ("records", "heads", "keys"))
+        done = CliRunner().invoke(app, ["verify", *options])
+        (tmp_path / empty).write_text(kept)
+        assert done.exit_code == 1, done.output
+        assert why in done.output
+        assert "All of it holds" not in done.output
+
+
 def test_what_the_door_sends_keeps_to_its_receipt(tmp_path: Path) -> None:
     code, said = verified(tmp_path, *map(example, TOLD))
     assert code == 0, said

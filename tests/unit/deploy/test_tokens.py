@@ -95,7 +95,7 @@ def test_a_scope_that_no_route_asks_for_is_refused(issuer: Issuer) -> None:
 def test_the_scopes_are_those_that_the_services_ask_for() -> None:
     services = running.CHECKOUT / "services"
     sources = [path.read_text() for path in services.glob("*/*/**/*.py")]
-    asked = {found for text in sources for found in re.findall(r'require\("([a-z:-]+)"\)', text)}
+    asked = {found for text in sources for found in re.findall(r'require\("([a-z:-]+)"', text)}
     assert set(SCOPES) == asked | {OPERATOR, "subject-access"}  # the latter only adds to another
     page = (running.CHECKOUT / "docs" / "how-to" / "tokens.md").read_text()
     table = page.partition("## Scopes")[2]

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,15 +16,22 @@ from consent.repository import agreements as stored
 from consent.repository.agreements import Change, Signature, Version
 from consent.service import agreements
 from consent.service.register import agreement_of, state
-from contracts.agreements import AgreementId, AgreementTemplate, AgreementTerms, AgreementText, minimum_standard
+from contracts.agreements import (
+    AgreementId,
+    AgreementTemplate,
+    AgreementTerms,
+    AgreementText,
+    Readable,
+    minimum_standard,
+)
 from contracts.vocabulary import AgencyId
 from servicekit.auth import OPERATOR, Caller, require, scope_missing
-from servicekit.envelope import NO_NUL, StrictWire, Wire
+from servicekit.envelope import StrictWire, Wire
 from servicekit.sql import time_now
 
 router = APIRouter(tags=["agreements"])
 
-Reader = Annotated[Caller, Depends(require("agreements:read"))]
+Reader = Annotated[Caller, Depends(require("agreements:read", OPERATOR))]
 Signatory = Annotated[Caller, Depends(require("agreements:sign"))]
 
 
@@ -35,8 +42,7 @@ async def _party_or_operator(caller: Reader) -> Caller:
 
 
 Acting = Annotated[Caller, Depends(_party_or_operator)]
-Line = Annotated[str, Field(min_length=1, max_length=200, pattern=NO_NUL)]
-Id = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{1,60}$")]
+Line = Annotated[Readable, Field(min_length=1, max_length=200)]
 
 
 class ChangeBody(Wire):
@@ -194,7 +200,7 @@ class AgreementHistory(Wire):
 
 
 @router.get("/agreements/{agreement}", summary="An agreement with its versions, drafts and changes")
-async def show_agreement(agreement: Id, db: AgencyDb, caller: Reader) -> AgreementHistory:
+async def show_agreement(agreement: AgreementId, db: AgencyDb, caller: Reader) -> AgreementHistory:
     """Those versions to which you are a party, and what happened while you were; the operator sees all."""
 
     async def read(session: AsyncSession) -> AgreementHistory:
@@ -269,7 +275,7 @@ class DraftMade(Wire):
 
 @router.post("/agreement-drafts", status_code=201, summary="Propose a new agreement, or a version of one")
 async def propose(body: DraftBody, db: Db, caller: Acting) -> DraftMade:
-    """Every party signs it for itself, whoever proposed it too; so does every party of the version that it replaces."""
+    """Every party signs it for itself, whoever proposed it too; so does every party of what is in force or to come."""
     return DraftMade(draft=await db.run(lambda session: agreements.propose(session, caller, body.agreement, body)))
 
 
@@ -319,22 +325,22 @@ async def accede(body: SignatureBody, response: Response, db: Db, caller: Signat
 class ReasonBody(StrictWire):
     """Why. Every party reads it: it names no client."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=1000, pattern=NO_NUL)]
+    reason: Annotated[Readable, Field(min_length=1, max_length=1000)]
 
 
 @router.post("/agreements/{agreement}/suspension", status_code=202, summary="Suspend an agreement at once")
-async def suspend(agreement: Id, body: ReasonBody, response: Response, db: Db, caller: Acting) -> ChangeBody:
+async def suspend(agreement: AgreementId, body: ReasonBody, response: Response, db: Db, caller: Acting) -> ChangeBody:
     """Nothing is shared under it until you resume it."""
     return _accepted(response, await db.run(lambda s: agreements.suspend(s, caller, agreement, body.reason)))
 
 
 @router.post("/agreements/{agreement}/resumption", status_code=202, summary="Take back your suspension")
-async def resume(agreement: Id, body: ReasonBody, response: Response, db: Db, caller: Acting) -> ChangeBody:
+async def resume(agreement: AgreementId, body: ReasonBody, response: Response, db: Db, caller: Acting) -> ChangeBody:
     """In force again when no other suspension is left; then recipients get what they missed as snapshots."""
     return _accepted(response, await db.run(lambda s: agreements.resume(s, caller, agreement, body.reason)))
 
 
 @router.post("/agreements/{agreement}/departure", status_code=202, summary="Leave an agreement at once")
-async def leave(agreement: Id, body: ReasonBody, response: Response, db: Db, caller: Acting) -> ChangeBody:
+async def leave(agreement: AgreementId, body: ReasonBody, response: Response, db: Db, caller: Acting) -> ChangeBody:
     """The next version is without your agency; it ends the agreement where nobody else is left, or for the operator."""
     return _accepted(response, await db.run(lambda s: agreements.leave(s, caller, agreement, body.reason)))

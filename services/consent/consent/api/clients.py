@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import Field
 
@@ -18,7 +18,12 @@ from contracts.vocabulary import AgencyId, Category, Purpose
 from servicekit.auth import Caller, require, scope_missing
 from servicekit.envelope import StrictWire, Wire
 
-router = APIRouter(tags=["clients"])
+
+async def _not_to_be_kept(response: Response) -> None:
+    response.headers["Cache-Control"] = "no-store"
+
+
+router = APIRouter(tags=["clients"], dependencies=[Depends(_not_to_be_kept)])
 
 
 class MayIShare(StrictWire):
@@ -90,8 +95,8 @@ async def view(body: ViewRequest, db: AgencyDb, caller: Annotated[Caller, Depend
 
     The claim `practitioner` of the token says which person looks, by your agency's own id; without it, a program looks.
     Where a client excludes one of your practitioners, that person sees nothing of the client, and the others something
-    only if your agency undertook in an agreement to enforce exclusions (`exclusion-not-enforced`, told as
-    `not-permitted`).
+    only of those sources to whom your agency undertook, in an agreement, to enforce exclusions
+    (`exclusion-not-enforced`, told as `not-permitted`).
 
     Until your agency was sent a record of the client, the receipt of a view that shows nothing says nothing either.
     """
@@ -149,7 +154,12 @@ class Disclosures(Wire):
     "/clients/{client}/disclosures",
     summary="Who was told what about this client",
     response_model=Disclosures,
-    responses={200: {"content": {"text/html": {}}, "description": "JSON; with Accept: text/html a page to print"}},
+    responses={
+        200: {
+            "content": {"text/html": {}},
+            "description": "JSON, or a page to print where Accept names text/html and does not prefer JSON",
+        }
+    },
 )
 async def disclosures(
     client: UUID,
@@ -170,7 +180,7 @@ async def disclosures(
     that scope gets what it gets without it. The page takes the scope, too, and has all that the caller may know.
     """
     whole = SUBJECT_ACCESS in caller.scopes
-    as_page = request.headers.get("accept", "").lower().startswith("text/html")
+    as_page = page.is_wanted(request.headers.getlist("accept"))
     if as_page and not whole:
         raise scope_missing(SUBJECT_ACCESS, ", or ask for JSON")
     pages: dict[str, Any] = {} if as_page else {"limit": limit, "before": before}
@@ -180,7 +190,7 @@ async def disclosures(
         told = await db.run(lambda s: asking.who_was_told(s, caller.agency, client, whole=whole, **pages))
     made = [_entry(line) for line in told.lines]
     if as_page:
-        written = page.render(made, told.names, caller.agency, datetime.now(UTC), is_whole=told.is_whole)
+        written = page.render(made, told.names, caller.agency, client, datetime.now(UTC), is_whole=told.is_whole)
         return HTMLResponse(written, headers=page.HEADERS)
     return Disclosures(client=client, entries=made, names=_named(made, told.names), whole=told.is_whole)
 

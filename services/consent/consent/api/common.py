@@ -30,14 +30,15 @@ def _database(request: Request) -> Database:
 Db = Annotated[Database, Depends(_database)]
 
 
-async def door_is_open(db: Db) -> None:
-    """A dependency of what takes events in: after a restore it waits as the worker does.
-
-    Raises:
-        Problem: 503, `closed-after-a-restore`.
-    """
+async def _door_is_open(db: Db) -> None:
     if not await db.run(restoring.is_open):
         raise CLOSED
+
+
+OPEN = [Depends(_door_is_open)]
+"""The dependency of every route that changes something of a client: after a restore it waits as the worker does, for
+the client could get a version that was used before. Until then it raises the Problem 503, `closed-after-a-restore`.
+"""
 
 
 async def may_leave(db: Db) -> None:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.api.common import Db, page_of
+from consent.api.common import OPEN, Db, page_of
 from consent.domain import may_assert
 from consent.repository import candidates, clients, links, parties
 from consent.repository.links import Side
@@ -164,7 +164,7 @@ class LinkMade(Wire):
     link: UUID | None
 
 
-@router.post("/candidates/{candidate}/decision", summary="Decide whether two clients are one person")
+@router.post("/candidates/{candidate}/decision", summary="Decide whether two clients are one person", dependencies=OPEN)
 async def decide_candidate(candidate: UUID, body: CandidateDecision, db: Db, caller: Deciding) -> LinkMade:
     """`same` links them: only what is permitted for both leaves. `different`: they are not proposed again."""
 
@@ -180,7 +180,7 @@ async def decide_candidate(candidate: UUID, body: CandidateDecision, db: Db, cal
         if row.decision is not None or not await _pairs(session, [row], caller):
             raise NO_SUCH_CANDIDATE
         act = Act(caller.subject, body.reason)
-        outcome = await identity.decide_candidate(session, row.one, row.other, body.decision, act)
+        outcome = await identity.decide_candidate(session, row, body.decision, act)
         return LinkMade(link=outcome.link if outcome else None)
 
     return await db.run(work)
@@ -249,7 +249,7 @@ class LinkBody(StrictWire):
     reason: Text
 
 
-@router.post("/links", status_code=201, summary="Make one client of two")
+@router.post("/links", status_code=201, summary="Make one client of two", dependencies=OPEN)
 async def make_link(body: LinkBody, db: Db, caller: Deciding) -> LinkMade:
     """Only what is permitted for both leaves from now on; recipients are told to erase what is not."""
 
@@ -257,7 +257,7 @@ async def make_link(body: LinkBody, db: Db, caller: Deciding) -> LinkMade:
         await _may_decide(session, caller)
         agency = None if caller.is_operator else caller.agency
         found = await clients.of_references(session, body.clients, agency)
-        if len(found) < 2:
+        if len(found) < 2 or await clients.is_erased(session, found.values()):
             raise Problem(
                 "no-such-client",
                 "There is no such client",
@@ -273,7 +273,7 @@ async def make_link(body: LinkBody, db: Db, caller: Deciding) -> LinkMade:
     return await db.run(work)
 
 
-@router.post("/unlinks", status_code=204, summary="Numbers of one client are two people's")
+@router.post("/unlinks", status_code=204, summary="Numbers of one client are two people's", dependencies=OPEN)
 async def unlink(body: IdentityUnlinkedData, db: Db, caller: Annotated[Caller, Depends(require(OPERATOR))]) -> None:
     """As `throughgate.identity.unlinked.v1`, which an agency publishes, for the operator: undoes the link, or takes the
     numbers `notSameAs` off the client that got them by mistake.
@@ -296,7 +296,7 @@ async def _may_touch(session: AsyncSession, link: UUID, caller: Caller) -> None:
         raise identity.NO_SUCH_LINK
 
 
-@router.delete("/links/{link}", status_code=204, summary="Undo a link")
+@router.delete("/links/{link}", status_code=204, summary="Undo a link", dependencies=OPEN)
 async def undo_link(link: UUID, db: Db, caller: Deciding) -> None:
     """What was said while it held permits nothing for either client; what it stopped stays stopped for both."""
 
@@ -307,7 +307,9 @@ async def undo_link(link: UUID, db: Db, caller: Deciding) -> None:
     await db.run(work)
 
 
-@router.put("/links/{link}/confirmation", status_code=204, summary="One person has two numbers of a kind")
+@router.put(
+    "/links/{link}/confirmation", status_code=204, summary="One person has two numbers of a kind", dependencies=OPEN
+)
 async def confirm_link(link: UUID, db: Db, caller: Deciding) -> None:
     """Until this is said, nothing of two clients that have different numbers of the same kind leaves."""
 

@@ -7,11 +7,11 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
 
-from consent.api.common import Db
+from consent.api.common import OPEN, Db
 from consent.repository import aside as waiting
+from consent.repository import due, retractions
 from consent.repository import holds as stored_holds
-from consent.repository import retractions
-from consent.service import aside, clock, holds
+from consent.service import aside, holds
 from contracts.intake import OwnId
 from contracts.vocabulary import AgencyId
 from servicekit.auth import OPERATOR, Caller, require
@@ -60,20 +60,7 @@ class HoldOwner(StrictWire):
 async def list_holds(db: Db, caller: CallingOperator) -> list[Hold]:
     """Oldest first. Ask the agency what its event meant, then lift the hold."""
     rows = await db.run(stored_holds.unlifted)
-    return [
-        Hold(
-            hold=r.id,
-            held=r.held,
-            reason=r.reason,
-            meaning=holds.MEANINGS.get(r.reason, holds.OTHER),
-            asserted_by=r.asserted_by,
-            since=r.since,
-            times=r.times,
-            last_at=r.last_at,
-            owner=r.owner,
-        )
-        for r in rows
-    ]
+    return [Hold.model_validate({**r._mapping, "meaning": holds.MEANINGS.get(r.reason, holds.OTHER)}) for r in rows]
 
 
 @router.put("/holds/{hold}/owner", status_code=204, summary="Say who looks at a hold")
@@ -82,7 +69,7 @@ async def set_owner(hold: UUID, body: HoldOwner, db: Db, caller: CallingOperator
     await db.run(lambda session: holds.give_to(session, hold, body.owner))
 
 
-@router.delete("/holds/{hold}", status_code=204, summary="Lift a hold")
+@router.delete("/holds/{hold}", status_code=204, summary="Lift a hold", dependencies=OPEN)
 async def lift_hold(hold: UUID, db: Db, caller: CallingOperator) -> None:
     """The client's earlier consents stay withdrawn: sharing by consent needs a new form."""
     await db.run(lambda session: holds.lift(session, hold, caller.subject))
@@ -122,22 +109,8 @@ async def overdue_retractions(
 ) -> list[OverdueRetraction]:
     """Those that wait for so many hours or longer, longest first."""
     rows = await db.run(lambda session: retractions.overdue(session, hours, limit))
-    return [
-        OverdueRetraction(
-            retraction=r.id,
-            recipient=r.recipient,
-            client=r.reference,
-            withdrawal=r.withdrawal_id,
-            because=r.because,
-            asserted_by=r.agency,
-            recorded_at=r.recorded_at,
-            done_at=r.done_at,
-            reminders=r.reminders,
-            reminded_at=r.reminded_at,
-            owner=request.app.state.settings.alert_owner,
-        )
-        for r in rows
-    ]
+    owner = request.app.state.settings.alert_owner
+    return [OverdueRetraction.model_validate({**r._mapping, "owner": owner}) for r in rows]
 
 
 class OverdueReview(Wire):
@@ -154,7 +127,7 @@ class OverdueReview(Wire):
 @router.get("/overrides/overdue", summary="Overrides whose review is overdue")
 async def overdue_reviews(db: Db, caller: CallingOperator) -> list[OverdueReview]:
     """Until the agency publishes `throughgate.override.reviewed.v1`, also when the override has ended."""
-    reviews = await db.run(clock.overdue_reviews)
+    reviews = await db.run(due.unreviewed)
     return [
         OverdueReview(override=r.override, agency=r.agency, authorised_at=r.authorised_at, review_by=r.review_by)
         for r in reviews
@@ -211,25 +184,13 @@ async def list_set_aside(
     """
     way, _, id = (after or "").partition("/")
     rows = await db.run(lambda session: waiting.set_aside(session, limit, (way, int(id)) if after else None))
-    return [
-        SetAside(
-            way=r.way,
-            id=r.id,
-            topic=r.topic,
-            partition=r.partition,
-            offset=r.offset,
-            type=r.type,
-            reason=r.reason,
-            since=r.since,
-            waiting=r.waiting,
-        )
-        for r in rows
-    ]
+    return [SetAside.model_validate(r, from_attributes=True) for r in rows]
 
 
 @router.post(
     "/set-aside/{way}/{id}/retry",
     summary="Try again what was set aside",
+    dependencies=OPEN,
     responses={409: {"model": ProblemDetails, "description": "It failed again, or was erased"}},
 )
 async def retry(way: aside.Way, id: Id, request: Request, db: Db, caller: CallingOperator) -> Retried:
@@ -251,7 +212,7 @@ async def retry(way: aside.Way, id: Id, request: Request, db: Db, caller: Callin
     return Retried(outcome=outcome)
 
 
-@router.post("/set-aside/{way}/{id}/discard", status_code=204, summary="Give up what was set aside")
+@router.post("/set-aside/{way}/{id}/discard", status_code=204, summary="Give up what was set aside", dependencies=OPEN)
 async def discard(way: aside.Way, id: Id, body: Discarded, db: Db, caller: CallingOperator) -> None:
     """Who did it and why is kept. What waited behind a record may leave."""
     await db.run(lambda session: aside.discard(session, way, id, caller.subject, body.reason))

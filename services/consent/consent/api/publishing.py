@@ -9,12 +9,12 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from consent.api.common import AgencyDb, Db, door_is_open
+from consent.api.common import OPEN, AgencyDb, Db
 from consent.repository import retractions
 from consent.service.intake import refuse, take_in
-from consent.service.naming import is_stopping
 from consent.service.notices import REJECTED
 from consent.service.reading import Arrival
+from consent.service.stopping import is_stopping
 from contracts.replies import AcceptedData
 from contracts.vocabulary import AgencyId
 from servicekit.auth import Caller, require
@@ -32,6 +32,7 @@ STATUS = {
     "unknown-client": 404,
     "unknown-retraction": 404,
     "nothing-to-end": 404,
+    "nothing-to-review": 404,
     "no-such-link": 404,
     "identifier-conflict": 409,
     "id-used-again": 409,
@@ -54,7 +55,7 @@ that it does not have; who has no business with the client is not to tell one fr
     "/events",
     status_code=202,
     summary="Publish one event",
-    dependencies=[Depends(door_is_open)],
+    dependencies=OPEN,
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/cloudevents+json": {"schema": {"type": "object"}}}}
     },
@@ -69,7 +70,10 @@ async def publish(
     request: Request, response: Response, db: Db, caller: Annotated[Caller, Depends(require("events:write"))]
 ) -> AcceptedData:
     """The same events as on `intake.<agency>`, one at a time. The same event again gets its first answer again."""
-    arrival = Arrival(caller.agency, await request.body(), traceparent=request.headers.get("traceparent"))
+    headers = request.headers
+    arrival = Arrival(
+        caller.agency, await request.body(), traceparent=headers.get("traceparent"), type=headers.get("ce-type")
+    )
     begun = time.monotonic()
     answer = await _take_in(db, arrival)
     reply = orjson.loads(answer)
@@ -88,7 +92,7 @@ async def _take_in(db: Database, arrival: Arrival) -> bytes:
     try:
         return (await db.run(lambda session: take_in(session, [arrival])))[0]
     except Exception as error:
-        if is_transient(error) or not is_stopping(arrival.value):
+        if is_transient(error) or not is_stopping(arrival.value, arrival.type):
             raise
         return await db.run(lambda session: refuse(session, arrival))
 
@@ -135,15 +139,5 @@ async def withdrawal_status(
         event=row.event_id,
         recorded_at=row.recorded_at,
         done_at=row.done_at,
-        recipients=[
-            RetractionStatus(
-                recipient=r.recipient,
-                topic=r.topic,
-                partition=r.partition,
-                offset=r.offset,
-                done_at=r.done_at,
-                acknowledged_at=r.acknowledged_at,
-            )
-            for r in recipients
-        ],
+        recipients=[RetractionStatus.model_validate(r, from_attributes=True) for r in recipients],
     )

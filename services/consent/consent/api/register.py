@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from consent.api.common import Db
 from consent.domain import Agency
 from consent.service import register
-from contracts.vocabulary import AgencyKind, Area
+from contracts.vocabulary import AgencyId, AgencyKind, Area
 from servicekit.auth import OPERATOR, Caller, require
 from servicekit.envelope import NO_NUL, StrictWire
 
@@ -25,7 +25,7 @@ class AgencyBody(StrictWire):
 
 @router.put("/agencies/{agency}", status_code=204, summary="Register an agency")
 async def put_agency(
-    agency: Annotated[str, Path(pattern=r"^[a-z][a-z0-9-]{1,40}$")],
+    agency: AgencyId,
     body: AgencyBody,
     db: Db,
     caller: Annotated[Caller, Depends(require(OPERATOR))],

@@ -53,16 +53,21 @@ OUTCOMES = {
     "combination": "Entered.",
     "erasure": "Erased.",
 }
+ENTERED = {
+    "authorised": "Decided that they may be told:",
+    "ended": "Ended: nobody may be told any more by it.",
+    "reviewed": "Looked at again.",
+    "linked": "Your record was linked with another: from then on they counted as one.",
+    "unlinked": "The link with another record was undone.",
+    "told-apart": "Decided that this record and another are of different people.",
+}
+"""What happened, by what an entry says of it."""
 
 _DETAILS = {
     "by": "By",
-    "what": "What",
-    "recipients": "Who may be told",
-    "purposes": "What for",
-    "categories": "What may be told",
     "starts": "From",
     "ends": "Until",
-    "once": "Once, and no later change",
+    "once": "Once, and no later change of it",
     "reviewBy": "To be reviewed by",
     "outcome": "Outcome",
     "because": "Because of",
@@ -72,17 +77,24 @@ _DETAILS = {
     "override": "Their reference",
     "link": "Our reference of the link",
 }
+_IN_THE_ROW = frozenset({"what", "recipients", "purposes", "categories"})
 LEFT_OFF = frozenset({"reason", "note", "authorisedBy", "approvedBy", "reviewedBy", "practitioner"})
 """Not on the page: an agency's own words, which may name a victim or describe a threat, and names of its staff. They
 stand in the JSON: the person who answers the client decides what may be told of them."""
-_AGENCIES = frozenset({"by", "askedBy", "recipients", "source"})
+_AGENCIES = frozenset({"by", "askedBy", "source"})
 """What holds the id of an agency. An agency's own id of something may be spelt like one, or like a code."""
 _TIMES = frozenset({"starts", "ends", "reviewBy"})
 _AS_THEY_ARE = frozenset({"override", "link"})
 _CODES: dict[str, str] = {
-    **{str(code): told for code, told in (*PURPOSES.items(), *CATEGORIES.items())},
+    **{str(code): told for code, told in CATEGORIES.items()},
     "True": "yes",
-    "False": "no",
+    "client-asked": "you asked for it",
+    "no-longer-needed": "it is not needed any more",
+    "recorded-in-error": "it was recorded by mistake",
+    "period-over": "the time for which it may be kept was over",
+    "everything": "everything",
+    "justified": "it was right",
+    "not-justified": "it was not right",
     "no-onward-sharing": "to pass it on to nobody",
     "erase-on-retraction": "to erase it when it is taken back",
     "keep-from-practitioner": "to keep it from a practitioner who must not see it",
@@ -109,9 +121,10 @@ def when(at: datetime) -> str:
 
 def details(kind: str, values: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What else an entry of that kind says, as pairs of a label and a text."""
-    for key, value in values.items():
+    for key in (*_DETAILS, *sorted(values.keys() - _DETAILS.keys() - LEFT_OFF - _IN_THE_ROW)):
+        value = values.get(key)
         by_staff = key == "by" and (kind == "view" or value not in names)
-        if value not in (None, [], "") and key not in LEFT_OFF and not by_staff:
+        if value not in (None, False, [], "") and not by_staff:
             yield _DETAILS.get(key, key), "; ".join(_text(key, one, names) for one in _list(value))
 
 

@@ -24,14 +24,15 @@ from consent.domain.rules import (
     agreements_in_force,
     decide,
     ended,
+    leaves_open,
     naming,
     not_lifted,
     standing_restrictions,
     why_not_in_force,
     why_void,
 )
-from consent.domain.standing import ANYONE, ASSERTS, GATEWAYS, RESPONSIBLE, Gateway, may_assert
-from consent.domain.table import BEFORE, DENIES, REMEDIES, RULES, Rule
+from consent.domain.standing import ANYONE, ASSERTS, GATEWAYS, RESPONSIBLE, Gateway, may_assert, unreached
+from consent.domain.table import BEFORE, DENIES, NEVER_TOLD, QUIETLY_TOLD, REMEDIES, RULES, Rule
 
 __all__ = [
     "ANYONE",
@@ -39,6 +40,8 @@ __all__ = [
     "BEFORE",
     "DENIES",
     "GATEWAYS",
+    "NEVER_TOLD",
+    "QUIETLY_TOLD",
     "REMEDIES",
     "RESPONSIBLE",
     "RULES",
@@ -70,10 +73,12 @@ __all__ = [
     "agreements_in_force",
     "decide",
     "ended",
+    "leaves_open",
     "may_assert",
     "naming",
     "not_lifted",
     "standing_restrictions",
+    "unreached",
     "why_not_in_force",
     "why_void",
 ]

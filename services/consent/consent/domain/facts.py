@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from consent.domain.standing import GATEWAYS, Gateway
+from contracts import topic_names
 from contracts.vocabulary import AgencyKind, Basis, Category, Purpose, RestrictionKind
 
 
@@ -21,7 +22,8 @@ class Agency:
     @property
     def topic(self) -> str:
         """Where records for this recipient go, without the namespace."""
-        return f"cleared.{self.id}" if self.kind is AgencyKind.SERVICE else f"partner.{self.id}"
+        name = topic_names.cleared if self.kind is AgencyKind.SERVICE else topic_names.partner
+        return name(self.id)
 
 
 # --- agreements (C1) --------------------------------------------------------------------------------------------------
@@ -51,7 +53,7 @@ class Agreement:
     starts: datetime
     ends: datetime
     enforces: frozenset[str] = frozenset()
-    """The parties that signed to keep excluded practitioners away from a client's record."""
+    """The parties that undertook to the sources to keep excluded practitioners away from a client's record."""
     suspended_from: datetime | None = None
 
 

@@ -32,10 +32,12 @@ class Question:
     spent: Mapping[str, date | None] = field(default_factory=dict)
     """By source: from which day the conviction in its offence section is spent, None for one that never is. Of a source
     that is not here it cannot be told."""
-    unasked: frozenset[int] | None = None
-    """None: somebody asks. Else nobody does: terms without a subscription do not count, nor does what was invoked for
-    one disclosure, but for what was invoked at these versions, whose disclosure this is.
+    asked: bool = True
+    """Whether somebody asks for it. Where nobody does, terms without a subscription do not count, nor does what was
+    invoked for another disclosure.
     """
+    once: frozenset[int] = frozenset()
+    """The versions of what was invoked for one disclosure, where this is that disclosure."""
 
 
 class Withheld(NamedTuple):
@@ -43,6 +45,8 @@ class Withheld(NamedTuple):
 
     item: Item
     rule: str
+    anyway: str | None = None
+    """The rule that would withhold it if a hold, a restriction or what else is told quietly did not come first."""
 
     @property
     def remedy(self) -> str:

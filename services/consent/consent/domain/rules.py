@@ -26,7 +26,7 @@ from consent.domain.facts import (
 )
 from consent.domain.question import Decision, Item, Obligation, Permit, Question, Withheld
 from consent.domain.standing import RESPONSIBLE, Gateway
-from consent.domain.table import RANK
+from consent.domain.table import QUIETLY_TOLD, RANK
 from consent.domain.ways import AgreementOnConsent, Consents, GatewayInAgreement, Invoked, Way
 from contracts.vocabulary import LONDON, SERVICE_PURPOSES, AgencyKind, Basis, Category, Purpose, RestrictionKind
 
@@ -46,15 +46,15 @@ def decide(question: Question, facts: ClientFacts, policy: Policy) -> Decision:
     if facts.parts:
         return _decide_linked(question, facts, policy)
     rule = _forbidding_all(question, facts)
-    if rule is not None:
-        return Decision(withheld=tuple([Withheld(item, rule) for item in question.items]))
     matter = _Matter(question, facts, policy)
+    if rule is not None:
+        return Decision(withheld=tuple([matter.withheld(item, rule) for item in question.items]))
     permits: list[Permit] = []
     withheld: list[Withheld] = []
     for item in question.items:
         outcome = matter.forbidding(item) or matter.permitting(item)
         if isinstance(outcome, str):
-            withheld.append(Withheld(item, outcome))
+            withheld.append(matter.withheld(item, outcome))
         else:
             permits.append(outcome)
     return Decision(tuple(permits), tuple(withheld), matter.obligations() if permits else ())
@@ -75,9 +75,7 @@ def _decide_linked(question: Question, facts: ClientFacts, policy: Policy) -> De
     withheld: dict[Item, Withheld] = {}
     permits: dict[Item, Permit] = {}
     for one in (w for d in decisions for w in d.withheld):
-        other = withheld.setdefault(one.item, one)
-        if RANK[one.rule] < RANK[other.rule]:
-            withheld[one.item] = one
+        withheld[one.item] = _first(withheld.get(one.item, one), one)
     for permit in (p for d in decisions for p in d.permits if p.item not in withheld):
         first = permits.setdefault(permit.item, permit)
         if permit.consent is not None and (first.consent is None or permit.consent > first.consent):
@@ -88,6 +86,15 @@ def _decide_linked(question: Question, facts: ClientFacts, policy: Policy) -> De
         tuple(withheld[item] for item in question.items if item in withheld),
         obligations if permits else (),
     )
+
+
+def _first(*reasons: Withheld) -> Withheld:
+    """Of reasons for the same item the first of the table, and the first by which it is withheld anyway."""
+    first = min(reasons, key=lambda reason: RANK[reason.rule])
+    if first.rule not in QUIETLY_TOLD:
+        return first
+    others = [rule for reason in reasons for rule in (reason.rule, reason.anyway) if rule and rule not in QUIETLY_TOLD]
+    return first._replace(anyway=min(others, key=lambda rule: RANK[rule], default=None))
 
 
 def acts_for(recipient: Agency, purpose: Purpose) -> bool:
@@ -148,7 +155,7 @@ class _Matter:
         "_policy",
         "_question",
         "_restricted",
-        "_unenforced",
+        "_undertaken",
         "_ways_of",
     )
 
@@ -188,7 +195,7 @@ class _Matter:
             ]
         self._restricted: set[Category] = set()
         self._excluded: list[str] = []
-        self._unenforced = False
+        self._undertaken = frozenset[str]()
         if restricted:
             self._restrict(standing_restrictions(facts, question.at))
         self._agreed = policy.agreed(recipient.id, purpose)
@@ -201,9 +208,21 @@ class _Matter:
         """The rule that withholds this item whatever permits it, if one does."""
         if item.category in self._restricted:
             return "restricted"
-        if self._unenforced:
+        if self._excluded and item.source not in self._undertaken:
             return "exclusion-not-enforced"
         return self._spent(item.source) if item.category is _OFFENCE else None
+
+    def withheld(self, item: Item, rule: str) -> Withheld:
+        """The item, withheld by this rule; where that is told quietly, with the rule that withholds it anyway."""
+        if rule not in QUIETLY_TOLD:
+            return Withheld(item, rule)
+        anyway: Permit | str | None = None
+        if not acts_for(self._question.recipient, self._question.purpose):
+            anyway = "not-its-purpose"
+        elif item.category is _OFFENCE:
+            anyway = self._spent(item.source)
+        anyway = anyway or self.permitting(item)
+        return Withheld(item, rule, anyway if isinstance(anyway, str) else None)
 
     def _restrict(self, restrictions: Iterable[Restricted]) -> None:
         recipient, excluded = self._question.recipient.id, set[str]()
@@ -213,13 +232,16 @@ class _Matter:
                 categories = restriction.scope.categories
                 self._restricted |= _ALL if categories is None else categories
         self._excluded = sorted(excluded)
-        self._unenforced = bool(excluded) and not self._keeps_excluded_away()
+        if excluded:
+            self._undertaken = self._undertook_to()
 
-    def _keeps_excluded_away(self) -> bool:
+    def _undertook_to(self) -> frozenset[str]:
+        """The sources to whom the recipient undertook to keep the excluded away; to nobody where one of them asks."""
         recipient, practitioner, at = self._question.recipient.id, self._question.practitioner, self._question.at
         if practitioner is not None and _as_compared(practitioner) in map(_as_compared, self._excluded):
-            return False
-        return any(recipient in agreement.enforces for agreement in agreements_in_force(self._policy, at))
+            return frozenset()
+        agreements = agreements_in_force(self._policy, at)
+        return frozenset[str]().union(*(a.sources for a in agreements if recipient in a.enforces))
 
     def _spent(self, source: str) -> str | None:
         """The rule that withholds the conviction that this source recorded, if one does."""
@@ -257,7 +279,7 @@ class _Matter:
             agreement, terms = _counting(versions, at)
             if terms is None:
                 continue  # it took the source, the recipient or the purpose out
-            if self._question.unasked is not None and not self._policy.tell_unasked(terms):
+            if not self._question.asked and not self._policy.tell_unasked(terms):
                 lack: str | None = "not-subscribed"
             else:
                 lack = why_not_in_force(agreement, at)
@@ -340,7 +362,7 @@ def _invoked_for(said: GatewayInvoked | OverrideAuthorised, question: Question) 
         question.recipient.id in said.recipients
         and question.purpose in said.purposes
         and said.starts <= question.at < said.ends
-        and (not said.once or question.unasked is None or said.version in question.unasked)
+        and (not said.once or question.asked or said.version in question.once)
     )
 
 
@@ -366,6 +388,21 @@ def ended(history: Iterable[SharingFact]) -> set[tuple[str, str, str]]:
     ever, whichever came first; for a restriction see `not_lifted`.
     """
     return {(e.what, e.asserted_by, e.id) for e in history if isinstance(e, Ended)}
+
+
+def leaves_open(consent: Granted, history: Sequence[SharingFact], agencies: Iterable[Agency], at: datetime) -> bool:
+    """Whether anything that the client agreed to is still open, as far as the client goes: for one of these agencies,
+    or for those that come later to a kind that it names. Dates are left aside.
+    """
+    timeless = replace(consent, valid_from=None, valid_until=None)
+    for agency in (*agencies, *(Agency("", kind, area) for kind, area in consent.recipients.kinds)):
+        for service in (None, *(service for id, service in consent.recipients.services if id == agency.id)):
+            for purpose in consent.purposes if consent.recipients.name(agency, service) else ():
+                noes = [f for f in history if isinstance(f, Withdrawn) and f.scope.reaches(agency, purpose, service)]
+                left = Consents([timeless], noes, None, at)
+                if any(isinstance(left.of(category), Granted) for category in consent.categories):
+                    return True
+    return False
 
 
 def why_void(

@@ -1,6 +1,6 @@
 """Who may say what, and who may share with whom without consent: two tables, each with its source."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from contracts.vocabulary import AgencyKind, Basis, Category, Purpose
@@ -100,3 +100,16 @@ def may_assert(type: str, kind: AgencyKind, basis: Basis | None = None) -> bool:
     if kind not in ASSERTS.get(type, frozenset()):
         return False
     return basis is None or (basis in GATEWAYS and kind in GATEWAYS[basis].invoked_by)
+
+
+def unreached(
+    basis: Basis, recipients: Iterable[AgencyKind], purposes: Iterable[Purpose], categories: Iterable[Category]
+) -> list[str]:
+    """Which of these three a gateway does not reach in full: in what it does not reach it opens nothing."""
+    reach = GATEWAYS[basis]
+    reached = {
+        "recipients": reach.recipients.issuperset(recipients),
+        "purposes": reach.purposes.issuperset(purposes),
+        "categories": reach.categories.issuperset(categories),
+    }
+    return [name for name, is_reached in reached.items() if not is_reached]

@@ -66,9 +66,9 @@ DENIES = (
     ),
     Rule(
         "exclusion-not-enforced",
-        "A practitioner of the recipient is excluded, and the recipient has not signed to enforce exclusions, whoever"
-        " asks; or it is the excluded practitioner who asks.",
-        "Let the recipient sign an agreement in which it undertakes to enforce exclusions.",
+        "A practitioner of the recipient is excluded, and the recipient has not undertaken to the source to enforce"
+        " exclusions, whoever asks; or it is the excluded practitioner who asks.",
+        "Let the recipient sign an agreement with the source in which it undertakes to enforce exclusions.",
         "practice: exclusions of named staff in probation; UK GDPR article 5(1)(f)",
         "quietly",
     ),
@@ -176,5 +176,7 @@ LACKS = (
 RULES = (*DENIES, *LACKS)
 """Every rule by which a decision withholds; where nothing permits and no rule spoke, it is `no-agreement`."""
 
+NEVER_TOLD = frozenset(r.code for r in RULES if r.told == "never")
+QUIETLY_TOLD = frozenset(r.code for r in RULES if r.told == "quietly")
 REMEDIES = {rule.code: rule.remedy for rule in (*BEFORE, *RULES)}
 RANK = {rule.code: rank for rank, rule in enumerate(RULES)}

@@ -27,7 +27,7 @@ class Consents:
     __slots__ = ("_open", "_void")
 
     def __init__(self, grants: Sequence[Granted], noes: list[Withdrawn], not_from: str | None, at: datetime) -> None:
-        """In the order of versions. `not_from`: whose word does not count."""
+        """`grants`: oldest first. `not_from`: the agency whose own word does not count; None: everybody's does."""
         self._open: list[tuple[frozenset[Category], Granted]] = []
         self._void: list[tuple[frozenset[Category], str]] = []
         noes = sorted(noes, key=lambda no: not no.refused)  # the reason told is the last of the table

@@ -96,25 +96,6 @@ async def every(db: Executor) -> list[Agreement]:
     return [_agreement_of(row, row.suspended_from) for row in rows]
 
 
-async def undertakings(db: Executor) -> list[Agreement]:
-    """Of agreements that the asker may not see, who undertook to enforce exclusions and when; they permit nothing."""
-    rows = await db.execute(text("SELECT id, version, enforces, starts, ends, suspended_from FROM undertakings()"))
-    return [
-        Agreement(
-            row.id,
-            row.version,
-            frozenset(),
-            frozenset(),
-            {},
-            row.starts,
-            row.ends,
-            frozenset(row.enforces),
-            row.suspended_from,
-        )
-        for row in rows
-    ]
-
-
 def _columns(agreement: Agreement) -> dict[str, Any]:
     """What a version says, by the columns that the tables of versions and of drafts share."""
     return {

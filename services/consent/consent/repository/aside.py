@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import text
 
 from consent.repository.ledger import WAS_TO_LEAVE
+from consent.repository.queue import RETRACTION
 from consent.repository.sql import Executor
 
 
@@ -17,10 +18,11 @@ async def set_aside(db: Executor, limit: int, after: tuple[str, int] | None) -> 
     behind = {"leaving": id, "arrived": 0} if way == "leaving" else {"leaving": 2**63 - 1, "arrived": id}
     result = await db.execute(
         text(
-            "SELECT * FROM ("
+            "SELECT * FROM ("  # noqa: S608 # a constant
             "(SELECT 'leaving' AS way, q.id, q.topic, q.type, q.set_aside AS reason, CAST(NULL AS int) AS partition,"
             ' CAST(NULL AS bigint) AS "offset", q.due_at AS since, (SELECT count(*) FROM queue b'
-            " WHERE b.topic = q.topic AND b.reference = q.reference AND b.id > q.id AND b.kind <> 0) AS waiting"
+            " WHERE b.topic = q.topic AND b.reference = q.reference AND b.id > q.id"
+            f" AND b.kind <> {RETRACTION}) AS waiting"
             " FROM queue q WHERE q.set_aside IS NOT NULL AND q.id > :leaving ORDER BY q.id LIMIT :n)"
             " UNION ALL (SELECT 'arrived', s.id, s.topic, NULL, s.reason, s.partition, s.\"offset\", s.set_aside_at, 0"
             " FROM set_aside s WHERE s.id > :arrived ORDER BY s.id LIMIT :n)"

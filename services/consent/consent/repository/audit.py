@@ -49,6 +49,23 @@ async def of_erased(db: Executor, clients: Collection[int]) -> Sequence[Any]:
     return rows.all()
 
 
+async def links(db: Executor, clients: Collection[int]) -> Sequence[Any]:
+    """The links that made these rows of `client`, or that these are parts of; `holds`: the link's client is made of its
+    parts, where it was not undone.
+    """
+    rows = await db.execute(
+        text(
+            "SELECT l.id, l.client_id, l.parts, l.unlinked_at IS NOT NULL AS undone, l.unlinked_at IS NOT NULL"
+            " OR c.parts = l.parts AND NOT EXISTS (SELECT 1 FROM client p WHERE p.id = ANY(l.parts)"
+            " AND p.merged_into IS DISTINCT FROM c.id) AS holds"
+            " FROM link l JOIN client c ON c.id = l.client_id"
+            " WHERE l.client_id = ANY(:clients) OR l.parts && CAST(:clients AS bigint[])"
+        ),
+        {"clients": sorted(clients)},
+    )
+    return rows.all()
+
+
 async def extent(db: Executor) -> Sequence[Any]:
     """Entries and newest batch of each shard; under shard None those that wait to be sealed."""
     return (

@@ -55,6 +55,20 @@ async def told_apart(db: Executor, one: Collection[int], other: Collection[int])
     return result.first() is not None
 
 
+async def told_apart_from(db: Executor, rows: Collection[int]) -> list[tuple[UUID, int]]:
+    """Pairs with one of these rows of which a person looked at the candidate and decided that they are different
+    people: its id, and the other row.
+    """
+    found = await db.execute(
+        text(
+            "SELECT id, CASE WHEN one = ANY(:rows) THEN other ELSE one END AS other FROM candidate"
+            " WHERE decision = 'different' AND because <> 'unlinked' AND (one = ANY(:rows)) <> (other = ANY(:rows))"
+        ),
+        {"rows": sorted(rows)},
+    )
+    return [(row.id, row.other) for row in found]
+
+
 async def decide(db: Executor, pairs: Iterable[tuple[int, int]], decision: str, by: str, now: datetime) -> None:
     """Enter what a person decided of pairs; they are not proposed again."""
     rows = sorted({(min(pair), max(pair)) for pair in pairs})

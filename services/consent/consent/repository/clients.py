@@ -14,7 +14,7 @@ from sqlalchemy import text
 from consent.domain import ClientFacts, SharingFact
 from consent.repository import links, sharing
 from consent.repository.links import Found, Node
-from consent.repository.sharing import SharingState
+from consent.repository.sharing import Read, SharingState
 from consent.repository.sql import Executor, arrays
 from contracts.facts import FIELDS, spent_on
 from contracts.vocabulary import Category
@@ -148,6 +148,14 @@ async def of_references(db: Executor, references: Collection[UUID], recipient: s
     return {row.id: row.client_id for row in rows}
 
 
+async def is_erased(db: Executor, ids: Collection[int]) -> bool:
+    """Whether all that was kept of one of these clients is gone."""
+    row = await db.execute(
+        text("SELECT 1 FROM client WHERE id = ANY(:ids) AND key IS NULL LIMIT 1"), {"ids": list(ids)}
+    )
+    return row.first() is not None
+
+
 async def resolve(db: Executor, keys: Collection[Identifier]) -> dict[Identifier, int]:
     """The clients behind identifiers, as `find` says: of a linked client, the one that the link made."""
     return {key: found.client for key, found in (await find(db, keys)).items()}
@@ -254,42 +262,55 @@ async def load(db: Executor, ids: Collection[int], with_facts: Collection[int]) 
     """
     if not ids:
         return {}
+    rows, members = await _rows(db, ids)
+    clients = {id: _made_of(id, some, rows) for id, some in members.items()}
+    invoked = {id for id, some in members.items() if any(rows[member].invoked for member in some)}
+    if invoked or with_facts:
+        await _add_facts(db, clients, invoked.union(with_facts))
+    return clients
+
+
+async def _rows(db: Executor, ids: Collection[int]) -> tuple[dict[int, Any], dict[int, tuple[int, ...]]]:
+    """The rows of clients and of those that are linked in them, and which of them each client is made of."""
     rows = {row.id: row for row in await db.execute(_ROWS, {"ids": list(ids)})}
     members: dict[int, tuple[int, ...]] = {id: (id,) for id in rows}
     if linked := [id for id, row in rows.items() if row.parts]:
         members |= await links.members(db, linked)
         others = {member for id in linked for member in members[id]} - rows.keys()
         rows |= {row.id: row for row in await db.execute(_ROWS, {"ids": sorted(others)})} if others else {}
-    clients: dict[int, Client] = {}
-    invoked: set[int] = set()
-    for id, some in members.items():
-        made_at = [rows[member].made_at for member in some if not rows[member].parts] or [rows[id].made_at]
-        client = clients[id] = Client(id, rows[id].version, members=some, erased=rows[id].erased, since=max(made_at))
-        for member in sorted(some):
-            for reference_id, recipient, queued, has_recorded in rows[member].given:
-                reference = Reference(reference_id, recipient, queued, member, has_recorded)
-                if has_recorded:
-                    client.known_to.add(recipient)
-                if client.references.setdefault(recipient, reference) is not reference:
-                    client.former.append(reference)
-            for source, version in rows[member].source_versions:
-                client.source_versions[member, source] = version
-            if rows[member].invoked:
-                invoked.add(id)
-    whose = {member: client for client in clients.values() for member in client.members}
-    with_facts = invoked.union(with_facts)
-    if with_facts:
-        damaged: set[int] = set()
-        known, recorded = await facts_of(db, with_facts, with_facts, damaged)
-        for id, made in recorded.items():
-            clients[id].sections = {(s["source"], s["category"]): s for s in made}
-        for id in with_facts:
-            clients[id].facts = known[id].facts
-            clients[id].damaged = frozenset(damaged.intersection(clients[id].members))
-        if any(known[id].facts.held for id in with_facts):
-            for row in await db.execute(_OPEN_HOLDS, {"ids": list(whose)}):
-                whose[row.client_id].holds[Hold(row.asserted_by, row.reason)] = row.client_id
-    return clients
+    return rows, members
+
+
+def _made_of(id: int, members: tuple[int, ...], rows: Mapping[int, Any]) -> Client:
+    """A client with what its rows say: all but the facts."""
+    made_at = [rows[member].made_at for member in members if not rows[member].parts] or [rows[id].made_at]
+    client = Client(id, rows[id].version, members=members, erased=rows[id].erased, since=max(made_at))
+    for member in sorted(members):
+        for reference_id, recipient, queued, has_recorded in rows[member].given:
+            reference = Reference(reference_id, recipient, queued, member, has_recorded)
+            if has_recorded:
+                client.known_to.add(recipient)
+            if client.references.setdefault(recipient, reference) is not reference:
+                client.former.append(reference)
+        for source, version in rows[member].source_versions:
+            client.source_versions[member, source] = version
+    return client
+
+
+async def _add_facts(db: Executor, clients: Mapping[int, Client], ids: Collection[int]) -> None:
+    """Add to some of these clients what rules their sharing, and to all of them their open holds if one of those is
+    held.
+    """
+    known, recorded, damaged = await facts_of(db, ids, ids)
+    for id in ids:
+        client = clients[id]
+        client.facts = known[id].facts
+        client.sections = {(s["source"], s["category"]): s for s in recorded[id]}
+        client.damaged = frozenset(damaged.intersection(client.members))
+    if any(known[id].facts.held for id in ids):
+        whose = {member: client for client in clients.values() for member in client.members}
+        for row in await db.execute(_OPEN_HOLDS, {"ids": list(whose)}):
+            whose[row.client_id].holds[Hold(row.asserted_by, row.reason)] = row.client_id
 
 
 _ROWS = text(
@@ -303,38 +324,33 @@ _OPEN_HOLDS = text("SELECT client_id, asserted_by, reason FROM hold WHERE client
 
 
 async def facts_of(
-    db: Executor, ids: Collection[int], with_sections: Collection[int], damaged: set[int]
-) -> tuple[dict[int, SharingState], dict[int, list[dict[str, Any]]]]:
-    """What rules the sharing of clients, and the sections of some of them.
-
-    A client of whom something that was read here cannot be read is held, for that may have been a no; the rows that it
-    is of are then in `damaged`, in the log, and counted.
+    db: Executor, ids: Collection[int], with_sections: Collection[int]
+) -> tuple[dict[int, SharingState], dict[int, list[dict[str, Any]]], set[int]]:
+    """What rules the sharing of clients, the sections of some of them, and the rows of which something that was read
+    here cannot be read. Their clients are held, for it may have been a no; the rows stand in the log, and are counted.
     """
     if not ids:
-        return {}, {}
-    known = await sharing.known(db, ids, damaged)
+        return {}, {}, set()
+    read = await sharing.known(db, ids)
+    known = read.found
     wanted = {id: known[id] for id in known.keys() & set(with_sections)}
-    recorded = await sections(db, wanted, damaged) if wanted else {}
+    recorded = await sections(db, wanted)
+    damaged = {*read.damaged, *recorded.damaged}
     for row in sorted(damaged):
         log.error("client row %d is treated as held: what is kept of it cannot be read", row)
         DAMAGED.inc()
     for id, client in known.items():
         if not damaged.isdisjoint(client.members):
             known[id] = replace(client, facts=replace(client.facts, held=True))
-    return known, recorded
+    return known, recorded.found, damaged
 
 
-async def sections(
-    db: Executor, known: Mapping[int, SharingState], damaged: set[int] | None = None
-) -> dict[int, list[dict[str, Any]]]:
+async def sections(db: Executor, known: Mapping[int, SharingState]) -> Read[list[dict[str, Any]]]:
     """All that was recorded of each client, as sections in a fixed order; of linked clients the newest of each kind,
     which is what was recorded since the last of their links, whatever time it bears.
-
-    `damaged` takes the rows of whom a fact cannot be read: it is left out, and the caller must deny.
-
-    Raises:
-        ValueError, TypeError: a fact cannot be read, and no `damaged` is given.
     """
+    if not known:
+        return Read({}, {})
     members = {member for one in known.values() for member in one.members}
     rows: dict[int, list[Any]] = {}
     for row in await db.execute(
@@ -346,6 +362,7 @@ async def sections(
     ):
         rows.setdefault(row.client_id, []).append(row)
     found: dict[int, list[dict[str, Any]]] = {}
+    damaged: dict[int, Exception] = {}
     for id, one in known.items():
         newest: dict[tuple[str, str], Any] = {}
         for row in (row for member in one.members for row in rows.get(member, ())):
@@ -357,11 +374,9 @@ async def sections(
         for _, row in sorted(newest.items()):
             try:
                 found[id].append(section(row.source, row.category, row.recorded_at, _fields(row)))
-            except (ValueError, TypeError):
-                if damaged is None:
-                    raise
-                damaged.add(row.client_id)
-    return found
+            except (ValueError, TypeError) as why:
+                damaged.setdefault(row.client_id, why)
+    return Read(found, damaged)
 
 
 def _fields(row: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the clock makes due: ends of what was said about sharing, convictions that become spent, and reviews."""
+"""What the clock makes due: what was said about sharing and begins or ends, spent convictions, and reviews."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -8,20 +8,20 @@ from sqlalchemy import text
 
 from consent.repository.sql import Executor, Write
 
-# --- ends -------------------------------------------------------------------------------------------------------------
+# --- beginnings and ends ----------------------------------------------------------------------------------------------
 
 CONVICTION = "conviction"
 
 
 class Due(NamedTuple):
-    """An end before it is written."""
+    """A beginning or an end before it is written: of what was said one at a time, the end once it has begun."""
 
     client: int
     kind: str
     """`consent`, `restriction`, `gateway`, `override` or `conviction`."""
     at: datetime
     version: int | None = None
-    """Of what was said and ends."""
+    """Of what was said."""
     source: str | None = None
     """Of a conviction, the agency that recorded it."""
 
@@ -36,14 +36,14 @@ _ADD = text(
 
 
 def adding(rows: Collection[Due]) -> Write:
-    """Remember these ends. The caller holds the clients' locks."""
+    """Remember these. The caller holds the clients' locks."""
     return Write(_ADD, rows)
 
 
 async def claim(db: Executor, limit: int) -> Sequence[Any]:
-    """Ends that have come, locked for this transaction: `id`, `client_id`, `version` and `kind` of what was said,
-    `asserted_by`, and under which `event_id` and `own_id` it was said; of a conviction its `source`. Others claim
-    others.
+    """Beginnings and ends that have come, locked for this transaction: `id`, `client_id`, `version` and `kind` of what
+    was said, `asserted_by`, and under which `event_id` and `own_id` it was said; of a conviction its `source`. Others
+    claim others.
     """
     result = await db.execute(
         text(
@@ -57,12 +57,12 @@ async def claim(db: Executor, limit: int) -> Sequence[Any]:
 
 
 async def remove(db: Executor, ids: Collection[int]) -> None:
-    """Forget ends that had their effect."""
+    """Forget those that had their effect."""
     await db.execute(text("DELETE FROM due WHERE id = ANY(:ids)"), {"ids": sorted(ids)})
 
 
 async def put_off(db: Executor, seconds: float) -> None:
-    """Let the others go before the end that is due first: it could not be told."""
+    """Let the others go before the one that is due first: it could not be told."""
     await db.execute(
         text(
             "UPDATE due SET due_at = clock_timestamp() + make_interval(secs => :seconds) WHERE id = (SELECT id FROM due"
@@ -73,7 +73,7 @@ async def put_off(db: Executor, seconds: float) -> None:
 
 
 async def wait(db: Executor, ids: Collection[int], seconds: float) -> None:
-    """Let these ends come once more, later."""
+    """Let these come once more, later."""
     await db.execute(
         text("UPDATE due SET due_at = clock_timestamp() + make_interval(secs => :seconds) WHERE id = ANY(:ids)"),
         {"ids": sorted(ids), "seconds": seconds},
@@ -83,7 +83,7 @@ async def wait(db: Executor, ids: Collection[int], seconds: float) -> None:
 # --- overrides that nobody reviewed -----------------------------------------------------------------------------------
 
 
-_UNREVIEWED = text(
+_UNREVIEWED = (
     "WITH RECURSIVE authorised AS ("
     " SELECT client_id, version, asserted_by, own_id, recorded_at,"
     # one that cannot be read must not fail the list
@@ -98,7 +98,7 @@ _UNREVIEWED = text(
     " reaching AS (SELECT * FROM made"
     " UNION SELECT r.client_id, r.version, r.asserted_by, r.own_id, r.recorded_at, c.merged_into, r.review_by"
     " FROM reaching r JOIN client c ON c.id = r.reached WHERE c.merged_into IS NOT NULL)"
-    " SELECT r.asserted_by, r.own_id, r.recorded_at, r.review_by FROM reaching r"
+    " SELECT r.own_id AS override, r.asserted_by AS agency, r.recorded_at AS authorised_at, r.review_by FROM reaching r"
     " LEFT JOIN sharing_fact v ON v.client_id = r.reached AND v.kind = 'override-reviewed'"
     " AND v.asserted_by = r.asserted_by AND v.own_id = r.own_id AND v.version > r.version"
     " GROUP BY r.client_id, r.version, r.asserted_by, r.own_id, r.recorded_at, r.review_by"
@@ -107,10 +107,16 @@ _UNREVIEWED = text(
 
 
 async def unreviewed(db: Executor) -> Sequence[Any]:
-    """Overrides whose time for a review has passed and that nobody has reviewed since, oldest first; before them those
-    of which that time cannot be read (`review_by` is None).
+    """Overrides (`override`: the agency's own id; `agency`, `authorised_at`, `review_by`) whose time for a review has
+    passed and that nobody has reviewed since, oldest first; before them those of which that time cannot be read
+    (`review_by` is None).
 
     A review counts whether it was said of the client, of the client that it is linked in now, or of a part of it: once
     a link is undone, only the parts can still be named. A client takes on the versions of its parts, and they its own.
     """
-    return (await db.execute(_UNREVIEWED)).all()
+    return (await db.execute(text(_UNREVIEWED))).all()
+
+
+async def count_unreviewed(db: Executor) -> int:
+    """How many that are."""
+    return int(await db.scalar(text(f"SELECT count(*) FROM ({_UNREVIEWED}) AS every")) or 0)  # noqa: S608 # constant

@@ -90,10 +90,19 @@ async def last_run(db: Executor) -> datetime:
     return at
 
 
-async def claim_told(db: Executor, days: int) -> int:
-    """The entry of the ledger to which the run has come for periods of so many days, locked for this transaction."""
-    await db.execute(text("INSERT INTO retention_told (days) VALUES (:days) ON CONFLICT DO NOTHING"), {"days": days})
-    found = await db.execute(text("SELECT after FROM retention_told WHERE days = :days FOR UPDATE"), {"days": days})
+async def claim_told(db: Executor, days: int, categories: Collection[Category]) -> int:
+    """The entry of the ledger to which the run has come for periods of so many days, locked for this transaction.
+
+    It begins again where one of these categories was not looked for before.
+    """
+    found = await db.execute(
+        text(
+            "INSERT INTO retention_told AS t (days, categories) VALUES (:days, :categories)"
+            " ON CONFLICT (days) DO UPDATE SET categories = excluded.categories,"
+            " after = CASE WHEN t.categories @> excluded.categories THEN t.after ELSE 0 END RETURNING after"
+        ),
+        {"days": days, "categories": sorted(categories)},
+    )
     after: int = found.scalar_one()
     return after
 
@@ -206,12 +215,14 @@ class OfLedger(NamedTuple):
     source: str | None = None
     category: str | None = None
     until: datetime | None = None
+    decision: UUID | None = None
+    """Of every decision, or of the one whose reason may tell of the client who was erased."""
 
 
 _OWE_REDACTIONS = insert_of(
     "ledger_erasure",
-    "client_id, withdrawal_id, source, category, until",
-    "bigint, uuid, text, text, timestamptz",
+    "client_id, withdrawal_id, source, category, until, decision",
+    "bigint, uuid, text, text, timestamptz, uuid",
 )
 
 
@@ -222,17 +233,17 @@ async def owe_redactions(db: Executor, what: Sequence[OfLedger]) -> None:
 
 
 async def claim_redaction(db: Executor) -> Any | None:
-    """What is to be redacted in the ledger next, locked for this transaction: `id`, `source`, `category` and `until` as
-    in `OfLedger`, `client_id`, the `version` from which the erasure holds, and `last`: whether nothing that was decided
-    before it can come into the ledger any more. Others claim others.
+    """What is to be redacted in the ledger next, locked for this transaction: `id`, `source`, `category`, `until`
+    and `decision` as in `OfLedger`, `client_id`, the `version` from which the erasure holds, and `last`: whether
+    nothing that was decided before it can come into the ledger any more. Others claim others.
 
     A decision of before the erasure may be entered after it, by a cycle of the discloser that had begun. It leaves
     before the retractions do: when they are known to have left, it is there.
     """
     rows = await db.execute(
         text(
-            "SELECT e.id, e.client_id, e.source, e.category, e.until, w.version, w.done_at IS NOT NULL AS last"
-            " FROM ledger_erasure e JOIN withdrawal w ON w.id = e.withdrawal_id"
+            "SELECT e.id, e.client_id, e.source, e.category, e.until, e.decision, w.version,"
+            " w.done_at IS NOT NULL AS last FROM ledger_erasure e JOIN withdrawal w ON w.id = e.withdrawal_id"
             " WHERE w.done_at IS NOT NULL OR e.due_at <= clock_timestamp()"
             " ORDER BY e.due_at, e.id LIMIT 1 FOR UPDATE OF e SKIP LOCKED"
         )
@@ -256,12 +267,17 @@ async def redact_again(db: Executor, id: int, seconds: float) -> None:
 # --- everything -------------------------------------------------------------------------------------------------------
 
 
-async def numbers(db: Executor, clients: Collection[int]) -> Sequence[Any]:
-    """The numbers of these clients."""
+async def names(db: Executor, clients: Collection[int]) -> set[Identifier]:
+    """All by which an event may name these clients: their numbers, and the references of those who know them."""
     rows = await db.execute(
-        text("SELECT type, issuer, value FROM identifier WHERE client_id = ANY(:clients)"), {"clients": sorted(clients)}
+        text(
+            "SELECT type, issuer, value FROM identifier WHERE client_id = ANY(:clients)"
+            " UNION ALL SELECT 'THROUGHGATE', recipient, CAST(id AS text) FROM reference"
+            " WHERE client_id = ANY(:clients)"
+        ),
+        {"clients": sorted(clients)},
     )
-    return rows.all()
+    return {Identifier(*row) for row in rows}
 
 
 _KEEP_FORMS = (
@@ -293,8 +309,8 @@ EVERYTHING = (
     "DELETE FROM candidate WHERE one = ANY(:clients) OR other = ANY(:clients)",
     # retractions and notices hold references only, and have to leave
     "DELETE FROM queue WHERE client_id = ANY(:clients) AND kind = 2",
-    # from here on nobody can read what the ledger says of them; the leaves stay
-    "UPDATE ledger SET body = NULL WHERE client_id = ANY(:clients)",
+    # from here on nobody can read what the ledger says of them; the leaves stay, and what an earlier erasure entered
+    "UPDATE ledger SET body = NULL FROM client c WHERE c.id = client_id AND c.id = ANY(:clients) AND key IS NOT NULL",
     "UPDATE client SET key = NULL, conflicting = true WHERE id = ANY(:clients)",
 )
 """What erases a client. References stay: they are random, recipients confirm by them. So do digests of the forms that
@@ -347,3 +363,14 @@ async def set_aside_events(db: Executor) -> Sequence[Any]:
 async def forget_set_aside(db: Executor, ids: Collection[int]) -> None:
     """Erase the bytes of events that wait for a person; that they came stays known."""
     await db.execute(text("UPDATE set_aside SET value = NULL WHERE id = ANY(:ids)"), {"ids": sorted(ids)})
+
+
+async def forget_set_aside_before(db: Executor, period: timedelta) -> None:
+    """Erase the bytes of events that have waited for a person for so long."""
+    await db.execute(
+        text(
+            "UPDATE set_aside SET value = NULL"
+            " WHERE value IS NOT NULL AND set_aside_at < clock_timestamp() - CAST(:period AS interval)"
+        ),
+        {"period": period},
+    )

@@ -58,10 +58,10 @@ async def unlifted(db: Executor) -> Sequence[Any]:
     """
     result = await db.execute(
         text(
-            "SELECT id, CASE WHEN client_id IS NULL THEN 'nobody' ELSE 'client' END AS held, reason, asserted_by,"
-            " since, times, last_at, owner FROM hold WHERE lifted_at IS NULL"
+            "SELECT id AS hold, CASE WHEN client_id IS NULL THEN 'nobody' ELSE 'client' END AS held, reason,"
+            " asserted_by, since, times, last_at, owner FROM hold WHERE lifted_at IS NULL"
             " UNION ALL SELECT id, 'number', reason, asserted_by, since, times, last_at, owner FROM held_identifier"
-            " ORDER BY since, id"
+            " ORDER BY since, hold"
         )
     )
     return result.all()

@@ -386,12 +386,13 @@ async def sides(db: Executor, ids: Collection[int]) -> dict[int, Side]:
 
 
 async def every_link(db: Executor, after: UUID | None, limit: int, *, waiting: bool) -> Sequence[Any]:
-    """Links behind the one with id `after`, newest first; undone ones are history and among them. `waiting`: only those
-    that wait for a person."""
+    """Links behind the one with id `after`, newest first; undone ones are history and among them, those of clients of
+    whom everything was erased are not. `waiting`: only those that wait for a person."""
     result = await db.execute(
         text(
             "SELECT id, client_id, parts, linked_by, linked_at, conflicting, confirmed_at, unlinked_at FROM link"
             " WHERE (NOT :waiting OR (conflicting AND confirmed_at IS NULL AND unlinked_at IS NULL))"
+            " AND EXISTS (SELECT 1 FROM client c WHERE c.id = client_id AND c.key IS NOT NULL)"
             " AND (CAST(:after AS uuid) IS NULL"
             " OR (linked_at, id) < (SELECT l.linked_at, l.id FROM link l WHERE l.id = :after))"
             " ORDER BY linked_at DESC, id DESC LIMIT :limit"

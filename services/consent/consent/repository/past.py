@@ -58,7 +58,7 @@ async def histories(db: Executor, clients: Collection[int]) -> Histories:
         rows = await db.execute(text("SELECT id, parts FROM client WHERE id = ANY(:ids)"), {"ids": sorted(wanted)})
         parts |= {row.id: row.parts for row in rows}
         wanted = {part for some in parts.values() for part in some} - parts.keys()
-    return Histories(parts, await sharing.own_histories(db, parts))
+    return Histories(parts, (await sharing.own_histories(db, parts)).whole())
 
 
 class PastRegister:

@@ -9,9 +9,12 @@ from sqlalchemy import text
 
 from consent.repository.ledger import WAS_TO_LEAVE
 from consent.repository.sql import Executor, Write, at_once, insert_of
+from contracts import topic_names
 
 RETRACTION, NOTICE, RECORD = 0, 1, 2
 """Kinds of queue rows: the first two leave as they are, a record is decided when it leaves."""
+NOBODY = 0
+"""In place of a client, where a row is about none."""
 
 CHANNEL = "queue"
 RETRACTIONS = "retractions"
@@ -63,14 +66,14 @@ _OURS = "keyed_by % :shards = :shard AND set_aside IS NULL AND due_at <= clock_t
 
 
 _NOT_BEHIND = (
-    "(kind = 0 OR NOT EXISTS (SELECT 1 FROM queue s WHERE s.set_aside IS NOT NULL AND s.topic = q.topic"
+    f"(kind = {RETRACTION} OR NOT EXISTS (SELECT 1 FROM queue s WHERE s.set_aside IS NOT NULL AND s.topic = q.topic"  # noqa: S608
     " AND s.reference = q.reference AND s.id < q.id))"
 )
 
 
 BESIDE = 500
-"""So many of the records that may leave do so in a cycle whatever is in a hurry: beside retractions and notices, and
-before a cycle is cut short for them.
+"""How many records a cycle claims beside retractions and notices, and decides before it is cut short for a retraction:
+so records go on leaving, however many of those there are.
 """
 
 
@@ -78,13 +81,13 @@ _COLUMNS = ", ".join(QueueRow._fields)
 
 # Only constants are put into the texts.
 _FIRST = (
-    f"SELECT {_COLUMNS} FROM queue q WHERE kind < 2 AND {_OURS} AND topic <> ALL(:paused) AND {_NOT_BEHIND}"  # noqa: S608
+    f"SELECT {_COLUMNS} FROM queue q WHERE kind < {RECORD} AND {_OURS} AND topic <> ALL(:paused) AND {_NOT_BEHIND}"  # noqa: S608
     " ORDER BY kind, id LIMIT :n"
 )
 _CLAIM_FIRST = text(_FIRST)
 _CLAIM = text(
     f"WITH first AS ({_FIRST}) SELECT * FROM first UNION ALL"  # noqa: S608
-    f" (SELECT {_COLUMNS} FROM queue q WHERE kind = 2 AND {_OURS} AND topic <> ALL(:paused) AND {_NOT_BEHIND}"
+    f" (SELECT {_COLUMNS} FROM queue q WHERE kind = {RECORD} AND {_OURS} AND topic <> ALL(:paused) AND {_NOT_BEHIND}"
     " ORDER BY id LIMIT CASE WHEN EXISTS (SELECT FROM first) THEN :beside ELSE :n END)"
 )
 
@@ -102,7 +105,7 @@ async def claim(
             # Only constants are put into the text.
             text(
                 f"SELECT {_COLUMNS} FROM queue q WHERE id = ANY(:only) AND {_OURS} AND {_NOT_BEHIND}"  # noqa: S608
-                " ORDER BY kind <> 0, id"
+                f" ORDER BY kind <> {RETRACTION}, id"
             ),
             {"only": list(only), "shard": shard, "shards": shards},
         )
@@ -120,7 +123,7 @@ async def claim_first(db: Executor, shard: int, shards: int, limit: int, paused:
 
 def is_partners(topic: str) -> bool:
     """Whether a partner reads this topic, and not one of our own services."""
-    return topic.startswith("partner.")
+    return topic_names.parts(topic)[0] == "partner"
 
 
 async def in_doubt(db: Executor, shard: int, shards: int) -> Sequence[Any]:
@@ -145,8 +148,8 @@ async def leaving(db: Executor, clients: Collection[int]) -> set[int]:
     """
     rows = await db.execute(
         text(
-            "SELECT DISTINCT client_id FROM queue WHERE client_id = ANY(:ids) AND kind = 2 AND set_aside IS NULL"
-            " AND due_at <= clock_timestamp()"
+            f"SELECT DISTINCT client_id FROM queue WHERE client_id = ANY(:ids) AND kind = {RECORD}"  # noqa: S608
+            " AND set_aside IS NULL AND due_at <= clock_timestamp()"
         ),
         {"ids": sorted(clients)},
     )

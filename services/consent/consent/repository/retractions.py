@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from consent.repository.queue import RETRACTION
 from consent.repository.sharing import SharingState
 from consent.repository.sql import Executor, Write, arrays, insert_of
 
@@ -224,14 +225,14 @@ class Patience:
 
 
 _TO_REMIND = (
-    "SELECT r.id, w.client_id, r.recipient, r.topic, r.reference, r.body, f.client_id AS keyed_by, w.traceparent"
+    "SELECT r.id, w.client_id, r.recipient, r.topic, r.reference, r.body, f.client_id AS keyed_by, w.traceparent"  # noqa: S608
     " FROM retraction r JOIN withdrawal w ON w.id = r.withdrawal_id JOIN reference f ON f.id = r.reference"
     " JOIN agency a ON a.id = r.recipient"
     " WHERE r.acknowledged_at IS NULL AND r.done_at IS NOT NULL AND r.body IS NOT NULL"
     " AND coalesce(r.reminded_at, r.done_at) <= clock_timestamp()"
     " - make_interval(secs => 3600 * CASE a.kind WHEN 'service' THEN CAST(:services AS float) ELSE :partners END)"
     # one that waits for its topic is not queued again
-    " AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.kind = 0 AND q.request = r.id)"
+    f" AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.kind = {RETRACTION} AND q.request = r.id)"
 )
 
 
@@ -266,8 +267,9 @@ async def overdue(db: Executor, hours: float, limit: int) -> Sequence[Any]:
     """Retractions that nobody acknowledged for so long, or that could not even be sent (`done_at` is None)."""
     result = await db.execute(
         text(
-            "SELECT r.id, r.recipient, r.reference, r.withdrawal_id, w.because, w.agency, w.recorded_at, r.done_at,"
-            f" r.reminders, r.reminded_at {_OVERDUE} ORDER BY coalesce(r.done_at, w.recorded_at), r.id LIMIT :n"
+            "SELECT r.id AS retraction, r.recipient, r.reference AS client, r.withdrawal_id AS withdrawal, w.because,"
+            " w.agency AS asserted_by, w.recorded_at, r.done_at, r.reminders, r.reminded_at"
+            f" {_OVERDUE} ORDER BY coalesce(r.done_at, w.recorded_at), r.id LIMIT :n"
         ),
         {"hours": hours, "n": limit},
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
 from sqlalchemy import text
@@ -35,6 +35,28 @@ KINDS: dict[str, type[SharingFact]] = {
 }
 _KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 _STORED: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(cls) for kind, cls in KINDS.items()}
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[T]):
+    """What was read, by client, but for what cannot be read."""
+
+    found: dict[int, T]
+    damaged: dict[int, Exception]
+    """The rows of which something is left out, and why it cannot be read. For their clients the caller must deny."""
+
+    def whole(self) -> dict[int, T]:
+        """What was found, for a caller that cannot go on without all of it.
+
+        Raises:
+            ValueError, LookupError, TypeError: something cannot be read.
+        """
+        for why in self.damaged.values():
+            raise why
+        return self.found
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +140,11 @@ _HISTORIES = text(
 )
 
 
-async def known(db: Executor, ids: Collection[int], damaged: set[int] | None = None) -> dict[int, SharingState]:
+async def known(db: Executor, ids: Collection[int]) -> Read[SharingState]:
     """The facts of each client by id. One that was linked has the facts of the client that it is linked in; one that is
     not there is left out.
 
     Without those of whom this transaction may not see every row: what a hidden row forbids would be missed.
-    `damaged`: see `own_histories`.
     """
     rows: dict[int, _Client] = {}
     wanted, hidden = set(ids), set[int]()
@@ -135,16 +156,16 @@ async def known(db: Executor, ids: Collection[int], damaged: set[int] | None = N
     complete = rows.keys() & set(ids)
     if hidden:
         complete = {id for id in complete if not links.reaches(rows, id, hidden, _near)}
-    histories = await own_histories(db, rows, damaged)
+    histories = await own_histories(db, rows)
     found: dict[int, SharingState] = {}
     for id in complete:
         root = id
         while into := rows[root].merged_into:
             root = into
         if root not in found:
-            found[root] = _known(root, rows, histories)
+            found[root] = _known(root, rows, histories.found)
         found[id] = found[root]
-    return found
+    return Read(found, histories.damaged)
 
 
 def _near(row: _Client) -> Iterable[int]:
@@ -191,25 +212,16 @@ def facts_from(
     return each[0] if len(each) == 1 else ClientFacts((), held, version, conflicting, each)
 
 
-async def own_histories(
-    db: Executor, ids: Collection[int], damaged: set[int] | None = None
-) -> dict[int, tuple[SharingFact, ...]]:
-    """What was said of these rows themselves, without that of parts; oldest first.
-
-    `damaged` takes the rows of whom something cannot be read: it is left out, and the caller must deny.
-
-    Raises:
-        ValueError, KeyError: something cannot be read, and no `damaged` is given.
-    """
+async def own_histories(db: Executor, ids: Collection[int]) -> Read[tuple[SharingFact, ...]]:
+    """What was said of these rows themselves, without that of parts; oldest first."""
     gathered: dict[int, list[SharingFact]] = {}
+    damaged: dict[int, Exception] = {}
     for client, kind, body in await db.execute(_HISTORIES, {"ids": sorted(ids)}):  # by name would cost a third more
         try:
             gathered.setdefault(client, []).append(_STORED[kind].validate_json(body))
-        except (ValueError, KeyError):
-            if damaged is None:
-                raise
-            damaged.add(client)
-    return {id: tuple(facts) for id, facts in gathered.items()}
+        except (ValueError, KeyError) as why:
+            damaged.setdefault(client, why)
+    return Read({id: tuple(facts) for id, facts in gathered.items()}, damaged)
 
 
 INVOKED = (
@@ -220,6 +232,18 @@ INVOKED = (
     " THEN CAST(f.body ->> 'ends' AS timestamptz) > clock_timestamp() ELSE true END)"
 )
 """Whether there is a gateway or an override for a row `c` that the clock has not ended."""
+
+
+async def was_authorised(db: Executor, clients: Collection[int], agency: str, override: str) -> bool:
+    """Whether an agency authorised an override under this id of one of these clients; it may have ended since."""
+    found = await db.scalar(
+        text(
+            "SELECT EXISTS (SELECT 1 FROM sharing_fact WHERE client_id = ANY(:clients) AND kind = 'override-authorised'"
+            " AND asserted_by = :agency AND own_id = :override)"
+        ),
+        {"clients": sorted(clients), "agency": agency, "override": override},
+    )
+    return bool(found)
 
 
 async def forms_seen(db: Executor, forms: Collection[tuple[str, str]]) -> set[tuple[str, str]]:

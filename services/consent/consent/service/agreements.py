@@ -52,10 +52,19 @@ def _acting(caller: Caller, versions: Sequence[Version], concerned: Collection[V
 
 
 def _living(versions: Sequence[Version], now: datetime) -> Sequence[Version]:
-    """The versions under which something may be shared, now or later; else the newest, which is over."""
+    """The versions under which something may be shared, now or later; none when the agreement is over."""
     agreements = [v.agreement for v in versions]
     over = ("superseded", "expired")
-    return [v for v in versions if register.state(v.agreement, agreements, now) not in over] or versions[-1:]
+    return [v for v in versions if register.state(v.agreement, agreements, now) not in over]
+
+
+def _concerned(versions: Sequence[Version], now: datetime) -> Sequence[Version]:
+    """The versions whose parties have a say: those that live; the newest, also when it is over."""
+    return [*_living(versions, now), *versions[-1:]]
+
+
+def _parties(versions: Collection[Version]) -> frozenset[str]:
+    return frozenset[str]().union(*(v.parties for v in versions))
 
 
 def _refuse_if_over(newest: Version, now: datetime) -> None:
@@ -78,22 +87,24 @@ def no_such_agreement() -> Problem:
     )
 
 
-def signers(draft: Version, newest: Version | None, kinds: Mapping[str, AgencyKind], now: datetime) -> frozenset[str]:
-    """Who must sign a draft: its parties, and those of the version that it would replace, unless that is over."""
-    replaced = newest.parties if newest is not None and newest.agreement.ends > now else frozenset()
-    return frozenset(p for p in draft.parties | replaced if kinds.get(p) is not AgencyKind.SERVICE)
+def signers(
+    draft: Version, versions: Sequence[Version], kinds: Mapping[str, AgencyKind], now: datetime
+) -> frozenset[str]:
+    """Who must sign a draft: its parties, and those of each version before it that is in force or to come."""
+    parties = draft.parties | _parties(_living(versions, now))
+    return frozenset(p for p in parties if kinds.get(p) is not AgencyKind.SERVICE)
 
 
 async def open_drafts(
     session: AsyncSession, id: str | None, versions: Collection[Version], now: datetime
 ) -> list[tuple[Version, frozenset[str]]]:
     """Drafts that can still be signed, of one agreement or of all, each with who has yet to sign it."""
-    newest = {v.agreement.id: v for v in versions}
     kinds = (await register.load(session)).kinds
-    return [
-        (draft, signers(draft, newest.get(draft.agreement.id), kinds, now) - draft.signatures.keys())
-        for draft in await agreements.drafts(session, agreement=id)
-    ]
+    found = []
+    for draft in await agreements.drafts(session, agreement=id):
+        before = [v for v in versions if v.agreement.id == draft.agreement.id]
+        found.append((draft, signers(draft, before, kinds, now) - draft.signatures.keys()))
+    return found
 
 
 # --- entering, proposing, signing -------------------------------------------------------------------------------------
@@ -105,20 +116,29 @@ async def enter(
     """Enter a version that was signed on paper.
 
     Raises:
-        Problem: 422, a party is not registered or has not signed; 409, the version is not the next one.
+        Problem: 422, a party is not registered or has not signed, or who signed is none; 409, the version is not the
+            next one.
     """
     await agreements.lock(session)
+    versions = await agreements.versions(session, agreement.id)
     version = Version(agreement, review, {agency: Signature(name) for agency, name in signatories.items()})
-    registered = await _check_text(session, version)
-    if unsigned := signers(version, None, registered.kinds, agreement.starts) - signatories.keys():
+    registered = await _check_text(session, version, versions)
+    if unsigned := signers(version, [], registered.kinds, agreement.starts) - signatories.keys():
         raise Problem(
             "signature-missing",
             "Not every party has signed",
             f"Give a signatory for each of: {', '.join(sorted(unsigned))}.",
             422,
         )
-    newest = await _newest(session, agreement.id)
-    current = 0 if newest is None else newest.agreement.version
+    now = await time_now(session)
+    if strangers := signatories.keys() - signers(version, versions, registered.kinds, now):
+        raise Problem(
+            "signatory-no-party",
+            "Somebody has signed who is no party",
+            f"Leave out whoever is neither a party nor was one so far: {', '.join(sorted(strangers))}.",
+            422,
+        )
+    current = versions[-1].agreement.version if versions else 0
     if agreement.version != current + 1:
         raise Problem(
             "version-conflict",
@@ -126,7 +146,7 @@ async def enter(
             f"The newest version is {current}: read it, and send version {current + 1}.",
             409,
         )
-    return await _enter(session, version, OPERATOR)
+    return await _enter(session, versions, version, OPERATOR)
 
 
 async def propose(session: AsyncSession, caller: Caller, id: str | None, text: AgreementText) -> UUID:
@@ -141,7 +161,7 @@ async def propose(session: AsyncSession, caller: Caller, id: str | None, text: A
     versions = [] if id is None else await agreements.versions(session, id)
     newest = versions[-1] if versions else None
     if newest is not None:
-        _acting(caller, versions, [*_living(versions, now), newest])
+        _acting(caller, versions, _concerned(versions, now))
     elif id is not None and not caller.is_operator:
         raise no_such_agreement()
     number = 1 if newest is None else newest.agreement.version + 1
@@ -150,8 +170,8 @@ async def propose(session: AsyncSession, caller: Caller, id: str | None, text: A
     draft = Version(agreement, text.review, {}, draft_id, caller.agency)
     if not caller.is_operator and caller.agency not in draft.parties:
         raise _not_a_party()
-    registered = await _check_text(session, draft)
-    if agreement.ends <= now or not signers(draft, None, registered.kinds, now):
+    registered = await _check_text(session, draft, versions)
+    if agreement.ends <= now or not signers(draft, [], registered.kinds, now):
         raise Problem(
             "nothing-to-sign",
             "There is nothing to sign in this",
@@ -189,9 +209,9 @@ async def sign(session: AsyncSession, caller: Caller, id: UUID, name: str, role:
     now = await time_now(session)
     registered = await register.load(session)
     done = next((v for v in versions if v.draft == id), None)
-    before = next((v for v in versions if v.agreement.version == draft.agreement.version - 1), None)
+    before = [v for v in versions if v.agreement.version < draft.agreement.version]
     needed = signers(draft, before, registered.kinds, now)
-    if caller.agency not in needed:
+    if caller.agency not in needed | draft.signatures.keys():
         raise _not_a_party() if sees(caller, draft) else no_such_agreement()
     signed = draft.signatures.get(caller.agency)
     if done is not None:
@@ -214,7 +234,7 @@ async def sign(session: AsyncSession, caller: Caller, id: UUID, name: str, role:
         await agreements.add_signature(session, id, caller.agency, Signature(name, role, now))
     (draft,) = await agreements.drafts(session, id=id)
     missing = needed - draft.signatures.keys()
-    change = None if missing else await _enter(session, draft, caller.agency)
+    change = None if missing else await _enter(session, versions, draft, caller.agency)
     return Signed(draft, missing, change)
 
 
@@ -245,37 +265,58 @@ async def accede(session: AsyncSession, caller: Caller, name: str, role: str) ->
     if registered.kinds.get(caller.agency, AgencyKind.SERVICE) is AgencyKind.SERVICE:
         raise _not_registered({caller.agency})
     now = await time_now(session)
-    newest = await _newest(session, template.id)
+    versions = await agreements.versions(session, template.id)
+    newest = versions[-1] if versions else None
     signed = {caller.agency: Signature(name, role, now)}
-    members = {caller.agency}
-    starts, review, ends = now, months_after(now, template.review_months), months_after(now, template.months)
+    members = frozenset({caller.agency})
+    review, ends = _review_and_end(now)
     number = 1 if newest is None else newest.agreement.version + 1
     if newest is not None and newest.agreement.ends > now:
-        if caller.agency in newest.agreement.sources & newest.agreement.recipients:
+        others = newest.agreement.sources & newest.agreement.recipients
+        if caller.agency in others:
             _refuse_another(newest.signatures.get(caller.agency), name, role)
             changes = await agreements.changes(session, template.id)
             return [c for c in changes if c.kind == "version"][-1]
-        if newest.agreement.terms != register.terms_of(template.terms) or newest.agreement.starts > now:
+        if not _says_the_template(newest.agreement) or newest.agreement.starts > now:
             raise Problem(
                 "template-changed",
                 "The others have not signed this text",
                 "What is signed differs from the template or has yet to begin. Ask the operator which text holds.",
                 409,
             )
-        signed = {**newest.signatures, **signed}
-        members |= newest.parties - SERVICE_PURPOSES.keys()
+        signed |= {agency: s for agency, s in newest.signatures.items() if agency in others}
+        members |= others
         review, ends = newest.review, newest.agreement.ends
-    agreement = Agreement(
+    version = Version(_minimum_standard(number, members, now, ends), review, signed)
+    return await _enter(session, versions, version, caller.agency)
+
+
+def _minimum_standard(version: int, members: frozenset[str], starts: datetime, ends: datetime) -> Agreement:
+    """What the template says between these members."""
+    template = minimum_standard()
+    return Agreement(
         template.id,
-        number,
-        frozenset(members),
-        frozenset(members | SERVICE_PURPOSES.keys()),
+        version,
+        members,
+        members | SERVICE_PURPOSES.keys(),
         register.terms_of(template.terms),
         starts,
         ends,
-        frozenset(members if template.enforces else ()),
+        members if template.enforces else frozenset(),
     )
-    return await _enter(session, Version(agreement, review, signed), caller.agency)
+
+
+def _review_and_end(starts: datetime) -> tuple[datetime, datetime]:
+    """When the minimum standard is reviewed and ends whose first signature is of then."""
+    template = minimum_standard()
+    return months_after(starts, template.review_months), months_after(starts, template.months)
+
+
+def _says_the_template(agreement: Agreement) -> bool:
+    """Whether its parties all tell, are told and undertake what the template says: but for the dates."""
+    members = agreement.sources - SERVICE_PURPOSES.keys()
+    same = _minimum_standard(agreement.version, members, agreement.starts, agreement.ends)
+    return replace(agreement, suspended_from=None) == same
 
 
 # --- suspending, resuming, leaving ------------------------------------------------------------------------------------
@@ -291,9 +332,9 @@ async def suspend(session: AsyncSession, caller: Caller, id: str, reason: str) -
     await agreements.lock(session)
     versions = await agreements.versions(session, id)
     now = await time_now(session)
-    by = _acting(caller, versions, _living(versions, now))
+    by = _acting(caller, versions, _concerned(versions, now))
     _refuse_if_over(versions[-1], now)
-    if mine := await _suspension(session, id, by):
+    if mine := (await _suspensions(session, id)).get(by):
         if mine.reason != reason:
             raise Problem(
                 "already-suspended",
@@ -315,9 +356,9 @@ async def resume(session: AsyncSession, caller: Caller, id: str, reason: str) ->
     await agreements.lock(session)
     versions = await agreements.versions(session, id)
     now = await time_now(session)
-    by = _acting(caller, versions, _living(versions, now))
+    by = _acting(caller, versions, _concerned(versions, now))
     _refuse_if_over(versions[-1], now)
-    if await _suspension(session, id, by) is None:
+    if by not in await _suspensions(session, id):
         raise Problem(
             "not-suspended",
             "You have not suspended this agreement",
@@ -343,7 +384,7 @@ async def leave(session: AsyncSession, caller: Caller, id: str, reason: str) -> 
     await agreements.lock(session)
     versions = await agreements.versions(session, id)
     now = await time_now(session)
-    by = _acting(caller, versions, _living(versions, now))
+    by = _acting(caller, versions, _concerned(versions, now))
     newest = versions[-1]
     _refuse_if_over(newest, now)
     old = newest.agreement
@@ -361,7 +402,7 @@ async def leave(session: AsyncSession, caller: Caller, id: str, reason: str) -> 
     else:
         new = replace(new, sources=sources, recipients=recipients, enforces=old.enforces - {by}, starts=now)
     signatures = {agency: s for agency, s in newest.signatures.items() if agency in new.sources | new.recipients}
-    return await _enter(session, Version(new, newest.review, signatures), by, reason)
+    return await _enter(session, versions, Version(new, newest.review, signatures), by, reason)
 
 
 # --- what became of it ------------------------------------------------------------------------------------------------
@@ -410,35 +451,44 @@ async def status(session: AsyncSession, caller: Caller, id: UUID) -> Status:
     return Status(change, waiting, await agreements.followed_up(session, change.number))
 
 
-async def _suspension(session: AsyncSession, id: str, by: str) -> Change | None:
-    """The suspension by this party that it has not taken back."""
-    own = [c for c in await agreements.changes(session, id) if c.by == by and c.kind != "version"]
-    return own[-1] if own and own[-1].kind == "suspended" else None
+async def _suspensions(session: AsyncSession, id: str) -> Mapping[str, Change]:
+    """By whose they are, the suspensions that have not been taken back."""
+    last = {c.by: c for c in await agreements.changes(session, id) if c.kind != "version"}
+    return {by: c for by, c in last.items() if c.kind == "suspended"}
 
 
-async def _newest(session: AsyncSession, id: str) -> Version | None:
-    return next(reversed(await agreements.versions(session, id)), None)
-
-
-async def _check_text(session: AsyncSession, version: Version) -> register.Register:
+async def _check_text(session: AsyncSession, version: Version, versions: Sequence[Version]) -> register.Register:
     registered = await register.load(session)
     if missing := version.parties - registered.agencies.keys():
         raise _not_registered(missing)
-    template = minimum_standard()
-    if version.agreement.id == template.id and version.agreement.terms != register.terms_of(template.terms):
-        raise Problem(
-            "not-the-template",
-            "This id belongs to the minimum standard",
-            "Take the terms of GET /agreement-template as they stand, or another id.",
-            422,
-        )
+    agreement = version.agreement
+    if agreement.id == minimum_standard().id:
+        dates = [_review_and_end(agreement.starts), *((v.review, v.agreement.ends) for v in versions[-1:])]
+        if not _says_the_template(agreement) or (version.review, agreement.ends) not in dates:
+            raise Problem(
+                "not-the-template",
+                "This id belongs to the minimum standard",
+                "Take another id, or what GET /agreement-template says as it stands: whoever signs it is among sources,"
+                " recipients and enforces, our services are recipients, and review and end are so many months"
+                " after it starts, or those of the version before.",
+                422,
+            )
     return registered
 
 
-async def _enter(session: AsyncSession, version: Version, by: str, reason: str | None = None) -> Change:
-    await agreements.add_version(session, version)
+async def _enter(
+    session: AsyncSession, versions: Sequence[Version], version: Version, by: str, reason: str | None = None
+) -> Change:
+    """Enter the version that follows on `versions`. A suspension does not outlive the agreement, nor that whoever made
+    it is a party: who signs again begins anew.
+    """
     now = await time_now(session)
-    agreement = version.agreement
+    agreement, living = version.agreement, _living(versions, now)
+    still = _parties(living) | ({OPERATOR} if living else set())
+    for whose in sorted((await _suspensions(session, agreement.id)).keys() - still):
+        ended = "Whoever suspended it had left, or it was over."
+        await _change(session, versions[-1].agreement, "resumed", whose, ended, now, now)
+    await agreements.add_version(session, version)
     effective = now if agreement.ends <= now else max(now, agreement.starts)
     change = await _change(session, agreement, "version", by, reason, now, effective)
     if agreement.ends > now:

@@ -9,14 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.repository import aside, clients, queue
 from consent.repository.ledger import Entry
-from consent.repository.queue import NOTICE, QueueRow
+from consent.repository.queue import NOBODY, NOTICE, QueueRow
 from consent.service.disclosing import NOTHING
 from consent.service.intake import take_in
 from consent.service.ledger import enter, new_entry
 from consent.service.notices import row_settled
 from consent.service.reading import Arrival
 from consent.service.requests import Asked, take_requests
-from contracts.replies import replies_topic
+from contracts import topic_names
 from servicekit.db import wake_after_commit
 from servicekit.problems import Problem
 from servicekit.sql import time_now
@@ -51,7 +51,7 @@ async def retry(session: AsyncSession, way: Way, id: int, by: str, namespace: st
         if event.value is None:
             raise ERASED
         topic = event.topic.removeprefix(namespace)
-        kind, who = topic.split(".", 1)
+        kind, who = topic_names.parts(topic)
         if kind == "requests":
             await take_requests(session, [Asked(who, event.value)])
             outcome = "accepted"
@@ -66,8 +66,17 @@ async def retry(session: AsyncSession, way: Way, id: int, by: str, namespace: st
 async def _answer(session: AsyncSession, arrival: Arrival) -> str:
     answer = (await take_in(session, [arrival]))[0]
     reply = orjson.loads(answer)
-    topic, now = replies_topic(arrival.agency), await time_now(session)
-    notice = QueueRow(NOTICE, 0, arrival.agency, topic, uuid4(), reply["type"], None, answer.decode(), now)
+    notice = QueueRow(
+        kind=NOTICE,
+        client_id=NOBODY,
+        recipient=arrival.agency,
+        topic=topic_names.replies(arrival.agency),
+        reference=uuid4(),
+        type=reply["type"],
+        purpose=None,
+        body=answer.decode(),
+        due_at=await time_now(session),
+    )
     await queue.add(session, [notice])
     return str(reply["data"].get("code", "accepted"))
 

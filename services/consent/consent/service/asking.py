@@ -1,9 +1,9 @@
 """Answers over HTTP: may I share, what may be seen, who was told. Each decision is in the ledger before it is given."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,6 +12,7 @@ from consent.domain import Agency, ClientFacts, Decision, Item, Question, decide
 from consent.repository import agreements, clients, ledger, links, parties, queue, retractions, sharing
 from consent.repository.clients import Identifier
 from consent.repository.ledger import Entry
+from consent.repository.queue import NOBODY
 from consent.repository.sharing import SharingState
 from consent.service import register
 from consent.service.ledger import enter, new_entry
@@ -51,17 +52,26 @@ NO_SUCH_CLIENT = Problem(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
-    """What was decided for one client that the asker named; `grounds` is None when the asker knows no such client, or
-    the client was erased: intake answers as if there were none, too."""
+    """What was decided for one client that the asker named."""
 
     client: UUID
-    decision: UUID | None = None
-    grounds: dict[str, Any] | None = None
-    """In full, for the ledger."""
+    decision: UUID = field(default_factory=uuid4)
     told: dict[str, Any] | None = None
-    """What the asker is answered."""
+    """What the asker is answered; None when it knows no such client, or the client was erased: intake answers as if
+    there were none, too.
+    """
+
+
+class _Met(NamedTuple):
+    """A client whom the asker knows, before it is decided."""
+
+    answer: Answer
+    client: SharingState
+    sections: list[dict[str, Any]]
+    was_sent: bool
+    """Whether a record of the client was sent to the asker."""
 
 
 async def may_share(
@@ -85,36 +95,26 @@ async def may_share(
     """
     if recipient == asker:
         raise ASK_FOR_OTHERS
-    registered = await register.load_bound(session)
+    registered = await register.load(session)
     to = _recipient(registered, recipient)
-    references = list(dict.fromkeys(references))
     found = await _find(session, asker, references)
     await clients.hold_still(session, set(found.values()))  # an erasure comes wholly before or after
-    known, sections = await _facts(session, found.values(), with_sections=Category.OFFENCE in categories)
-    sent = await _sent(session, asker, known.values())
-    now = await time_now(session)
-    answers: list[Answer] = []
+    spent_matters = Category.OFFENCE in categories
+    answers, met, now = await _meet(session, asker, references, found, with_sections=spent_matters)
+    items = tuple(Item(asker, category) for category in sorted(categories))
     entries: list[Entry] = []
-    for reference in references:
-        client = known.get(found[reference]) if reference in found else None
-        if client is None:
-            answers.append(Answer(reference))
-            continue
-        items = tuple(Item(asker, category) for category in sorted(categories))
-        own = [s for s in sections.get(found[reference], ()) if s["source"] == asker]
+    for answer, client, sections, was_sent in met:
+        own = [s for s in sections if s["source"] == asker]
         question = Question(to, purpose, items, now, service, spent=spent_convictions(own))
         decision = decide(question, client.facts, registered.policy)
         alone = decide(question, client.facts.as_said_by(asker), registered.policy)
-        knows = bool(decision.permits) or client.id in sent
-        told = {
+        answer.told = {
             "decidedOn": client.facts.version if decision.permits else None,
             "permitted": [permitted(p) for p in decision.permits],
-            "withheld": to_source(withheld(decision), alone, knows=knows),
+            "withheld": to_source(withheld(decision), alone, knows=bool(decision.permits) or was_sent),
             "obligations": obligations(decision),
         }
-        answer = Answer(reference, uuid4(), explain(decision, client.facts.version), told)
-        answers.append(answer)
-        entries.append(_entry("consultation", answer, client, question, [asker], asker))
+        entries.append(_entry("consultation", answer, client, question, decision, asker))
     await _enter(session, entries)
     return answers, now
 
@@ -144,42 +144,29 @@ async def view(
         Problem: 422, the viewer is no agency.
         TryAgain: a client was linked meanwhile.
     """
-    references = list(dict.fromkeys(references))
     found = await _find(session, viewer, references, of_service)
     await clients.hold_still(session, set(found.values()))
     if await _find(session, viewer, references, of_service) != found:
         raise TryAgain  # a link was made or undone while we waited
     await agreements.hold_still(session)
-    registered = await register.load_bound(session)
+    registered = await register.load(session)
     to = _recipient(registered, viewer)
-    known, sections = await _facts(session, found.values(), with_sections=True)
-    sent = await _sent(session, viewer, known.values())
-    now = await time_now(session)
-    answers: list[Answer] = []
+    answers, met, now = await _meet(session, viewer, references, found, with_sections=True)
     entries: list[Entry] = []
     told_of: list[SharingState] = []
-    for reference in references:
-        client = known.get(found[reference]) if reference in found else None
-        if client is None:
-            answers.append(Answer(reference))
-            continue
-        seen = [
-            s for s in sections[found[reference]] if s["source"] != viewer and Category(s["category"]) in categories
-        ]
+    for answer, client, sections, was_sent in met:
+        seen = [s for s in sections if s["source"] != viewer and Category(s["category"]) in categories]
         items = tuple(Item(s["source"], Category(s["category"])) for s in seen)
         question = Question(to, purpose, items, now, practitioner=practitioner, spent=spent_convictions(seen))
         decision = decide(question, client.facts, registered.policy)
-        id = uuid4()
-        shown = (decision, client.facts.version) if decision.permits or client.id in sent else (Decision(), 0)
-        told = {
-            "client": str(reference),
+        shown = (decision, client.facts.version) if decision.permits or was_sent else (Decision(), 0)
+        answer.told = {
+            "client": str(answer.client),
             "purpose": purpose.value,
             "sections": cut(seen, decision),
-            "receipt": receipt(explain(*shown), purpose.value, id, now.isoformat()),
+            "receipt": receipt(explain(*shown), purpose.value, answer.decision, now.isoformat()),
         }
-        answer = Answer(reference, id, explain(decision, client.facts.version), told)
-        answers.append(answer)
-        entries.append(_entry("view", answer, client, question, _sources(decision), practitioner))
+        entries.append(_entry("view", answer, client, question, decision, practitioner))
         if decision.permits:
             told_of.append(client)
     await retractions.owe(session, told_of, viewer)
@@ -241,7 +228,7 @@ async def who_was_told(
     """
     agency = asker or await clients.recipient_of(session, reference) or ""
     found = await _find(session, agency, [reference])
-    known = await sharing.known(session, found.values(), set())  # what was told is shown, whatever cannot be read
+    known = (await sharing.known(session, found.values())).found  # what was told is shown, whatever cannot be read
     if not known:
         raise NO_SUCH_CLIENT
     client = known[found[reference]]
@@ -253,7 +240,7 @@ async def who_was_told(
     asks = _Asker(
         agency,
         client.facts.as_said_by(agency),
-        await register.load_bound(session),
+        await register.load(session),
         bool(await clients.sent_to(session, [*client.members, *linked], [agency])),
     )
     lines: list[Line] = []
@@ -269,7 +256,7 @@ async def who_was_told(
 _SHOWN_ELSEWHERE = frozenset(
     [
         *("kind", "decision", "decidedAt", "decidedOn", "recipient", "purpose", "type", "client"),
-        *("permitted", "withheld", "asked", "row", "queue", "sources", "closed"),
+        *("permitted", "withheld", "asked", "row", "queue", "sources", "closed", "parts"),
     ]
 )
 
@@ -328,6 +315,23 @@ class _Asker:
         return {"permitted": permits, "withheld": to_source(own, alone, knows=self.knows or bool(permits))}
 
 
+async def _meet(
+    session: AsyncSession, asker: str, references: Collection[UUID], found: Mapping[UUID, int], *, with_sections: bool
+) -> tuple[list[Answer], list[_Met], datetime]:
+    """The answers to be given, one a reference, in order; those of the clients who can be decided; and the time of it.
+    The caller holds the clients still.
+    """
+    known, sections = await _facts(session, found.values(), with_sections=with_sections)
+    sent = await _sent(session, asker, known.values())
+    answers = [Answer(reference) for reference in dict.fromkeys(references)]
+    met = [
+        _Met(answer, client, sections.get(id, []), client.id in sent)
+        for answer in answers
+        if (client := known.get(id := found.get(answer.client, NOBODY))) is not None
+    ]
+    return answers, met, await time_now(session)
+
+
 async def _sent(session: AsyncSession, agency: str, known: Collection[SharingState]) -> set[int]:
     """The clients of whom, or of a part of whom, a record was sent to an agency."""
     members = {row for client in known for row in client.members}
@@ -350,9 +354,8 @@ async def _facts(
     session: AsyncSession, found: Collection[int], *, with_sections: bool
 ) -> tuple[dict[int, SharingState], dict[int, list[dict[str, Any]]]]:
     """What is known of the clients that were found, but for those who were erased: they count as unknown."""
-    damaged: set[int] = set()
     ids = set(found)
-    known, sections = await clients.facts_of(session, ids, ids if with_sections else (), damaged)
+    known, sections, _ = await clients.facts_of(session, ids, ids if with_sections else ())
     return {id: client for id, client in known.items() if client.key is not None}, sections
 
 
@@ -363,16 +366,10 @@ def _recipient(registered: Register, id: str) -> Agency:
     return found
 
 
-def _sources(decision: Decision) -> list[str]:
-    items = {p.item for p in decision.permits} | {w.item for w in decision.withheld}
-    return sorted({item.source for item in items})
-
-
 def _entry(
-    kind: str, answer: Answer, client: SharingState, question: Question, sources: Sequence[str], by: str | None
+    kind: str, answer: Answer, client: SharingState, question: Question, decision: Decision, by: str | None
 ) -> Entry:
-    if answer.decision is None or answer.grounds is None:
-        raise AssertionError("only what was decided is entered")
+    grounds = explain(decision, client.facts.version)
     # The random id keeps the hash that an erasure leaves of what was told from being guessed, as that of an event does.
     told = write({"id": str(uuid4()), **(answer.told or {})})
     return new_entry(
@@ -384,8 +381,8 @@ def _entry(
         purpose=question.purpose.value,
         type=kind,
         at=question.at,
-        sources=sources,
-        more={"client": str(answer.client), "by": by, **answer.grounds, **asked(question)},
+        sources=sorted({item.source for item in question.items}),
+        more={"client": str(answer.client), "by": by, **grounds, **asked(question)},
         told=told,
     )
 

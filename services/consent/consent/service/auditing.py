@@ -25,8 +25,8 @@ class Content:
     leaf: bytes | None
     """The leaf that the body leads to; None where it cannot be read."""
     agrees: bool
-    """Whether the row says of the entry what its body says, or, of one without a body, what its erasure left of it. Not
-    its place, which the head's root binds.
+    """Whether the row says of the entry what its body says, or, of one without a body, what its erasure left of it; and
+    of a link, whether it is kept as it was made. Not its place, which the head's root binds.
     """
 
 
@@ -39,6 +39,7 @@ def look_into(row: Any, left: "Left") -> Content:
     if opened is None:
         return Content(erased=True, leaf=None, agrees=left.closed(row))
     agrees = _agrees(row, opened.explanation) and (row.key is not None or row.id in left.sound)
+    agrees = agrees and (row.kind != "combination" or _is_linked(opened.explanation, left.links))
     if opened.is_redacted:
         return Content(erased=agrees, leaf=None, agrees=agrees)
     return Content(erased=False, leaf=opened.leaf.hash, agrees=agrees)
@@ -58,6 +59,19 @@ def _sources(explanation: Mapping[str, Any]) -> Any:
     return sorted({item["source"] for item in (*explanation["permitted"], *explanation["withheld"])})
 
 
+def _is_linked(explanation: Mapping[str, Any], links: Mapping[str, Any]) -> bool:
+    """Whether the link of which an entry tells, if any, is still kept as it was made or undone: by it the entries of
+    its client are found for the answer of who was told.
+    """
+    if "link" not in explanation:
+        return True
+    link = links.get(explanation["link"])
+    if link is None or link.parts != explanation.get("parts", link.parts):
+        return False
+    is_one_of_them = explanation["row"] in (link.client_id, *link.parts)
+    return is_one_of_them and bool(link.undone if explanation["what"] == "unlinked" else link.holds)
+
+
 # --- clients of whom everything was erased ----------------------------------------------------------------------------
 
 
@@ -69,12 +83,14 @@ def seal_of(leaves: Iterable[bytes]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What erasures of everything left of some clients."""
+    """What erasures of everything left of some clients, and their links."""
 
     sound: frozenset[int]
     """Entries by id: those of erasures that closed what stands there now, and what these closed."""
     at: Mapping[tuple[int, UUID], datetime]
     """When, by client row and decision."""
+    links: Mapping[str, Any]
+    """Those of `repository.audit.links`, by id."""
 
     def closed(self, row: Any) -> bool:
         """Whether an entry that cannot be opened stands as an erasure left it, and says nothing."""
@@ -84,7 +100,9 @@ class Left:
 
 
 async def left_of(session: AsyncSession, rows: Sequence[Any]) -> Left:
-    """What is left of those clients of these rows (`repository.audit.batches`) who have no key."""
+    """What is left of those clients of these rows (`repository.audit.batches`) who have no key; and the links of those
+    that were combined or parted.
+    """
     left = await audit.of_erased(session, {row.client_id for row in rows if row.key is None})
     closed: dict[tuple[int, UUID], list[Any]] = defaultdict(list)
     for row in left:
@@ -98,7 +116,8 @@ async def left_of(session: AsyncSession, rows: Sequence[Any]) -> Left:
             if found is not None:
                 sound |= {row.id, *found}
                 at[row.client_id, row.decision] = row.decided_at
-    return Left(frozenset(sound), at)
+    links = await audit.links(session, {row.client_id for row in rows if row.kind == "combination"})
+    return Left(frozenset(sound), at, {str(link.id): link for link in links})
 
 
 def _sealed(row: Any) -> Any:

@@ -1,10 +1,13 @@
 """What the clock makes due. Nothing here denies: `decide` follows the time. It tells, takes back, and reminds.
 
-What a consent, a gateway or an override let out is taken back when it ends; what a restriction withheld may leave. To
-find out, the client's record is decided twice as of now: as it is, and as if what ended had no end and no agreement
-were suspended or over. A conviction that becomes spent is taken back from those who were told (`service.convictions`).
+A consent, a gateway or an override that begins later than it is entered is followed by its snapshot when it begins,
+whatever withheld it before. What it let out is taken back when it ends; what a restriction withheld may leave. To find
+out, the client's record is decided twice as of now: as it is, and as if what ended had no end and all that was ever
+agreed were in force. What was withdrawn, ended or lifted before its time neither begins nor ends. A conviction that
+becomes spent is taken back from those who were told (`service.convictions`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,11 +28,15 @@ from consent.domain import (
     SharingFact,
     acts_for,
     decide,
+    ended,
+    leaves_open,
     naming,
+    not_lifted,
 )
 from consent.events import SOURCE
 from consent.repository import aside, clients, due, queue, retractions, sharing
 from consent.repository.clients import Client
+from consent.repository.due import Due
 from consent.repository.queue import NOTICE, QueueRow
 from consent.repository.retractions import Patience
 from consent.service import convictions, desks, losing
@@ -37,7 +44,7 @@ from consent.service.desk import Cause, Desk
 from consent.service.losing import Lost
 from consent.service.notices import retraction_row
 from consent.service.register import Register
-from contracts.replies import replies_topic
+from contracts import topic_names
 from contracts.vocabulary import Category, Purpose
 from servicekit import faults
 from servicekit.db import wake_after_commit
@@ -50,13 +57,13 @@ LATER_SECONDS = 60.0
 Timed = Granted | Restricted | GatewayInvoked | OverrideAuthorised
 
 
-# --- ends -------------------------------------------------------------------------------------------------------------
+# --- beginnings and ends ----------------------------------------------------------------------------------------------
 
 
-async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
-    """Give up to `limit` ends that have come their effect, each once. False: none is due.
+async def tell_what_is_due(session: AsyncSession, limit: int) -> bool:
+    """Give up to `limit` beginnings and ends that have come their effect, each once. False: none is due.
 
-    The row that makes an end due goes in the transaction of its effect, so a worker that dies repeats nothing and
+    The row that makes one due goes in the transaction of its effect, so a worker that dies repeats nothing and
     leaves nothing out. Several workers may do this at once. The row of a conviction stays a while where a record of
     the client is on its way: the ledger does not say yet who is told by it. So does each row of a client of whom
     something cannot be read.
@@ -71,15 +78,22 @@ async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
     # A client whose link was undone permits nothing, so nothing of it can end.
     desk = await desks.open(session, {one.client for one in found.values() if not one.instead})
     readable = {id: client for id, client in desk.clients.items() if not client.damaged}
-    histories = await sharing.own_histories(session, found, set())
+    histories = (await sharing.own_histories(session, found)).found
     members = {member for client in readable.values() for member in client.members}
     spent = {row.id: (found[row.client_id].client, row.source) for row in rows if row.kind == due.CONVICTION}
     leaving = await queue.leaving(session, members) if spent else set[int]()
+    offered: dict[int, set[tuple[str, Purpose]]] = defaultdict(set)
     for row in rows:
         client = readable.get(found[row.client_id].client)
         said = next((f for f in histories.get(row.client_id, ()) if f.version == row.version), None)
-        if client is not None and isinstance(said, Timed):
-            _end(said, row, client, desk)
+        if client is None or not isinstance(said, Timed) or _is_over(said, client.facts, desk):
+            continue
+        if isinstance(said, Restricted) or _end_of(said) <= desk.now:
+            offered[client.id] |= _end(said, row, client, desk)
+        else:
+            offered[client.id] |= _begin(said, row, client, desk)
+    for id, to in offered.items():
+        desk.offer_snapshots(readable[id], None, to=to)
     for id, source in sorted(set(spent.values())):
         if id in readable:
             await convictions.take_back(session, readable[id], source, desk)
@@ -93,25 +107,52 @@ async def end_what_is_due(session: AsyncSession, limit: int) -> bool:
 
 
 async def put_off(session: AsyncSession) -> None:
-    """Let others go first: the end that is due first could not be told. What ended denies all the same."""
+    """Let others go first: what is due first could not be told. What ended denies all the same."""
     await due.put_off(session, LATER_SECONDS)
 
 
-def _end(said: Timed, row: Any, client: Client, desk: Desk) -> None:
+def _is_over(said: Timed, facts: ClientFacts, desk: Desk) -> bool:
+    """Whether it was withdrawn, ended or lifted: nothing of it goes on in any part in whose history it stands."""
+    if facts.parts:
+        return all(_is_over(said, part, desk) for part in facts.parts if said in part.said)
+    match said:
+        case Granted():
+            return not leaves_open(said, facts.history, desk.register.agencies.values(), desk.now)
+        case Restricted():
+            return said not in not_lifted(facts.history)
+        case _:
+            what = "gateway" if isinstance(said, GatewayInvoked) else "override"
+            return (what, said.asserted_by, said.id) in ended(facts.history)
+
+
+def _begin(
+    said: Granted | GatewayInvoked | OverrideAuthorised, row: Any, client: Client, desk: Desk
+) -> set[tuple[str, Purpose]]:
+    """Let the end of what began fall due; gives for whom it began, whether or not something else permits the same."""
+    if (ends := _end_of(said)) != NEVER:
+        desk.changes.due.append(Due(row.client_id, row.kind, ends, row.version))
+    if not isinstance(said, Granted) and said.once:
+        desk.offer_snapshots(client, None, resting_on=said.version, once=True)
+        return set()
+    return {(recipient.id, purpose) for recipient in _reached(said, desk.register) for purpose in said.purposes}
+
+
+def _end(said: Timed, row: Any, client: Client, desk: Desk) -> set[tuple[str, Purpose]]:
+    """Tell and take back what ended; gives for whom something may leave by what goes on."""
     as_if = _instead(client.facts, said, _endless(said))
     # An own version, so that the retraction reaches what was decided just before.
     desk.say(client, Expired(0, said.asserted_by, said.version), row.event_id, row.own_id)
     withdrawal = None
     if isinstance(said, Restricted):
-        again = _more(client.facts, desk.register.policy, as_if, said, client, desk).keys()
+        again = _more(client.facts, desk.register.policy, as_if, said, client, desk)
     else:
         lost = _more(as_if, desk.register.lenient, client.facts, said, client, desk)
         owed = losing.owed(lost, (*client.references.values(), *client.former), desk.register)
         if owed:
             withdrawal = desk.retract(client, owed, Cause(said.asserted_by, row.event_id, None), because="expired")
-        again = lost.keys()  # what rests on something else comes again
-    desk.offer_snapshots(client, desk.now, None, to=again)
+        again = lost  # what rests on something else comes again
     desk.changes.queue.append(_expired(row, _end_of(said), client, desk, withdrawal))
+    return set(again)
 
 
 def _end_of(said: Timed) -> datetime:
@@ -190,15 +231,15 @@ def _expired(row: Any, at: datetime, client: Client, desk: Desk, withdrawal: UUI
         type = "throughgate.sharing.expired.v1"
         data |= {"kind": row.kind, "id": row.own_id}
     return QueueRow(
-        NOTICE,
-        client.id,
-        row.asserted_by,
-        replies_topic(row.asserted_by),
-        reference.id,
-        type,
-        None,
-        encode(type, SOURCE, data, time=desk.now).decode(),
-        desk.now,
+        kind=NOTICE,
+        client_id=client.id,
+        recipient=row.asserted_by,
+        topic=topic_names.replies(row.asserted_by),
+        reference=reference.id,
+        type=type,
+        purpose=None,
+        body=encode(type, SOURCE, data, time=desk.now).decode(),
+        due_at=desk.now,
     )
 
 
@@ -230,23 +271,6 @@ async def remind(session: AsyncSession, patience: Patience, limit: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Review:
-    """An override that somebody must look at."""
-
-    override: str
-    agency: str
-    authorised_at: datetime
-    review_by: datetime | None
-    """None: it cannot be read."""
-
-
-async def overdue_reviews(session: AsyncSession) -> list[Review]:
-    """Overrides whose time for a review has passed and that nobody has reviewed since, oldest first."""
-    rows = await due.unreviewed(session)
-    return [Review(row.own_id, row.asserted_by, row.recorded_at, row.review_by) for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
 class Waiting:
     """How much waits for a person."""
 
@@ -259,4 +283,4 @@ class Waiting:
 async def waiting(session: AsyncSession, overdue_hours: float) -> Waiting:
     """Count it; a retraction does after so many hours without an acknowledgement."""
     overdue = await retractions.overdue_count(session, overdue_hours)
-    return Waiting(overdue, len(await overdue_reviews(session)), *await aside.counts(session))
+    return Waiting(overdue, await due.count_unreviewed(session), *await aside.counts(session))

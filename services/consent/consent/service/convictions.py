@@ -55,7 +55,7 @@ async def take_back(session: AsyncSession, client: Client, source: str, desk: De
         desk.retract(client, owed, BY_THE_DOOR, because=because)
         # what another source recorded of the category comes again
         told_of = {(one.reference.recipient, purpose) for one in owed for purpose in one.purposes}
-        desk.offer_snapshots(client, desk.now, None, to=told_of)
+        desk.offer_snapshots(client, None, to=told_of)
 
 
 async def _told(session: AsyncSession, client: Client, source: str) -> ToldVersions:

@@ -138,20 +138,20 @@ class Desk:
         reference = self.reference(client, recipient.id, queued=True)
         self.changes.queue.append(
             QueueRow(
-                RECORD,
-                client.id,
-                recipient.id,
-                recipient.topic,
-                reference.id,
-                type,
-                purpose.value,
-                orjson.dumps(body).decode(),
-                due_at or self.now,
-                requester,
-                reference_of_requester,
-                request,
-                traceparent,
-                reference.client,
+                kind=RECORD,
+                client_id=client.id,
+                recipient=recipient.id,
+                topic=recipient.topic,
+                reference=reference.id,
+                type=type,
+                purpose=purpose.value,
+                body=orjson.dumps(body).decode(),
+                due_at=due_at or self.now,
+                requester=requester,
+                reference_of_requester=reference_of_requester,
+                request=request,
+                traceparent=traceparent,
+                keyed_by=reference.client,
             )
         )
 
@@ -175,7 +175,7 @@ class Desk:
             if any(category in subscription.categories for category in facts):
                 to = client, subscription.recipient, subscription.purpose
                 if subscription.starts <= self.now:
-                    self.queue_record(*to, CHANGED, {"sections": sections}, traceparent, due_at=self.now)
+                    self.queue_record(*to, CHANGED, {"sections": sections}, traceparent)
                 else:  # read when it leaves: by then this may have been corrected
                     self.queue_record(*to, SNAPSHOT, {}, traceparent, due_at=subscription.starts)
 
@@ -188,19 +188,17 @@ class Desk:
     def _following(self, client: Client, source: str) -> Iterator[Subscription]:
         """By the gateways and overrides that let out what this source records, unless they were for one disclosure.
 
-        They are asked of the rules beforehand: there is no sense in queueing for those whom they do not reach.
+        They are asked of the rules beforehand: there is no sense in queueing for those whom they do not reach. One that
+        has yet to begin gives a snapshot then (`service.clock`).
         """
-        if not any(isinstance(said, GatewayInvoked | OverrideAuthorised) for said in client.facts.said):
-            return  # as for nearly all clients
         for said in client.facts.said:
-            if not isinstance(said, GatewayInvoked | OverrideAuthorised) or said.ends <= self.now:
+            if not isinstance(said, GatewayInvoked | OverrideAuthorised) or not said.starts <= self.now < said.ends:
                 continue
             items = tuple(Item(source, category) for category in sorted(said.categories))
             for id in sorted((said.recipients & self.register.agencies.keys()) - {source}):
                 recipient = self.register.agencies[id]
                 for purpose in sorted(said.purposes):
-                    at = max(said.starts, self.now)
-                    question = Question(recipient, purpose, items, at, spent={source: None}, unasked=frozenset())
+                    question = Question(recipient, purpose, items, self.now, spent={source: None}, asked=False)
                     permits = decide(question, client.facts, self.register.policy).permits
                     reached = frozenset(p.item.category for p in permits if p.invoked is not None)
                     if reached:
@@ -363,23 +361,27 @@ class Desk:
         untold = replace(BY_THE_DOOR, traceparent=cause.traceparent)
         self.stop(client, Scope(), untold, because=because, consent_version=no.version)
 
-    def falls_due(self, client: Client, version: int, kind: str, at: datetime | None) -> None:
-        """Remember that what was said ends by the clock: then its end is told."""
+    def falls_due(
+        self, client: Client, version: int, kind: str, begins: datetime | None, ends: datetime | None
+    ) -> bool:
+        """Remember when what was said begins, or once it has, when it ends (`service.clock`). Whether it has begun."""
+        begun = begins is None or begins <= self.now
+        at = ends if begun else begins
         if at is not None:
             self.changes.due.append(Due(client.id, kind, at, version))
+        return begun
 
     def offer_snapshots(
         self,
         client: Client,
-        at: datetime,
         traceparent: str | None,
         *,
         resting_on: int | None = None,
         once: bool = False,
         to: Collection[tuple[str, Purpose]] | None = None,
     ) -> None:
-        """Queue a snapshot for each recipient to whom something is permitted at `at` though nobody asked; it is read
-        when it leaves.
+        """Queue a snapshot for each recipient to whom something is permitted now though nobody asked; it is read when
+        it leaves. What begins later is offered then.
 
         With `resting_on`, only for those whose permit rests on what was said at that version and so begins by it, for
         this one disclosure if it is `once`; with `to`, only for these recipients and purposes.
@@ -391,11 +393,11 @@ class Desk:
             if to is not None and (id, purpose) not in to:
                 continue
             others = tuple(i for i in items if i.source != recipient.id)
-            question = Question(recipient, purpose, others, at, spent=spent, unasked=frozenset(own))
+            question = Question(recipient, purpose, others, self.now, spent=spent, asked=False, once=frozenset(own))
             permits = decide(question, client.facts, self.register.policy).permits
             if any(resting_on is None or resting_on in (p.consent, p.invoked) for p in permits):
                 body = {"once": own} if own else {}
-                self.queue_record(client, recipient, purpose, SNAPSHOT, body, traceparent, due_at=max(at, self.now))
+                self.queue_record(client, recipient, purpose, SNAPSHOT, body, traceparent)
 
     def _may_be_told(self, client: Client) -> dict[tuple[str, Purpose], Agency]:
         """Who gets what is recorded without asking: by a subscription, or named by a gateway or an override."""

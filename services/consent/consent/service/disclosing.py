@@ -148,43 +148,22 @@ async def decide_cycle(
     Args:
         rows: the retractions and notices first.
         before: the shard's last head.
-        waits: set when a retraction was queued since. It waits for this cycle, so that is cut short: what was not
-            decided stays in the queue.
+        waits: set once a retraction was queued that waits for this cycle to end. Then only `queue.BESIDE` records are
+            decided; the others stay in the queue.
     """
     done = await _done_with(db, rows)
     records = [row for row in rows if row.kind == queue.RECORD]
     registered = await register.load(db) if records else Register({}, [])
     snapshots = {row.client_id for row in records if row.type == SNAPSHOT}
-    damaged: set[int] = set()
-    known, sections = await clients.facts_of(db, {row.client_id for row in records}, snapshots, damaged)
+    known, sections, damaged = await clients.facts_of(db, {row.client_id for row in records}, snapshots)
     async with sealer.batch(db, before) as batch:
-        cycle = Cycle(len(rows), await time_now(db), done=done)
-        cycle.damaged = damaged
-        deciding = _Deciding(cycle, registered, batch)
-        waiting: set[tuple[str, UUID]] = set()
+        cycle = Cycle(len(rows), await time_now(db), done=done, damaged=damaged)
+        deciding = _Deciding(cycle, registered, batch, known, sections)
         for row in rows:
             if row.kind != queue.RECORD:
                 cycle.leaving.append(Leaving(row, row.body.encode()))
                 continue
-            doubt, client = doubts.get(row.id), known.get(row.client_id, UNKNOWN)
-            if doubt and doubt.explanation is None:
-                deciding.take_back(row, client, doubt)
-                waiting.add((row.topic, row.reference))
-            if (row.topic, row.reference) in waiting:
-                continue  # or stands behind one of the same client and recipient that waits
-            if client.key is None:
-                deciding.drop(row)
-                continue
-            try:
-                body = orjson.loads(row.body)
-                if row.type == SNAPSHOT:  # as it is now: a row that was queued for a later day would be stale
-                    body["sections"] = [s for s in sections.get(row.client_id, []) if s["source"] != row.recipient]
-                deciding.decide(row, body, client, doubt)
-            except UNREADABLE as error:  # a bad row never stops the others
-                cycle.unsendable[row.id] = type(error).__name__
-                waiting.add((row.topic, row.reference))
-                if doubt:
-                    deciding.retract(row, doubt.explanation, client)
+            deciding.take(row, doubts.get(row.id))
             await batch.write()
             if waits.is_set() and deciding.count >= queue.BESIDE:
                 break
@@ -200,16 +179,51 @@ async def decide_cycle(
 class _Deciding:
     """Decides the records of one cycle, one after the other."""
 
-    def __init__(self, cycle: Cycle, registered: Register, batch: Batch) -> None:
+    def __init__(
+        self,
+        cycle: Cycle,
+        registered: Register,
+        batch: Batch,
+        known: Mapping[int, SharingState],
+        sections: Mapping[int, Sequence[Mapping[str, Any]]],
+    ) -> None:
         self._cycle, self._registered, self._batch = cycle, registered, batch
+        self._known, self._sections = known, sections
         self._at = cycle.now.isoformat()
         self.count = 0
         """How many were decided."""
         self._unproved: list[tuple[Leaving, int, int]] = []
         """What waits for a proof: where in its bytes that goes, and which of the batch's entries it is of."""
+        self._waiting: set[tuple[str, UUID]] = set()
+        """Where a row was left in the queue: those behind it for the same client and recipient stay as well."""
 
-    def decide(self, row: Any, body: dict[str, Any], client: SharingState, doubt: Doubt | None) -> None:
-        """Decide one record. `doubt` is what would have left for it in a cycle that was interrupted.
+    def take(self, row: Any, doubt: Doubt | None) -> None:
+        """Decide one record, unless it has to wait or its client was erased. One that cannot be read stops no others.
+
+        `doubt` is what would have left for it in a cycle that was interrupted.
+        """
+        client, place = self._known.get(row.client_id, UNKNOWN), (row.topic, row.reference)
+        if doubt and doubt.explanation is None:
+            self._take_back(row, client, doubt)
+            self._waiting.add(place)
+        if place in self._waiting:
+            return
+        if client.key is None:
+            self._drop(row)
+            return
+        try:
+            body = orjson.loads(row.body)
+            if row.type == SNAPSHOT:  # as it is now: a row that was queued for a later day would be stale
+                body["sections"] = [s for s in self._sections.get(row.client_id, []) if s["source"] != row.recipient]
+            self._decide(row, body, client, doubt)
+        except UNREADABLE as error:
+            self._cycle.unsendable[row.id] = type(error).__name__
+            self._waiting.add(place)
+            if doubt:
+                self._retract(row, doubt.explanation, client)
+
+    def _decide(self, row: Any, body: dict[str, Any], client: SharingState, doubt: Doubt | None) -> None:
+        """Decide it.
 
         Raises:
             UNREADABLE: the row cannot be read.
@@ -238,21 +252,21 @@ class _Deciding:
         self._cycle.refused.append(row.id)
         self._enter("refusal", id, row, client, whole)
         if before:
-            self.retract(row, before, client, row.body if row.type == SNAPSHOT else "{}")
+            self._retract(row, before, client, row.body if row.type == SNAPSHOT else "{}")
         if row.requester:
             outcome, told_why = "cancelled" if doubt else "denied", to_recipient(grounds["withheld"])
             self._cycle.changes.queue.append(row_settled(row, outcome, self._cycle.now, told_why))
 
-    def drop(self, row: Any) -> None:
+    def _drop(self, row: Any) -> None:
         """Take a row out of whose client everything was erased: of whom nothing leaves, and nothing is entered."""
         self._cycle.refused.append(row.id)
         if row.requester:
             self._cycle.changes.queue.append(row_settled(row, "denied", self._cycle.now, []))
 
-    def take_back(self, row: Any, client: SharingState, doubt: Doubt) -> None:
+    def _take_back(self, row: Any, client: SharingState, doubt: Doubt) -> None:
         """Take back everything that may have left for a row, for nobody can read what that was."""
         self._enter("cancelled", doubt.decision, row, client, NOTHING)
-        self.retract(row, None, client)
+        self._retract(row, None, client)
         self._cycle.taken_back.append(row.id)
 
     def prove(self, proofs: Sequence[bytes]) -> None:
@@ -265,10 +279,16 @@ class _Deciding:
         items = dict.fromkeys(about + [Item(s["source"], CATEGORIES[s["category"]]) for s in body["sections"]])
         service = body["message"].get("service") if "message" in body else None
         recipient, purpose = self._registered.agencies[row.recipient], Purpose(row.purpose)
-        spent = spent_convictions(body["sections"])
-        unasked = frozenset(body.get("once", ())) if row.type in UNASKED else None
-        now = self._cycle.now
-        question = Question(recipient, purpose, tuple(items), now, service, spent=spent, unasked=unasked)
+        question = Question(
+            recipient,
+            purpose,
+            tuple(items),
+            self._cycle.now,
+            service,
+            spent=spent_convictions(body["sections"]),
+            asked=row.type not in UNASKED,
+            once=frozenset(body.get("once", ())),
+        )
         return question, frozenset(about)
 
     def _record(self, row: Any, body: dict[str, Any], decision: Decision, why: bytes) -> bytes:
@@ -313,7 +333,7 @@ class _Deciding:
         named = row.recipient, row.purpose, row.type, self._cycle.now, sources, explanation, told, row.id
         return self._batch.add(Entry(kind, id, client.id, client.key, *named))
 
-    def retract(self, row: Any, before: Mapping[str, Any] | None, client: SharingState, body: str = "{}") -> None:
+    def _retract(self, row: Any, before: Mapping[str, Any] | None, client: SharingState, body: str = "{}") -> None:
         """Take back a record that may have arrived and is no longer permitted. What is left of a client's record is
         offered anew; a message is not.
 

@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Recipients, Scope, standing_restrictions
-from consent.repository import erasure, ledger, links, queue, sharing
+from consent.repository import candidates, erasure, ledger, links, queue, sharing
 from consent.repository.clients import Client
 from consent.repository.erasure import OfLedger
 from consent.repository.ledger import OPEN_KEY, Entry
@@ -91,7 +91,7 @@ def erase_sections(
     id = desk.stop(client, scope, cause, because="erased")
     for key in gone:
         del client.sections[key]
-    desk.offer_snapshots(client, desk.now, cause.traceparent)  # what others recorded of the same categories goes on
+    desk.offer_snapshots(client, cause.traceparent)  # what others recorded of the same categories goes on
     whole = dict.fromkeys(gone, WHENEVER)  # an older one that was told may have borne a later time
     desk.erasures.append(Erasure(client, {**sections, **whole}, id, because, cause.agency))
     return id
@@ -100,12 +100,14 @@ def erase_sections(
 async def carry_out(session: AsyncSession, wanted: Erasure, desk: Desk) -> None:
     """Erase, after the retractions were queued, and enter it in the ledger."""
     client = wanted.client
-    known = (await sharing.known(session, [client.id]))[client.id]
+    known = (await sharing.known(session, [client.id])).whole()[client.id]
     whose = await links.meaning_of_undone(session, known.members)
     undone = [row for row, meant in whose.items() if meant != {client.id}]
     members = *known.members, *(whose.keys() - undone)  # with links whose clients were linked again
     await erasure.owe_redactions(session, [*_of_ledger(wanted, members, undone)])
     if wanted.sections is None:
+        apart = await candidates.told_apart_from(session, [*members, *undone])
+        await erasure.owe_redactions(session, [OfLedger(row, wanted.withdrawal, decision=id) for id, row in apart])
         await _forget_set_aside(session, members)
         await erasure.everything(session, members, undone)
         for row in members:
@@ -195,6 +197,8 @@ def _cut(entry: Any, opened: ledger.Opened, what: Any) -> bytes | None:
     explanation, at = opened.explanation, entry.decided_at
     if explanation.get("decidedOn", 0) >= what.version:  # it is of what was recorded since
         return None
+    if what.decision not in (None, entry.decision):
+        return None
     kept = {name: value for name, value in explanation.items() if name != "reason" or what.source is not None}
     if spent := explanation.get("asked", {}).get("spent"):
         days = {source: day for source, day in spent.items() if not _is_meant(what, source, OFFENCE, at)}
@@ -252,12 +256,12 @@ def _without(body: str, wanted: Erasure) -> str:
 
 
 async def _forget_set_aside(session: AsyncSession, members: tuple[int, ...]) -> None:
-    """Erase the bytes of events that could not be applied and hold one of the client's numbers."""
-    numbers = {(n.type, n.issuer, n.value) for n in await erasure.numbers(session, members)}
+    """Erase the bytes of events that could not be applied and name the client."""
+    names = await erasure.names(session, members)
     meant = [
         row.id
         for row in await erasure.set_aside_events(session)
-        if not numbers.isdisjoint(naming.identifiers_in(row.value, row.topic.rpartition(".")[2]))
+        if not names.isdisjoint(naming.identifiers_in(row.value, row.topic.rpartition(".")[2]))
     ]
     await erasure.forget_set_aside(session, meant)
 

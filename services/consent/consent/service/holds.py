@@ -107,14 +107,14 @@ async def _lift(session: AsyncSession, id: UUID, client_id: int, by: str) -> Non
         raise NO_SUCH_HOLD
     await holds.lift(session, id, by)
     desk = await desks.open(session, found.may_mean)
-    damaged: set[int] = set()
-    await clients.facts_of(session, {client_id}, {client_id}, damaged)  # what an undone link left stands on its own row
+    # what an undone link left stands on its own row
+    *_, damaged = await clients.facts_of(session, {client_id}, {client_id})
     if damaged or any(client.damaged for client in desk.clients.values()):
         raise Damaged
     for client in desk.clients.values():
         if hold.times > 1 and hold.asserted_by != THE_DOOR and _agreed_since(client, hold.last_at):
             desk.say_no(client, hold.last_at, Cause(hold.asserted_by, None, None), because="held")
-        desk.offer_snapshots(client, desk.now, None)
+        desk.offer_snapshots(client, None)
     await desks.close(session, desk)
 
 
@@ -124,8 +124,7 @@ async def hold_damaged(db: Executor, rows: Collection[int]) -> None:
     Waits for nobody. A client whose row is locked has its turn when it is met again.
     """
     unheld = await holds.lock_unheld(db, rows, CANNOT_BE_READ)
-    damaged: set[int] = set()
-    await clients.facts_of(db, unheld, unheld, damaged)  # once more, for it may have been mended since
+    *_, damaged = await clients.facts_of(db, unheld, unheld)  # once more, for it may have been mended since
     changes = Changes()
     changes.holds.update((row, CANNOT_BE_READ) for row in damaged)
     await changes.write(db)

@@ -6,7 +6,7 @@ each of them. Both of these may turn a permit into a deny, so both retract, unde
 
 import hashlib
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -30,7 +30,7 @@ from consent.repository.clients import Client, Identifier
 from consent.repository.links import Found, Link
 from consent.service import desks, losing
 from consent.service.desk import BY_THE_DOOR, Cause, Desk
-from consent.service.incoming import Damaged
+from consent.service.incoming import UNKNOWN_CLIENT, Damaged
 from consent.service.ledger import new_entry
 from consent.service.notices import Owed
 from consent.service.sections import spent_convictions
@@ -99,12 +99,11 @@ async def link(session: AsyncSession, one: Collection[int], other: Collection[in
     """Make one client of two, each given by the rows that its identifiers belong to.
 
     Raises:
-        Problem: 409, one side names several clients, or it was decided that these are different people; `Damaged`,
-            what is kept of one of them cannot be read.
+        Problem: as `_both`; 409, it was decided that these are different people; `Damaged`, what is kept of one of them
+            cannot be read.
         TryAgain: another link was made or undone meanwhile.
     """
-    found = await clients.lock_whole(session, {*one, *other})
-    first, second = _single(found, one), _single(found, other)
+    first, second = await _both(session, one, other)
     if first == second:
         desk = await desks.open(session, [first], with_facts=[])
         between = await _between(session, first, min(one), min(other))
@@ -126,9 +125,22 @@ async def link(session: AsyncSession, one: Collection[int], other: Collection[in
     withdrawal = None
     if owed or act.cause.agency is not None:
         withdrawal = desk.retract(client, owed, act.cause, because="linked")
-    desk.offer_snapshots(client, desk.now, act.cause.traceparent)
-    await _log(session, "linked", [made], id, act, desk)
+    desk.offer_snapshots(client, act.cause.traceparent)
+    await _log(session, "linked", [made], id, parts, act, desk)
     return await _closed(session, desk, made, act, id, withdrawal)
+
+
+async def _both(session: AsyncSession, one: Collection[int], other: Collection[int]) -> tuple[int, int]:
+    """The clients whom two lists of rows mean, which are locked.
+
+    Raises:
+        Problem: 404, all of one was erased, and its reference leads to nothing; 409, one side names several clients.
+        TryAgain: another link was made or undone meanwhile.
+    """
+    found = await clients.lock_whole(session, {*one, *other})
+    if await clients.is_erased(session, {meant.client for meant in found.values()}):
+        raise UNKNOWN_CLIENT
+    return _single(found, one), _single(found, other)
 
 
 def _single(found: Mapping[int, Found], rows: Collection[int]) -> int:
@@ -190,7 +202,7 @@ async def unlink(session: AsyncSession, id: UUID, act: Act) -> Outcome:
     if linked.damaged:
         raise Damaged
     linked.version += 1  # above all that was ever decided under one of its keys
-    stops = _stops((await sharing.own_histories(session, [linked.id])).get(linked.id, ()))
+    stops = _stops((await sharing.own_histories(session, [linked.id])).whole().get(linked.id, ()))
     held = await holds.take_off(session, linked.id, act.by)
     await _tell_apart(session, undone.parts, act, desk.now)
     await links.undo(session, undone, linked.version, act.by, desk.now)
@@ -202,9 +214,9 @@ async def unlink(session: AsyncSession, id: UUID, act: Act) -> Outcome:
         for fact in stops:
             said = desk.say(part, fact, act.cause.event_id or str(id), getattr(fact, "id", None))
             if isinstance(said, Restricted):
-                desk.falls_due(part, said.version, "restriction", said.until)
-        desk.offer_snapshots(part, desk.now, act.cause.traceparent)
-    await _log(session, "unlinked", [linked.id, *undone.parts], id, act, desk)
+                desk.falls_due(part, said.version, "restriction", None, said.until)
+        desk.offer_snapshots(part, act.cause.traceparent)
+    await _log(session, "unlinked", [linked.id, *undone.parts], id, undone.parts, act, desk)
     return await _closed(session, desk, None, act, id, withdrawal)
 
 
@@ -234,12 +246,12 @@ async def unlink_between(
         found: whom each of them means.
 
     Raises:
-        Problem: 404, there is none; 409, one side names several clients, or a later link rests on it.
+        Problem: as `_both`; 404, there is none; 409, a later link rests on it.
         TryAgain: another link was made or undone meanwhile.
     """
     rows = [{found[key].own for key in side} for side in (one, other)]
-    locked = await clients.lock_whole(session, set().union(*rows))
-    if (client := _single(locked, rows[0])) != _single(locked, rows[1]):
+    client, other_client = await _both(session, *rows)
+    if client != other_client:
         raise NO_SUCH_LINK
     between = {await _between(session, client, a, b) for a in rows[0] for b in rows[1]}
     if len(between) != 1:
@@ -302,7 +314,7 @@ async def confirm(session: AsyncSession, id: UUID, act: Act) -> None:
     await links.confirm(session, confirmed, act.by, await time_now(session))
     client = (await links.whom(session, [confirmed.client]))[confirmed.client].client
     desk = await desks.open(session, [client])
-    desk.offer_snapshots(desk.clients[client], desk.now, act.cause.traceparent)
+    desk.offer_snapshots(desk.clients[client], act.cause.traceparent)
     await _closed(session, desk, client, act, id, None)
 
 
@@ -313,41 +325,77 @@ async def _held_link(session: AsyncSession, id: UUID, *, also_further: bool = Fa
         raise NO_SUCH_LINK
     found = await clients.lock_whole(session, [known.client])
     known = await links.link(session, id)  # it may have been undone or confirmed while we waited
-    if known is None or known.undone:
+    if known is None or known.undone or await clients.is_erased(session, [known.client]):
         raise NO_SUCH_LINK
     if found[known.client].client != known.client and not also_further:
         raise LINKED_FURTHER
     return known
 
 
-async def decide_candidate(session: AsyncSession, one: int, other: int, decision: str, act: Act) -> Outcome | None:
+async def decide_candidate(session: AsyncSession, pair: Any, decision: str, act: Act) -> Outcome | None:
     """Enter what a person decided of two clients that may be one person; the same are linked.
 
+    Args:
+        pair: of `repository.candidates.pair`.
+
     Raises:
-        Problem: 409, one of them is no client any more.
+        Problem: as `_both`.
+        TryAgain: another link was made or undone meanwhile.
     """
-    outcome = await link(session, [one], [other], act) if decision == "same" else None  # the clients' locks come first
-    await candidates.decide(session, [(one, other)], decision, act.by, await time_now(session))
+    outcome, rows = None, (pair.one, pair.other)
+    if decision == "same":
+        outcome = await link(session, [pair.one], [pair.other], act)
+    else:
+        await _both(session, [pair.one], [pair.other])
+        await _log_told_apart(session, pair.id, rows, act)
+    await candidates.decide(session, [rows], decision, act.by, await time_now(session))
     return outcome
 
 
-async def _log(session: AsyncSession, what: str, rows: Collection[int], link: UUID, act: Act, desk: Desk) -> None:
-    """Enter in the ledger that records were combined or parted: Data Protection Act 2018 s.62(1)(e)."""
-    known = await sharing.known(session, rows)
-    sections = await clients.sections(session, known)
-    for row in rows:
-        desk.changes.entries.append(
-            new_entry(
-                kind="combination",
-                decision=uuid4(),
-                client=row,
-                key=None,
-                type=f"throughgate.identity.{what}.v1",
-                at=desk.now,
-                sources=sorted({s["source"] for s in sections[row]}),
-                more={"what": what, "link": str(link), "by": act.by, "reason": act.reason},
-            )
+async def _log_told_apart(session: AsyncSession, id: UUID, rows: Collection[int], act: Act) -> None:
+    """Enter it in the ledger of both, under the candidate's id: by that the reason is redacted with either.
+
+    As of no agency's records: who knows only one of the two would learn that there is another.
+    """
+    desk = await desks.open(session, [])
+    desk.changes.entries = [
+        new_entry(
+            kind="combination",
+            decision=id,
+            client=row,
+            key=None,
+            type="told-apart",
+            at=desk.now,
+            sources=[],
+            more={"what": "told-apart", "by": act.by, "reason": act.reason},
         )
+        for row in rows
+    ]
+    await desks.close(session, desk)
+
+
+async def _log(
+    session: AsyncSession, what: str, rows: Sequence[int], link: UUID, parts: tuple[int, int], act: Act, desk: Desk
+) -> None:
+    """Enter in the ledger that records were combined or parted: Data Protection Act 2018 s.62(1)(e). Which were, is
+    sealed with it.
+
+    Under the first of the rows, the client of the link, alone. That is shown with both, and redacted with either.
+    """
+    known = (await sharing.known(session, rows)).whole()
+    sections = (await clients.sections(session, known)).whole()
+    desk.changes.entries.append(
+        new_entry(
+            kind="combination",
+            decision=uuid4(),
+            client=rows[0],
+            key=None,
+            type=f"throughgate.identity.{what}.v1",
+            at=desk.now,
+            sources=sorted({s["source"] for some in sections.values() for s in some}),
+            more={"what": what, "link": str(link), "parts": list(parts), "by": act.by, "reason": act.reason},
+        )
+    )
 
 
 async def _closed(

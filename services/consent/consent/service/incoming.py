@@ -1,14 +1,15 @@
 """One event of a batch on its way to its answer, and why it may be rejected."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from consent.domain import RESPONSIBLE, Agency, may_assert
+from consent.domain import RESPONSIBLE, Agency, may_assert, unreached
 from consent.repository.clients import Identifier
 from consent.service import naming, saying
 from consent.service.desk import Cause
 from consent.service.reading import Arrival
-from contracts.intake import ErasureRequested, GatewayInvoked, IntakeEvent
+from consent.service.stopping import is_stopping
+from contracts.intake import ErasureRequested, GatewayInvoked, IntakeEvent, OverrideAuthorised
 from servicekit.problems import Problem
 from servicekit.telemetry import Step
 
@@ -36,6 +37,14 @@ UNKNOWN_RETRACTION = Problem(
     404,
 )
 """The same where there is none and where it is another's."""
+NOTHING_TO_REVIEW = Problem(
+    "nothing-to-review",
+    "Your agency authorised no override under this id that could be reviewed",
+    "Take the id that you gave the override of this client, and send a new event with a new id, behind the one that"
+    " authorised it. Until you do, its review is overdue.",
+    404,
+)
+"""The same where there is none, where it is another agency's, and where the review comes before it."""
 ID_USED_AGAIN = Problem(
     "id-used-again",
     "This event id was used for other content",
@@ -63,6 +72,29 @@ UNKNOWN_RECIPIENT = Problem(
 )
 
 
+OWN_WORD = Problem(
+    "own-word",
+    "Your own override opens nothing for your agency",
+    "Leave your agency out of its recipients; another agency has to authorise what yours is to be told. Then send it"
+    " with a new id.",
+    422,
+)
+
+
+class DoesNotReach(Problem):
+    """A gateway was invoked for what it opens nothing for: its publisher would take somebody for told."""
+
+    def __init__(self, unreached: Iterable[str]) -> None:
+        super().__init__(
+            "gateway-does-not-reach",
+            "The gateway does not reach all that the event names",
+            f"It opens nothing for some of its {' and '.join(unreached)}, so nothing of it was applied."
+            " docs/reference/rules.md#gateways lists what it reaches: leave out the rest, or use another basis, then"
+            " send a new event with a new id.",
+            422,
+        )
+
+
 class Damaged(Problem):
     """An act or an event rests on something of a client that cannot be read: it waits until that is mended."""
 
@@ -76,9 +108,9 @@ class Damaged(Problem):
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Incoming:
-    """One event of a batch on its way to its answer."""
+    """One event of a batch on its way to its answer. Each is only itself, also where two say the same."""
 
     arrival: Arrival
     event_id: str | None
@@ -106,7 +138,7 @@ class Incoming:
     @property
     def denies_unapplied(self) -> bool:
         """Whether it was to stop sharing but cannot be applied, so that it must deny all the same."""
-        return self.problem is not None and naming.is_stopping(self.arrival.value)
+        return self.problem is not None and is_stopping(self.arrival.value, self.arrival.type)
 
     @property
     def changes_sharing(self) -> bool:
@@ -144,6 +176,13 @@ def may_not(incoming: Incoming, agencies: Mapping[str, Agency]) -> Problem | Non
         return NOT_YOURS_TO_SAY
     if isinstance(incoming.event, saying.Saying) and not saying.named_by(incoming.event) <= agencies.keys():
         return UNKNOWN_RECIPIENT
+    if isinstance(incoming.event, GatewayInvoked):
+        data = incoming.event.data
+        kinds = {agencies[recipient].kind for recipient in data.recipients}
+        if some := unreached(data.basis, kinds, data.purposes, data.categories):
+            return DoesNotReach(some)
+    if isinstance(incoming.event, OverrideAuthorised) and publisher.id in incoming.event.data.recipients:
+        return OWN_WORD
     if isinstance(incoming.event, ErasureRequested) and incoming.event.data.scope == "everything":
         return None if publisher.kind in RESPONSIBLE else NOT_YOURS_TO_SAY
     return None

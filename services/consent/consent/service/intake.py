@@ -15,13 +15,22 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.events import ANSWER_PASSED_AS
-from consent.repository import answers, clients, retractions, sharing
+from consent.repository import answers, clients, links, retractions, sharing
 from consent.repository.clients import Client
 from consent.service import desks, erasing, holds, identity, naming, notices, reading, register, saying
 from consent.service.desk import Desk
-from consent.service.incoming import ID_USED_AGAIN, UNKNOWN_CLIENT, UNKNOWN_RETRACTION, Damaged, Incoming, may_not
+from consent.service.incoming import (
+    ID_USED_AGAIN,
+    NOTHING_TO_REVIEW,
+    UNKNOWN_CLIENT,
+    UNKNOWN_RETRACTION,
+    Damaged,
+    Incoming,
+    may_not,
+)
 from consent.service.reading import Arrival
 from consent.service.settling import knows, open_desk
+from consent.service.unread import unescaped
 from contracts.intake import (
     PASSED_ON,
     ClientRecorded,
@@ -30,6 +39,8 @@ from contracts.intake import (
     IdentityLinked,
     IdentityUnlinked,
     OfferAnswered,
+    OverrideAuthorised,
+    OverrideReviewed,
     ReferralAnswered,
     RetractionConfirmed,
 )
@@ -78,12 +89,12 @@ def stands_alone(value: bytes) -> bool:
 
     The same words in a text, where quotes are escaped, are no such event.
     """
-    return _SAYS_ALONE.search(naming.unescaped(value)) is not None
+    return _SAYS_ALONE.search(unescaped(value)) is not None
 
 
 async def _take_in(session: AsyncSession, batch: Sequence[Incoming]) -> list[bytes]:
     repeats = await _recognise(session, batch)
-    unanswered = [incoming for incoming in batch if incoming.answer is None and id(incoming) not in repeats]
+    unanswered = [incoming for incoming in batch if incoming.answer is None and incoming not in repeats]
     if unanswered and isinstance(unanswered[0].event, IdentityLinked | IdentityUnlinked):
         await _identify(session, unanswered[0], unanswered[0].event)
         if not await answers.keep(session, _first_answers(batch)):
@@ -92,6 +103,7 @@ async def _take_in(session: AsyncSession, batch: Sequence[Incoming]) -> list[byt
         desk = await open_desk(session, unanswered)
         forms = await sharing.forms_seen(session, _forms(unanswered))
         await _confirm(session, unanswered, desk)
+        await _review(session, unanswered, desk)
         for incoming in unanswered:
             _apply(incoming, desk, forms)
         desk.changes.taken_in = _first_answers(batch)
@@ -147,17 +159,17 @@ def _read(arrival: Arrival) -> Incoming:
     )
 
 
-async def _recognise(session: AsyncSession, batch: Sequence[Incoming]) -> dict[int, Incoming]:
+async def _recognise(session: AsyncSession, batch: Sequence[Incoming]) -> dict[Incoming, Incoming]:
     """A known event gets its first answer again; a known id with other bytes is rejected; the others are new.
 
-    Gives, by `id()`, the one in this same batch whose answer a repeated one shares.
+    Gives, by each repeated one, the one in this same batch whose answer it shares.
     """
     first: dict[tuple[str, str], Incoming] = {}
     for incoming in batch:
         if incoming.event_id is not None:
             first.setdefault(incoming.key, incoming)
     earlier = await answers.known(session, first.keys())
-    repeats: dict[int, Incoming] = {}
+    repeats: dict[Incoming, Incoming] = {}
     for incoming in batch:
         if incoming.event_id is None:
             continue
@@ -170,7 +182,7 @@ async def _recognise(session: AsyncSession, batch: Sequence[Incoming]) -> dict[i
         elif answer is not None:
             incoming.answer = answer
         else:
-            repeats[id(incoming)] = first[incoming.key]
+            repeats[incoming] = first[incoming.key]
     return repeats
 
 
@@ -178,8 +190,8 @@ def _first_answers(batch: Sequence[Incoming]) -> list[tuple[str, str, bytes, byt
     return [(*incoming.key, incoming.arrival.digest, incoming.answer) for incoming in batch if incoming.is_first]
 
 
-def _answer_of(incoming: Incoming, repeats: dict[int, Incoming]) -> bytes:
-    answer = repeats.get(id(incoming), incoming).answer
+def _answer_of(incoming: Incoming, repeats: dict[Incoming, Incoming]) -> bytes:
+    answer = repeats.get(incoming, incoming).answer
     if answer is None:
         raise AssertionError("every event of a batch has an answer")
     return answer
@@ -191,9 +203,9 @@ def _forms(batch: Sequence[Incoming]) -> list[tuple[str, str]]:
 
 def _apply(incoming: Incoming, desk: Desk, forms: set[tuple[str, str]]) -> None:
     """Give one event its effect on the desk and its answer."""
-    if incoming.client is not None and isinstance(incoming.event, saying.Saying):
+    if incoming.problem is None and incoming.client is not None and isinstance(incoming.event, saying.Saying):
         client = desk.clients[incoming.client]
-        incoming.problem = incoming.problem or saying.cannot_end(incoming.event, client, desk, incoming.cause)
+        incoming.problem = saying.end_unbegun(incoming.event, client, desk, incoming.cause)
     if incoming.problem is None and incoming.client is not None and incoming.event is not None:
         client = desk.clients[incoming.client]
         agency, event = incoming.arrival.agency, incoming.event
@@ -233,6 +245,25 @@ async def _confirm(session: AsyncSession, batch: Sequence[Incoming], desk: Desk)
     for incoming, pairs in confirmed:
         if pairs.isdisjoint(entered):
             incoming.reject(UNKNOWN_RETRACTION)
+
+
+async def _review(session: AsyncSession, batch: Sequence[Incoming], desk: Desk) -> None:
+    """Reject what reviews an override that its publisher did not authorise before, of this client or of one that it was
+    linked in then.
+    """
+    authorised: set[tuple[int, str, str]] = set()
+    for incoming in batch:
+        if incoming.problem is not None or incoming.client is None:
+            continue
+        if isinstance(incoming.event, OverrideAuthorised | OverrideReviewed):
+            agency, override = incoming.arrival.agency, incoming.event.data.override
+            if isinstance(incoming.event, OverrideAuthorised):
+                authorised.add((incoming.client, agency, override))
+            elif (incoming.client, agency, override) not in authorised:
+                members = desk.clients[incoming.client].members
+                rows = {*members, *await links.undone_of(session, members)}
+                if not await sharing.was_authorised(session, rows, agency, override):
+                    incoming.reject(NOTHING_TO_REVIEW)
 
 
 def _record(incoming: Incoming, event: ClientRecorded, client: Client, desk: Desk) -> None:

@@ -29,8 +29,8 @@ class Sealer:
 
     @asynccontextmanager
     async def batch(self, db: Executor, before: Head | None) -> AsyncIterator["Batch"]:
-        """A batch behind the shard's last head, with the entries first that others left. In it `db` is only for
-        deciding what takes no statement, up to `seal`.
+        """A batch behind the shard's last head; the entries that others left come first in it. Until `seal`, the caller
+        runs no statement on `db`: the batch writes through it meanwhile.
         """
         waiting = await ledger.unsealed(db, self._shard, self._shards, UNSEALED_AT_ONCE)
         batch = Batch(db, self._seed, self._shard, before, waiting)
@@ -110,7 +110,6 @@ def new_entry(
     Args:
         client: its row.
         more: what else there is to say of this kind, as plain JSON.
-        others: as in `Entry`.
     """
     explanation: dict[str, Any] = {"kind": kind, "decision": str(decision), "decidedAt": at.isoformat(), "type": type}
     explanation["row"] = client

@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 from uuid import UUID
 
-import orjson
-
 from consent.repository.clients import Identifier
+from consent.service.unread import data_of, json_of, normal, packed_in, unescaped
 from contracts import intake
-from contracts.intake import PATTERNS, STOPPING_TYPES
+from contracts.intake import PATTERNS
 from contracts.vocabulary import IdentifierType
 
 MOST_NAMED = 20
@@ -25,14 +25,6 @@ def identifiers_of(listed: Iterable[intake.Identifier], agency: str) -> list[Ide
     return list(dict.fromkeys(Identifier(i.type.value, agency if i.type in _OWN else "", i.value) for i in listed))
 
 
-def is_stopping(value: bytes) -> bool:
-    """Whether unreadable bytes look like an event that was to stop sharing: one of their types stands anywhere in them.
-    When in doubt: yes.
-    """
-    text = unescaped(value).lower()
-    return any(type.rsplit(".", 1)[0] in text for type in STOPPING_TYPES)
-
-
 _NAMED_OTHERWISE = frozenset(type.value for type in IdentifierType if type is not IdentifierType.CASE)
 _SET_OUT = re.compile(r"[^0-9A-Za-z/]+")
 """What people set numbers out with: blanks, hyphens, dots, of whatever kind."""
@@ -44,25 +36,30 @@ def _any_of(patterns: Mapping[IdentifierType, str]) -> str:
 
 
 _IN_A_TEXT = re.compile(rf"(?<![A-Z0-9])(?:{_any_of(PATTERNS)})(?![A-Z0-9])", re.IGNORECASE | re.ASCII)
+_SHORT_PNC = "((?:19|20)?[0-9]{2})/([0-9]{1,7})([A-Z])"
+"""As the police write it: the year often without its century, what follows without zeros in front."""
+_SHORT_IN_A_TEXT = re.compile(rf"(?<![A-Z0-9]){_SHORT_PNC}(?![A-Z0-9])", re.IGNORECASE | re.ASCII)
+_SHORT_BARE = re.compile(_SHORT_PNC, re.IGNORECASE | re.ASCII)
 _BARE = re.compile(_any_of({**PATTERNS, IdentifierType.THROUGHGATE: "[0-9a-f]{32}"}), re.IGNORECASE | re.ASCII)
 _CASE = re.compile(PATTERNS[IdentifierType.CASE])
 _BETWEEN_QUOTES = re.compile(r'[^"]+')
 _VALUE = re.compile(r'"value"\s*:\s*"([^"]+)"')
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 def identifiers_in(value: bytes, agency: str) -> Iterator[Identifier]:
     """Every identifier that may stand anywhere in the bytes, some more than once: whom a stopping event may mean.
 
     Those that stand where an event says whom it is about come first. JSON is walked, so that no escape hides a number.
-    What is not JSON is searched as text from its beginning, with escaped slashes undone. A number also counts with
-    small letters, blanks and hyphens, for which an event is rejected. Where the contract does not know the type, the
-    number counts under every type that it fits.
+    What is not JSON is searched as text from its beginning, with escaped slashes undone. What is packed in base64, as
+    CloudEvents allows for the data, comes before all. A number also counts with small letters, blanks and hyphens, in
+    wide letters, or shortened as the police do, for which an event is rejected. Where the contract does not know the
+    type, the number counts under every type that it fits.
     """
-    try:
-        parsed = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        text = unescaped(value)
+    text = normal(unescaped(value))
+    for packed in packed_in(text):
+        yield from identifiers_in(packed, agency)
+    parsed = json_of(value)
+    if parsed is None:
         found = _numbers_in(text, agency)
         own_are_named = IdentifierType.CASE in text.upper()
         for match in _VALUE.finditer(text):
@@ -70,14 +67,14 @@ def identifiers_in(value: bytes, agency: str) -> Iterator[Identifier]:
                 found += [(match.start(), key) for key in _agencys_own(match[1], agency)]
         yield from (key for _, key in sorted(found))
         return
-    for root in (_whom(parsed), parsed):
+    for root in (data_of(parsed).get("identifiers"), parsed):
         for node in _nodes(root):
             if isinstance(node, str | int):  # an NHS number may have been sent as a number
-                yield from (key for _, key in _numbers_in(str(node), agency))
+                yield from (key for _, key in _numbers_in(normal(str(node)), agency))
             elif isinstance(node, dict) and _SET_OUT.sub("", str(node.get("type"))).upper() not in _NAMED_OTHERWISE:
                 number = node.get("value")
                 if isinstance(number, str | int):
-                    yield from _agencys_own(str(number), agency)
+                    yield from _agencys_own(normal(str(number)), agency)
 
 
 def meant_by(value: bytes, agency: str, whom: Iterable[Identifier]) -> tuple[list[Identifier], bool]:
@@ -95,21 +92,26 @@ def meant_by(value: bytes, agency: str, whom: Iterable[Identifier]) -> tuple[lis
     return list(found)[:MOST_NAMED], len(found) > MOST_NAMED
 
 
-def unescaped(value: bytes) -> str:
-    """Bytes as text, whatever their encoding, with the escapes of JSON for slashes and by number undone. Without NULs,
-    UTF-16 reads like UTF-8 as far as numbers go.
-    """
-    text = value.replace(b"\0", b"").decode("utf-8", "replace").replace("\\/", "/")
-    return _ESCAPE.sub(lambda m: chr(int(m[1], 16)), text)
-
-
 def _numbers_in(text: str, agency: str) -> list[tuple[int, Identifier]]:
     """Numbers, and where they begin: words of a text, or all that stands between two quotes, however set out."""
     found = [(match.start(), _key(match, agency)) for match in _IN_A_TEXT.finditer(text)]
+    found += [(match.start(), _whole_pnc(match)) for match in _SHORT_IN_A_TEXT.finditer(text)]
     for piece in _BETWEEN_QUOTES.finditer(text):
-        if match := _BARE.fullmatch(_SET_OUT.sub("", piece[0])):
+        bare = _SET_OUT.sub("", piece[0])
+        if match := _BARE.fullmatch(bare):
             found.append((piece.start(), _key(match, agency)))
+        if match := _SHORT_BARE.fullmatch(bare):
+            found.append((piece.start(), _whole_pnc(match)))
     return found
+
+
+def _whole_pnc(match: re.Match[str]) -> Identifier:
+    """The number with its year in full, the last that ended so: nobody alive is on file from a hundred years ago."""
+    year, serial, letter = match.groups()
+    if len(year) == 2:
+        now = datetime.now(UTC).year
+        year = str(now - (now - int(year)) % 100)
+    return Identifier(IdentifierType.PNC.value, "", f"{year}/{serial:0>7}{letter.upper()}")
 
 
 def _key(match: re.Match[str], agency: str) -> Identifier:
@@ -124,12 +126,6 @@ def _agencys_own(text: str, agency: str) -> list[Identifier]:
     """An agency's own number, if it can be one. Only blanks are dropped: anything else may be a part of it."""
     number = "".join(text.split())
     return [Identifier("CASE", agency, number)] if _CASE.fullmatch(number) else []
-
-
-def _whom(event: Any) -> Any:
-    """What stands where an event says whom it is about; None if nothing does."""
-    data = event.get("data") if isinstance(event, dict) else None
-    return data.get("identifiers") if isinstance(data, dict) else None
 
 
 def _nodes(root: Any) -> Iterable[Any]:

@@ -12,9 +12,9 @@ from consent.repository.clients import Reference
 from consent.repository.queue import NOTICE, RETRACTION, QueueRow
 from consent.repository.retractions import RetractionRow, StopRow
 from consent.service.reading import Arrival
+from contracts import topic_names
 from contracts.intake import IntakeEvent
 from contracts.leaving import RETRACTED
-from contracts.replies import replies_topic
 from contracts.vocabulary import Category, Purpose
 from servicekit.envelope import encode
 from servicekit.problems import Problem
@@ -74,15 +74,15 @@ def retraction_row(
 ) -> QueueRow:
     """A retraction on its way: the same row when it is first told and when it is told again."""
     return QueueRow(
-        RETRACTION,
-        client_id,
-        retraction.recipient,
-        topic,
-        retraction.reference,
-        RETRACTED,
-        None,
-        retraction.body,
-        at,
+        kind=RETRACTION,
+        client_id=client_id,
+        recipient=retraction.recipient,
+        topic=topic,
+        reference=retraction.reference,
+        type=RETRACTED,
+        purpose=None,
+        body=retraction.body,
+        due_at=at,
         traceparent=traceparent,
         request=retraction.id,
         keyed_by=keyed_by,
@@ -105,15 +105,15 @@ def withdrawal_done(
     data = {"event": event_id, "withdrawal": str(withdrawal), "recipients": recipients}
     envelope = encode(DONE, SOURCE, data, id=str(withdrawal), time=now)
     return QueueRow(
-        NOTICE,
-        client_id,
-        agency,
-        replies_topic(agency),
-        withdrawal,
-        DONE,
-        None,
-        envelope.decode(),
-        now,
+        kind=NOTICE,
+        client_id=client_id,
+        recipient=agency,
+        topic=topic_names.replies(agency),
+        reference=withdrawal,
+        type=DONE,
+        purpose=None,
+        body=envelope.decode(),
+        due_at=now,
         traceparent=traceparent,
     )
 
@@ -133,15 +133,15 @@ def request_settled(
     data = {"request": str(request), "outcome": outcome, "withheld": withheld}
     envelope = encode(type, SOURCE, data, subject=str(reference), time=now)
     return QueueRow(
-        NOTICE,
-        client_id,
-        service,
-        f"cleared.{service}",
-        reference,
-        type,
-        None,
-        envelope.decode(),
-        now,
+        kind=NOTICE,
+        client_id=client_id,
+        recipient=service,
+        topic=topic_names.cleared(service),
+        reference=reference,
+        type=type,
+        purpose=None,
+        body=envelope.decode(),
+        due_at=now,
         traceparent=traceparent,
     )
 

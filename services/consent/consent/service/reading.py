@@ -27,6 +27,8 @@ class Arrival:
     partition: int | None = None
     offset: int | None = None
     traceparent: str | None = None
+    type: str | None = None
+    """Its type in a header, as binary mode of CloudEvents has it. It only tells what was to stop sharing."""
 
     @property
     def digest(self) -> bytes:
@@ -50,7 +52,7 @@ def read(arrival: Arrival, now: datetime) -> IntakeEvent:
     try:
         event = read_intake(arrival.value)
     except ValidationError as error:
-        raise _does_not_fit(error) from None
+        raise _does_not_fit(error, is_binary=arrival.type is not None) from None
     if event.source != f"/agencies/{arrival.agency}" and not event.source.startswith(f"/agencies/{arrival.agency}/"):
         raise Problem(
             "wrong-agency",
@@ -77,7 +79,7 @@ def _moments(event: IntakeEvent) -> Iterable[datetime]:
             yield moment
 
 
-def _does_not_fit(error: ValidationError) -> Problem:
+def _does_not_fit(error: ValidationError, *, is_binary: bool) -> Problem:
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     whole = next((e["type"] for e in errors if e["loc"] == ()), "")
     if whole == "json_invalid":
@@ -93,6 +95,14 @@ def _does_not_fit(error: ValidationError) -> Problem:
             "Use a type and version from docs/reference/events.md; the version is part of the type.",
             422,
         )
+    if whole == "union_tag_not_found" and is_binary:
+        return Problem(
+            "invalid-event",
+            "The event is in binary mode",
+            "Send one CloudEvents 1.0 event in structured JSON mode: all attributes and data in one JSON object, none"
+            " in headers.",
+            422,
+        )
     if whole == "union_tag_not_found":
         return Problem(
             "invalid-event", "The event has no type", "Set type to one of those in docs/reference/events.md.", 422
@@ -102,6 +112,13 @@ def _does_not_fit(error: ValidationError) -> Problem:
         "The event does not fit its contract",
         f"Correct this and send a new event with a new id: {where(error)}.",
         422,
+    )
+
+
+def type_in(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
+    """The type of an event in binary mode among the headers of a record, if any."""
+    return next(
+        (value.decode("utf-8", "replace") for name, value in headers if name.lower() == "ce_type" and value), None
     )
 
 

@@ -11,8 +11,7 @@ from consent.domain import Agency, Agreement, Policy, Terms, acts_for, agreement
 from consent.repository import agreements, parties
 from consent.repository.sql import Executor
 from contracts.agreements import AgreementTerms, AgreementText
-from contracts.vocabulary import AgencyKind, Category, Purpose
-from servicekit.auth import OPERATOR
+from contracts.vocabulary import RESERVED_IDS, AgencyKind, Category, Purpose
 from servicekit.problems import Problem
 
 
@@ -35,22 +34,25 @@ class Register:
         self.kinds: dict[str, AgencyKind] = {a.id: a.kind for a in agencies.values()}
         self.partners = [a.id for a in agencies.values() if a.kind is not AgencyKind.SERVICE]
         self.policy = Policy(agreements, self.kinds)
-        self._by_source: dict[str, list[Subscription]] = {}
+        self._subscribed: dict[tuple[str, datetime], list[Subscription]] = {}
 
     @cached_property
     def lenient(self) -> Policy:
-        """As if no agreement were suspended or over: what left under one and is to be taken back is permitted by it.
+        """As if every version of an agreement that has begun were in force: what left under one and is to be taken back
+        is permitted by it.
 
-        A suspension takes nothing back, so what ends or is lost by a link while it lasts is taken back then.
+        Neither a suspension nor a newer version takes anything back, so what ends or is lost by a link afterwards is
+        taken back then.
         """
         unending = datetime.max.replace(tzinfo=UTC)
-        return Policy([replace(a, ends=unending, suspended_from=None) for a in self.agreements], self.kinds)
+        alone = (replace(a, id=f"{a.id} {a.version}", ends=unending, suspended_from=None) for a in self.agreements)
+        return Policy(list(alone), self.kinds)
 
     def subscriptions(self, source: str, now: datetime) -> list[Subscription]:
         """Who gets what `source` records, by agreements in force or to come: an entry a recipient and purpose."""
-        if source not in self._by_source:
-            self._by_source[source] = merged(self._subscriptions(source, now))
-        return self._by_source[source]
+        if (source, now) not in self._subscribed:
+            self._subscribed[source, now] = merged(self._subscriptions(source, now))
+        return self._subscribed[source, now]
 
     def tells(self, source: str, at: datetime) -> frozenset[str]:
         """The recipients whom `source` may tell something by an agreement that is in force."""
@@ -122,28 +124,16 @@ async def load(db: Executor) -> Register:
     return Register(await parties.agencies(db), await agreements.every(db))
 
 
-async def load_bound(db: Executor) -> Register:
-    """The register as far as the agency that asks may know it.
-
-    The decisions that concern that agency come out the same, because it also sees who undertook in agreements among
-    others to enforce exclusions.
-    """
-    return Register(await parties.agencies(db), [*await agreements.every(db), *await agreements.undertakings(db)])
-
-
 async def register_agency(session: AsyncSession, agency: Agency, name: str) -> None:
     """Enter or change a party. Its kind and area change only while it knows no client and no client's record names it:
     consents name recipients by them, and gateways go by the kind, so what it was sent would no longer be permitted.
 
     Raises:
-        Problem: 409, the id belongs to one of our own services or to the operator; or the kind or area is in use.
+        Problem: 409, the id is reserved, or the kind is that of our own services; or the kind or area is in use.
     """
+    if agency.id in RESERVED_IDS or agency.kind is AgencyKind.SERVICE:
+        raise Problem("reserved-id", "This id is taken by Throughgate itself", "Choose another id for the agency.", 409)
     known = (await parties.agencies(session)).get(agency.id)
-    taken = agency.id == OPERATOR or (known is not None and known.kind is AgencyKind.SERVICE)
-    if taken or agency.kind is AgencyKind.SERVICE:
-        raise Problem(
-            "reserved-id", "This id is taken by one of our services", "Choose another id for the agency.", 409
-        )
     if known not in (None, agency) and await parties.knows_somebody(session, agency.id):
         raise Problem(
             "kind-in-use",

@@ -10,11 +10,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from consent.domain import Decision, Item, Withheld
 from consent.repository import answers, clients, retractions
 from consent.repository.clients import Client, Identifier
+from consent.repository.queue import NOBODY
 from consent.service import desks
 from consent.service.desk import Desk
 from consent.service.notices import request_settled
 from consent.service.telling import withheld
-from contracts.requests import REQUESTS, SENT_AS, RetractionAcknowledged, ServiceRequest
+from contracts.requests import (
+    REQUESTS,
+    SENT_AS,
+    OfferRequested,
+    ReferralRequested,
+    RetractionAcknowledged,
+    StepRequested,
+)
 from contracts.vocabulary import SERVICE_PURPOSES
 from servicekit.db import TryAgain
 from servicekit.telemetry import follow
@@ -52,7 +60,7 @@ async def take_requests(session: AsyncSession, asked: Sequence[Asked]) -> None:
         if isinstance(request, RetractionAcknowledged):
             acknowledged.append((request.data.retraction, request.data.client))
             continue
-        client = desk.clients.get(known.get(Identifier.reference(a.service, request.data.client), 0))
+        client = desk.clients.get(known.get(Identifier.reference(a.service, request.data.client), NOBODY))
         with follow(f"request {request.type}", a.traceparent) as step:
             _queue(a, request, client, desk, step.traceparent)
     desk.changes.taken_in = [(a.service, r.id, hashlib.sha256(a.value).digest(), None) for a, r in requests]
@@ -61,9 +69,13 @@ async def take_requests(session: AsyncSession, asked: Sequence[Asked]) -> None:
         await retractions.acknowledge(session, acknowledged)
 
 
-def _queue(asked: Asked, request: ServiceRequest, client: Client | None, desk: Desk, traceparent: str | None) -> None:
-    if isinstance(request, RetractionAcknowledged):
-        return
+def _queue(
+    asked: Asked,
+    request: ReferralRequested | OfferRequested | StepRequested,
+    client: Client | None,
+    desk: Desk,
+    traceparent: str | None,
+) -> None:
     data = request.data
     recipient = desk.register.agencies.get(data.recipient)
     if client is None or recipient is None:
@@ -71,7 +83,7 @@ def _queue(asked: Asked, request: ServiceRequest, client: Client | None, desk: D
         none = Decision(withheld=tuple([Withheld(Item(data.origin, category), rule) for category in data.about]))
         desk.changes.queue.append(
             request_settled(
-                client.id if client else 0,
+                client.id if client else NOBODY,
                 asked.service,
                 data.client,
                 data.request,

@@ -22,6 +22,7 @@ from consent.repository.sql import Executor, at_once
 from consent.service import desks, register
 from consent.service.desk import BY_THE_DOOR, RESTORED, Desk
 from consent.service.notices import ACCEPTED, DONE
+from contracts import topic_names
 from contracts.heads import Head, check_chain
 from contracts.leaving import HEADS, RETRACTED, ClientWithdrawn
 from contracts.merkle import ProofError
@@ -92,15 +93,16 @@ class Published:
             CannotRestore: one is none that the door wrote.
         """
         for record in records:
-            kind, _, recipient = record.topic.removeprefix(namespace).partition(".")
+            kind, recipient = topic_names.parts(record.topic, namespace)
             try:
-                if kind == "heads":
+                if kind == topic_names.HEADS:
                     head = HEADS.validate_json(record.value).data
                     self.heads[head.shard, head.sequence] = head
                 elif kind == "replies":
                     self._add_reply(recipient, record.value)
                 else:
-                    self._add(recipient, (f"{kind}.{recipient}", record.partition, record.offset), record.value)
+                    place = record.topic.removeprefix(namespace), record.partition, record.offset
+                    self._add(recipient, place, record.value)
             except (ValueError, LookupError, TypeError):
                 where = f"{record.topic}, partition {record.partition}, offset {record.offset}"
                 raise CannotRestore(f"What stands in {where} is nothing that the door wrote.") from None
@@ -139,8 +141,8 @@ class Published:
 
 def is_ours(namespace: str) -> Callable[[str], bool]:
     """Gives a function that says whether the door publishes to a topic what must not be forgotten."""
-    kinds = tuple(f"{namespace}{kind}." for kind in ("partner", "cleared", "replies"))
-    return lambda topic: topic == f"{namespace}heads" or topic.startswith(kinds)
+    kinds = tuple(namespace + name("") for name in (topic_names.partner, topic_names.cleared, topic_names.replies))
+    return lambda topic: topic == namespace + topic_names.HEADS or topic.startswith(kinds)
 
 
 async def known_until(db: Executor) -> datetime:
@@ -164,9 +166,10 @@ async def is_behind(db: Executor, records: Sequence[Any], namespace: str) -> boo
 
 
 def _may_be_missing(record: Any, namespace: str, read_at: datetime | None) -> bool:
-    if record.topic.startswith(f"{namespace}replies."):
+    kind, _ = topic_names.parts(record.topic, namespace)
+    if kind == "replies":
         return read_at is None or record.timestamp > read_at.timestamp() * 1000
-    return record.topic == f"{namespace}heads" or RETRACTED.encode() in record.value
+    return kind == topic_names.HEADS or RETRACTED.encode() in record.value
 
 
 async def missing_promises(db: Executor, published: Published) -> set[tuple[str, str]]:

@@ -71,7 +71,7 @@ async def erase_overdue(session: AsyncSession, periods: Periods, after: int, lim
     return Looked(ids[-1], len(desk.erasures))
 
 
-async def redact_overdue(session: AsyncSession, periods: Periods, limit: int = erasing.CHUNK) -> bool:
+async def redact_overdue(session: AsyncSession, periods: Periods) -> bool:
     """Redact in the ledger what was told longer ago than the period of one of its categories: the next page. False:
     nothing is left to look at.
 
@@ -80,8 +80,8 @@ async def redact_overdue(session: AsyncSession, periods: Periods, limit: int = e
     """
     for days in sorted({period.days for period in periods.sections.values()}):
         categories = {category for category, period in periods.sections.items() if period.days <= days}
-        after = await erasure.claim_told(session, days)
-        if entries := await erasure.told_before(session, days, after, limit):
+        after = await erasure.claim_told(session, days, categories)
+        if entries := await erasure.told_before(session, days, after, erasing.CHUNK):
             bodies = {entry.id: erasing.without_told(entry, categories) for entry in entries}
             await ledger.rewrite(session, {id: body for id, body in bodies.items() if body is not None})
             await erasure.told_until(session, days, entries[-1].id)
@@ -89,9 +89,13 @@ async def redact_overdue(session: AsyncSession, periods: Periods, limit: int = e
     return False
 
 
-async def finish(session: AsyncSession) -> None:
-    """All clients were looked at: forget what was to be remembered of erased ones for a time, and say so."""
+async def finish(session: AsyncSession, periods: Periods) -> None:
+    """All clients were looked at: forget what was to be remembered of erased ones for a time, and say so.
+
+    What could not be applied may hold anything, so the shortest of the periods holds for it.
+    """
     await erasure.forget_numbers(session)
+    await erasure.forget_set_aside_before(session, min(periods.sections.values()))
     await erasure.finish_run(session, EVERY)
 
 
@@ -107,7 +111,7 @@ async def next_batch(session: AsyncSession, periods: Periods, limit: int) -> boo
     if looked is None:
         if await redact_overdue(session, periods):
             return True
-        await finish(session)
+        await finish(session, periods)
         return False
     await erasure.move_on(session, looked.after)
     return True

@@ -72,11 +72,12 @@ NOTHING_TO_END = Problem(
 """The same where there is none and where it is another agency's."""
 
 
-def cannot_end(event: Saying, client: Client, desk: Desk, cause: Cause) -> Problem | None:
-    """Why an event cannot end what it names, if so: its publisher began nothing under this id of the client.
+def end_unbegun(event: Saying, client: Client, desk: Desk, cause: Cause) -> Problem | None:
+    """End what an event ends and its publisher did not begin under this id of the client; gives the problem. None where
+    it ends nothing, or what was begun: then nothing is done here.
 
-    What permits is ended all the same, for its beginning may be on the way behind it. It denies for the client besides:
-    whoever wrote one id for another meant to stop something that goes on.
+    Only what permits is ended, for its beginning may be on the way behind it. The problem denies for the client besides
+    (`Incoming.denies_unapplied`): whoever wrote one id for another meant to stop something that goes on.
     """
     what: Literal["restriction", "gateway", "override"]
     match event:
@@ -105,7 +106,7 @@ def say(event: Saying, client: Client, desk: Desk, forms: set[tuple[str, str]], 
             at = event.data.refused_at if isinstance(event, ConsentRefused) else event.data.withdrawn_at
             refused = isinstance(event, ConsentRefused)
             id = desk.withdraw(client, at, _scope(event.data), cause, refused=refused)
-            desk.offer_snapshots(client, desk.now, cause.traceparent)  # what rests on another basis goes on
+            desk.offer_snapshots(client, cause.traceparent)  # what rests on another basis goes on
             return id
         case RestrictionImposed():
             return _restrict(event, client, desk, cause)
@@ -118,7 +119,7 @@ def say(event: Saying, client: Client, desk: Desk, forms: set[tuple[str, str]], 
             ended = domain.Ended(0, agency, "restriction", event.data.restriction)
             desk.say(client, ended, event.id, event.data.restriction)
             if lifted:
-                desk.offer_snapshots(client, desk.now, cause.traceparent)
+                desk.offer_snapshots(client, cause.traceparent)
         case GatewayEnded():
             return _end(desk, client, "gateway", event.data.gateway, cause)
         case OverrideEnded():
@@ -186,9 +187,8 @@ def _grant(event: ConsentGranted, client: Client, desk: Desk, forms: set[tuple[s
     if granted.void is not None:
         log.warning("a consent of %s is kept as history: %s", agency, granted.void)
         return
-    desk.falls_due(client, granted.version, "consent", data.valid_until)
-    begins = max(desk.now, granted.valid_from or desk.now)
-    desk.offer_snapshots(client, begins, cause.traceparent, resting_on=granted.version)
+    if desk.falls_due(client, granted.version, "consent", data.valid_from, data.valid_until):
+        desk.offer_snapshots(client, cause.traceparent, resting_on=granted.version)
 
 
 def _restrict(event: RestrictionImposed, client: Client, desk: Desk, cause: Cause) -> UUID | None:
@@ -207,13 +207,13 @@ def _restrict(event: RestrictionImposed, client: Client, desk: Desk, cause: Caus
         data.until,
     )
     restricted = desk.say(client, restricted, event.id, data.restriction, {"reason": data.reason})
-    desk.falls_due(client, restricted.version, "restriction", data.until)
+    desk.falls_due(client, restricted.version, "restriction", None, data.until)
     reached = scope
     if data.kind is RestrictionKind.PRACTITIONER_EXCLUSION:
         reached = Scope(Recipients(frozenset(p.agency for p in data.practitioners)))
     id = desk.stop(client, reached, cause, because="restricted", allowed=restricted.allowed)
     # what is left for those whom it reached, with its obligations
-    desk.offer_snapshots(client, desk.now, cause.traceparent)
+    desk.offer_snapshots(client, cause.traceparent)
     return id
 
 
@@ -229,9 +229,8 @@ def _invoke(event: GatewayInvoked | OverrideAuthorised, client: Client, desk: De
         invoked = domain.OverrideAuthorised(0, agency, own_id, *named, event.data.review_by, data.once)
     details = data.model_dump(mode="json", include={"authorised_by", "authorised_by_role", "approved_by", "reason"})
     invoked = desk.say(client, invoked, event.id, own_id, details)
-    desk.falls_due(client, invoked.version, kind, data.ends)
-    begins = max(desk.now, data.starts)
-    desk.offer_snapshots(client, begins, cause.traceparent, resting_on=invoked.version, once=data.once)
+    if desk.falls_due(client, invoked.version, kind, data.starts, data.ends):
+        desk.offer_snapshots(client, cause.traceparent, resting_on=invoked.version, once=data.once)
 
 
 def _end(desk: Desk, client: Client, what: Any, own_id: str, cause: Cause) -> UUID:
@@ -245,7 +244,7 @@ def _end(desk: Desk, client: Client, what: Any, own_id: str, cause: Cause) -> UU
     )
     id = desk.stop(client, reached, cause, because=f"{what}-ended")
     if ended:
-        desk.offer_snapshots(client, desk.now, cause.traceparent)
+        desk.offer_snapshots(client, cause.traceparent)
     return id
 
 

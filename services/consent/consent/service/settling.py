@@ -42,7 +42,7 @@ async def open_desk(session: AsyncSession, batch: Sequence[Incoming]) -> Desk:
         Damaged: what an event rests on cannot be read.
         TryAgain: a number changed hands, or a link was made or undone, meanwhile.
     """
-    named = {id(incoming): _named(incoming) for incoming in batch}
+    named = {incoming: _named(incoming) for incoming in batch}
     keys = set().union(*named.values())
     known = await clients.find(session, keys)
     if not all(key.is_reference for key in keys - known.keys()):
@@ -60,12 +60,12 @@ async def open_desk(session: AsyncSession, batch: Sequence[Incoming]) -> Desk:
         client
         for incoming in batch
         if incoming.changes_sharing
-        for key in named[id(incoming)]
+        for key in named[incoming]
         if key in known
         for client in known[key].may_mean
     }
     desk = await desks.open(session, whom, suspected)
-    await _look_up_who_was_told(session, batch, known, desk)
+    await _look_up_who_was_told(session, named, known, desk)
     await _settle_clients(session, batch, known, desk)
     if stopping := [incoming for incoming in batch if incoming.denies_unapplied]:
         nobodys = {key for incoming in stopping for key in incoming.keys if key not in desk.known}
@@ -93,14 +93,17 @@ def knows(agency: str, key: Identifier, found: Mapping[Identifier, Found], known
 
 
 async def _look_up_who_was_told(
-    session: AsyncSession, batch: Sequence[Incoming], known: Mapping[Identifier, Found], desk: Desk
+    session: AsyncSession,
+    named: Mapping[Incoming, set[Identifier]],
+    known: Mapping[Identifier, Found],
+    desk: Desk,
 ) -> None:
     """Look up who was sent a record, where a publisher recorded nothing itself; nothing to read for most batches."""
     asked = {
         (client, incoming.arrival.agency)
-        for incoming in batch
+        for incoming, keys in named.items()
         if not isinstance(incoming.event, ClientRecorded)
-        for key in _named(incoming)
+        for key in keys
         if key in known and not key.is_own
         for client in known[key].may_mean
         if incoming.arrival.agency not in desk.clients[client].known_to
@@ -151,24 +154,24 @@ class _Settling:
         event, found = incoming.event, self._found(incoming)
         if not isinstance(event, ClientRecorded) and not _knows_all(incoming, self._known, self._known_to):
             return UNKNOWN_CLIENT
+        met = [self._desk.clients[id] for id in found if id in self._desk.clients]
+        if any(client.erased for client in met) and not isinstance(event, RetractionConfirmed):
+            return UNKNOWN_CLIENT
         undone = any(self._known[key].instead for key in incoming.keys if key in self._known)
         if len(found) > 1 or (undone and not isinstance(event, RetractionConfirmed)):
             if not undone:
                 _propose(incoming, self._known, self._desk)
             return CONFLICT
-        if problem := self._forbidden(incoming, found):
+        if problem := self._forbidden(incoming, met):
             return problem
         if isinstance(event, ClientRecorded):
             return self._cannot_grow(incoming, found)
         return None if found else UNKNOWN_CLIENT
 
-    def _forbidden(self, incoming: Incoming, found: Collection[int]) -> Problem | None:
+    def _forbidden(self, incoming: Incoming, met: Collection[Client]) -> Problem | None:
         """What is known of the client that forbids it; of one whom this batch makes, nothing is."""
         if isinstance(incoming.event, RetractionConfirmed):
             return None
-        met = [self._desk.clients[id] for id in found if id in self._desk.clients]
-        if any(client.erased for client in met):
-            return UNKNOWN_CLIENT
         if any(client.damaged for client in met) and not isinstance(incoming.event, NEEDS_NOTHING):
             raise Damaged
         if isinstance(incoming.event, ErasureRequested):

@@ -38,7 +38,7 @@ async def offer_next_chunk(session: AsyncSession, chunk: int) -> bool:
     begins = _begins(due, desk.register, desk.now)
     for client in desk.clients.values():
         to = {whom for source, _ in client.sections for whom in begins.get(source, ())}
-        desk.offer_snapshots(client, desk.now, None, to=to)
+        desk.offer_snapshots(client, None, to=to)
     await desks.close(session, desk)
     await agreements.move_on(session, due.change, ids[-1])
     return True
@@ -59,12 +59,13 @@ def _begins(due: Any, registered: Register, now: datetime) -> Mapping[str, set[t
     found: dict[str, set[tuple[str, Purpose]]] = {}
     for source in version.sources:
         begins = found[source] = set()
+        told = before if before is not None and source in before.sources else None
         for recipient in version.recipients - {source}:
-            told = before is not None and source in before.sources and recipient in before.recipients
-            said = before.terms if before is not None and told else {}
+            said = told.terms if told is not None and recipient in told.recipients else {}
             new = {p: terms for p, terms in version.terms.items() if said.get(p) != terms}
             begins |= {(recipient, p) for p, terms in new.items() if registered.policy.tell_unasked(terms)}
-            if recipient in version.enforces and (before is None or recipient not in before.enforces):
+        for recipient in version.enforces - {source}:
+            if told is None or recipient not in told.enforces:
                 begins |= {(recipient, purpose) for purpose in Purpose}  # whatever an exclusion withheld from it
     return found
 

@@ -5,12 +5,10 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from consent.domain import REMEDIES, RULES, Agency, Decision, Item, Permit, Question
+from consent.domain import NEVER_TOLD, QUIETLY_TOLD, REMEDIES, Agency, Decision, Item, Permit, Question
 from consent.events import UNASKED
 from contracts.vocabulary import Category, Purpose
 
-NEVER_TOLD = frozenset(r.code for r in RULES if r.told == "never")
-QUIETLY_TOLD = frozenset(r.code for r in RULES if r.told == "quietly")
 QUIETLY = ("not-permitted", "Ask the agency that recorded it.")
 """What a recipient learns where the reason itself could do harm, such as that a restriction names it."""
 QUIETLY_TO_SOURCE = "Ask operations, who can tell what your agency may know of it."
@@ -25,10 +23,11 @@ def receipt(explained: Mapping[str, Any], purpose: str, id: UUID, at: str) -> di
 
 
 def withheld(decision: Decision) -> list[dict[str, str]]:
-    """What was withheld and why (`contracts.leaving.Withheld`)."""
+    """What was withheld and why (`contracts.leaving.Withheld`); and `anyway`, which nobody is told."""
     return [
         {"category": str(category), "source": source, "rule": rule, "remedy": REMEDIES[rule]}
-        for (source, category), rule in decision.withheld
+        | ({"anyway": anyway} if anyway else {})
+        for (source, category), rule, anyway in decision.withheld
     ]
 
 
@@ -54,8 +53,8 @@ def asked(question: Question, about: Collection[Item] = ()) -> dict[str, Any]:
         more["service"] = question.service
     if question.spent:
         more["spent"] = {source: day and day.isoformat() for source, day in question.spent.items()}
-    if question.unasked:
-        more["once"] = sorted(question.unasked)
+    if question.once:
+        more["once"] = sorted(question.once)
     if about:
         more["about"] = sorted([i.source, i.category.value] for i in about)
         more["items"] = [[i.source, i.category.value] for i in question.items]
@@ -95,7 +94,8 @@ def question_of(explanation: Mapping[str, Any], to: Agency, at: datetime) -> Que
         more.get("service"),
         explanation.get("by") if explanation["kind"] == "view" else None,
         {source: day and date.fromisoformat(day) for source, day in more.get("spent", {}).items()},
-        frozenset(more.get("once", ())) if explanation.get("type") in UNASKED else None,
+        explanation.get("type") not in UNASKED,
+        frozenset(more.get("once", ())),
     )
 
 
@@ -127,10 +127,14 @@ def to_recipient(all_of_it: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     """What was withheld from a recipient, as `withheld` gives it, as far as that recipient may know it.
 
     It is not told of categories that no agreement would let it see: that something of a category is known of a client
-    can itself be sensitive. Nor why, where the reason could do harm.
+    can itself be sensitive, and a restriction that comes before that is not to give it away. Nor why, where the reason
+    could do harm.
     """
-    return [
-        one | {"rule": QUIETLY[0], "remedy": QUIETLY[1]} if one["rule"] in QUIETLY_TOLD else one
-        for one in all_of_it
-        if one["rule"] not in NEVER_TOLD
-    ]
+    told = []
+    for one in all_of_it:
+        rule, remedy = one["rule"], one["remedy"]
+        if NEVER_TOLD.isdisjoint((rule, one.get("anyway"))):
+            if rule in QUIETLY_TOLD:
+                rule, remedy = QUIETLY
+            told.append({"category": one["category"], "source": one["source"], "rule": rule, "remedy": remedy})
+    return told

@@ -56,13 +56,13 @@ async def newly_possible(
     found: Counter[tuple[str, str]] = Counter()
     while new.recipients and (ids := await clients.recorded_by(db, sorted(new.sources), after, CLIENTS_AT_ONCE)):
         after = ids[-1]
-        damaged: set[int] = set()
-        known = await sharing.known(db, ids, damaged)
-        sections = await clients.sections(db, known, damaged)
-        for id, client in known.items():
-            looked_at += bool(sections[id])
+        known = await sharing.known(db, ids)
+        sections = await clients.sections(db, known.found)
+        damaged = known.damaged.keys() | sections.damaged.keys()
+        for id, client in known.found.items():
+            looked_at += bool(sections.found[id])
             if damaged.isdisjoint(client.members):  # of whom something cannot be read, nothing leaves
-                found.update(_of(client, sections[id], new, agencies, known_already))
+                found.update(_of(client, sections.found[id], new, agencies, known_already))
     return looked_at, [Possible(*whom, count) for whom, count in sorted(found.items())]
 
 
@@ -80,8 +80,8 @@ def _of(
     for id, purpose in new.recipients:
         for service in (None, *client.facts.services_of(id)):  # consent may name one service of an agency only
             others = tuple(item for item in items if item.source != id)
-            for unasked in (None, frozenset[int]()):  # what could be asked for before may leave by itself now
-                question = Question(agencies[id], purpose, others, new.at, service, spent=spent, unasked=unasked)
+            for asked in (True, False):  # what could be asked for before may leave by itself now
+                question = Question(agencies[id], purpose, others, new.at, service, spent=spent, asked=asked)
                 permitted = decide(question, client.facts, new.changed).permitted
                 if permitted:
                     permitted -= decide(question, client.facts, new.before).permitted
