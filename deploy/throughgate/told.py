@@ -33,9 +33,10 @@ def who_was_told(
     """Who has been told what about a client, when, why, on whose authority: the answer to a subject access request.
 
     A prison, probation or police that recorded something of the client gets all of it, newest first: what was sent or
-    shown, what was refused and why, who asked beforehand, overrides, and what happened to the record itself. What was
-    taken back while it was being sent is there as "may have arrived". So does `--as operator`, by any agency's
-    reference. Any other agency gets what it was told, and what became of what it recorded.
+    shown, what was refused and why, who asked beforehand, overrides, who looked at this before, and what happened to
+    the record itself. What was taken back while it was being sent is there as "may have arrived". So does `--as
+    operator`, by any agency's reference. Any other agency gets what it was told, and what became of what it recorded.
+    That you look is entered, too.
     """
     as_operator = ("operator",) if agency == "operator" else ()
     with Api(door_of(), agency, "disclosures:read", "subject-access", *as_operator) as door:
@@ -77,7 +78,8 @@ def _all(door: Api, path: str) -> dict[str, Any]:
 
 
 def _in_words(entry: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    who = names.get(entry["recipient"], entry["recipient"]) or "nobody outside"
+    nobody = "the operator" if entry["kind"] == "reading" else "nobody outside"
+    who = names.get(entry["recipient"], entry["recipient"]) or nobody
     lines = [
         f"{entry['decidedAt']}  {who}"
         + (f", for {entry['purpose']}" if entry["purpose"] else "")

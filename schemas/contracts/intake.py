@@ -18,7 +18,7 @@ from contracts.vocabulary import (
     Purpose,
     RestrictionKind,
 )
-from servicekit.envelope import Event, Moment, StrictWire, Unfit
+from servicekit.envelope import PRACTITIONER, Event, Moment, StrictWire, Unfit
 
 PATTERNS = {
     IdentifierType.NOMS: r"[A-Z][0-9]{4}[A-Z]{2}",
@@ -231,7 +231,7 @@ class Practitioner(StrictWire):
     holds: ClassVar = FieldKind.SHARING
 
     agency: AgencyId
-    practitioner: Annotated[OwnId, FieldKind.REFERENCE]
+    practitioner: Annotated[str, StringConstraints(pattern=PRACTITIONER), FieldKind.REFERENCE]
 
 
 class RestrictionImposedData(AboutClient):

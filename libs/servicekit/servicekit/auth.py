@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import jwt
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from servicekit.envelope import PRACTITIONER
 from servicekit.problems import Problem
 from servicekit.settings import Settings
 
@@ -71,7 +73,7 @@ class Verifier:
             practitioner = claims.get("practitioner")
             if practitioner is not None:
                 practitioner = practitioner.strip() if isinstance(practitioner, str) else ""
-                if not practitioner:
+                if not re.fullmatch(PRACTITIONER, practitioner):
                     raise ValueError("the claim practitioner is no id")
             return Caller(str(claims["agency"]), scopes, str(claims["sub"]), practitioner)
         except (jwt.PyJWTError, ValueError, KeyError) as error:

@@ -17,6 +17,8 @@ MAX_EVENT = 262_144
 """Bytes of one event, over Kafka or HTTP: 256 KiB."""
 NO_NUL = r"^[^\x00]*$"
 """PostgreSQL cannot store U+0000 in text, so it is refused at the edge: such an event could only be set aside."""
+PRACTITIONER = r"^[!-~]{1,128}$"
+"""An agency's own id of one of its people, in a token as in an exclusion: visible ASCII, so that no two look alike."""
 
 
 class Unfit(ValueError):

@@ -98,19 +98,20 @@ async def test_who_asks_can_change_nothing(door: Any, statement: str) -> None:
         await connection.close()
 
 
-async def test_nobody_enters_a_decision_in_another_agencys_name(door: Any) -> None:
+@pytest.mark.parametrize("kind", ["consultation", "reading"])
+async def test_nobody_enters_a_decision_in_another_agencys_name(door: Any, kind: str) -> None:
     mine = await _told(door)
     connection = await _as_agency(door, door.prison.name)
     insert = (
         "INSERT INTO ledger (kind, decision, client_id, recipient, purpose, type, decided_at, sources, leaf)"
-        " SELECT 'consultation', gen_random_uuid(), client_id, $2, 'referral', 'x', now(), $3, '' FROM reference"
+        " SELECT $4, gen_random_uuid(), client_id, $2, 'referral', 'x', now(), $3, '' FROM reference"
         " WHERE id = $1::uuid"
     )
     try:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await connection.execute(insert, mine, door.hostel.name, [door.hostel.name])
+            await connection.execute(insert, mine, door.hostel.name, [door.hostel.name], kind)
         await connection.execute("BEGIN")
-        await connection.execute(insert, mine, door.hostel.name, [door.prison.name])
+        await connection.execute(insert, mine, door.hostel.name, [door.prison.name], kind)
         await connection.execute("ROLLBACK")
     finally:
         await connection.close()

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event as sql_events
 from support.agency import event, eventually_true, terms
 from support.commands import Commands
-from support.door import override, recorded, reference_of, superuser
+from support.door import override, quiet, recorded, reference_of, superuser
 
 from consent.service import asking
 from contracts.vocabulary import Category, Purpose
@@ -290,15 +290,89 @@ async def test_the_answer_has_everything(
             UUID(story),
         )
         kept = await db.fetchval(
-            "SELECT count(*) FROM ledger WHERE client_id = ANY($1) AND kind <> 'cancelled'", [r["id"] for r in clients]
+            "SELECT count(*) FROM ledger WHERE client_id = ANY($1) AND kind NOT IN ('cancelled', 'reading')",
+            [r["id"] for r in clients],
         )
     assert len(told["entries"]) == kept
     assert told["names"][lone_door.hostel.name] == lone_door.hostel.name
-    monkeypatch.setattr(told_command, "PAGE", 2)
-    assert (await throughgate.who_was_told(story, lone_door.prison))["entries"] == told["entries"]
     code, said = await throughgate("who-was-told", story, "--as", lone_door.prison.name)
     assert code == 0
-    assert f"{kept} entries." in said
+    assert f"{kept + 1} entries." in said, "that it was looked at before is one"
+    monkeypatch.setattr(told_command, "PAGE", 2)
+    assert (await throughgate.who_was_told(story, lone_door.prison))["entries"] == told["entries"]
+
+
+async def test_whoever_reads_who_was_told_stands_there_from_then_on(
+    lone_door: Any, story: str, throughgate: Commands
+) -> None:
+    """One entry a request, told to whoever gives the whole answer and to the agency that read."""
+    prison, hostel = lone_door.prison, lone_door.hostel
+    reference = await reference_of(hostel)
+
+    async def read(agency: str, client: str, *scopes: str, by: str | None = None, **more: Any) -> Any:
+        token = lone_door.system.issuer.token("clerk", agency, ["disclosures:read", *scopes], practitioner=by)
+        async with httpx.AsyncClient(
+            base_url=lone_door.system.urls["consent"], headers={"Authorization": f"Bearer {token}"}
+        ) as http:
+            answer = await http.get(f"/clients/{client}/disclosures", **more)
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    def readings(answer: Any) -> list[tuple[Any, ...]]:
+        found = [e for e in answer.json()["entries"] if e["kind"] == "reading"]
+        assert not any(e["permitted"] or e["withheld"] or e["purpose"] for e in found)
+        told = ("by", "whole", "entries", "before")
+        return [(e["recipient"], *(e["details"][name] for name in told)) for e in found]
+
+    own = await read(hostel.name, reference, by="u-17")
+    assert readings(own) == [], "who reads for the first time"
+    of_hostel = (hostel.name, "u-17", False, len(own.json()["entries"]), None)
+    whole = await read(prison.name, story, "subject-access")
+    assert readings(whole) == [of_hostel]
+    count = len(whole.json()["entries"])
+    of_prison = (prison.name, "clerk", True, count, None)
+    last = whole.json()["entries"][1]["entry"]
+    assert readings(await read(hostel.name, reference)) == [of_hostel], "it does not learn who else looked"
+    again = (hostel.name, "clerk", False, of_hostel[3] + 1, None)
+    await read(prison.name, story, "subject-access", params={"limit": 1, "before": last})
+    page = (prison.name, "clerk", True, 1, last)
+    by_operator = await read("operator", reference, "subject-access", "operator")
+    assert readings(by_operator) == [page, again, of_prison, of_hostel]
+    shown = (await read(prison.name, story, "subject-access", headers={"Accept": "text/html"})).text
+    assert shown.count("Looked at who was told.") == 5
+    assert "u-17" not in shown
+    assert "the operator of the system</td>" in shown
+    async with superuser(lone_door) as db:
+        entries = "SELECT count(*) FROM ledger WHERE kind = 'reading'"
+        entered = await db.fetchval(entries)
+        async with hostel.http() as http:
+            assert (await http.get(f"/clients/{story}/disclosures")).status_code == 404
+        assert await db.fetchval(entries) == entered
+    await quiet(lone_door)
+    code, said = await throughgate("verify", "--ledger", "--open", "--as", hostel.name)
+    assert code == 0, said
+
+
+async def test_who_reads_while_everything_is_erased_is_answered_what_is_left_of_it(lone_door: Any) -> None:
+    """Entered with the key of before, it could be read by nobody and would be closed by no erasure."""
+    client = UUID(await recorded(lone_door))
+    async with superuser(lone_door) as db, lone_door.prison.http() as http:
+        row = await db.fetchrow(
+            "SELECT c.id, c.key FROM client c JOIN reference r ON r.client_id = c.id WHERE r.id = $1", client
+        )
+        transaction = db.transaction()
+        await transaction.start()
+        await db.execute("UPDATE client SET key = NULL WHERE id = $1", row["id"])
+        reading = asyncio.create_task(http.get(f"/clients/{client}/disclosures"))
+        await asyncio.sleep(0.7)
+        assert not reading.done(), "it waits for the lock"
+        await transaction.commit()
+        answer = await reading
+        await db.execute("UPDATE client SET key = $2 WHERE id = $1", *row)
+        of_client = "SELECT count(*) FROM ledger WHERE kind = 'reading' AND client_id = $1"
+        assert await db.fetchval(of_client, row["id"]) == 0
+    assert answer.status_code == 200, answer.text
+    assert all(entry["erased"] for entry in answer.json()["entries"])
 
 
 async def test_the_page_has_every_entry_and_can_be_read_by_everyone(

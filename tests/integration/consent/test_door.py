@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from support.agency import consents, event, eventually_true, granted, read_all, terms
-from support.door import decided
+from support.door import but_readings, decided
 from support.settled import settled
 
 from contracts.leaving import RETRACTED
@@ -264,8 +264,8 @@ async def test_an_agency_sees_of_the_ledger_what_concerns_it(door: Any) -> None:
 
 async def _entries(agency: Any, client: str) -> list[dict[str, Any]]:
     async with agency.http() as http:
-        entries: list[dict[str, Any]] = (await http.get(f"/clients/{client}/disclosures")).json()["entries"]
-    return entries
+        told = (await http.get(f"/clients/{client}/disclosures")).json()
+    return list(but_readings(told)["entries"])
 
 
 async def _cleared(door: Any, service: str) -> list[Placed]:

@@ -8,9 +8,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from support.agency import event, eventually_true, terms
-from support.door import recorded, reference_of, superuser
+from support.door import decided, recorded, reference_of, superuser
 
 from consent.repository import sharing
+from contracts.leaving import RETRACTED
 from servicekit.db import Database
 
 
@@ -291,3 +292,48 @@ async def test_the_client_learns_what_was_told_while_a_link_held(linked: Linked)
         marked = {e["decision"]: e["linked"] for e in answer.json()["entries"]}
         assert marked[asked] is True
         assert marked[own] is False
+
+
+async def test_an_excluded_practitioner_knows_no_such_client(door: Any) -> None:
+    """Neither who was told of the client, nor what might be shared: though the agency keeps it away itself."""
+    await recorded(door)
+    reference = await reference_of(door.hostel)
+    await exclude(door, "j.smith@hostel.example")
+    await enforces(door, door.hostel, door.prison)
+    asked = {"clients": [reference], "recipient": door.mentors.name, "purpose": "referral", "categories": ["identity"]}
+    for person, status in (("J.Smith@hostel.example", 404), ("u-18", 200), (None, 200)):
+        verdict = await ask(door, "/decisions", asked, door.hostel.name, practitioner=person)
+        assert verdict.json()["verdicts"][0]["known"] is (status == 200)
+        token = door.system.issuer.token("case-system", door.hostel.name, ["disclosures:read"], practitioner=person)
+        async with httpx.AsyncClient(base_url=door.system.urls["consent"], timeout=20) as http:
+            headers = {"Authorization": f"Bearer {token}"}
+            told = await http.get(f"/clients/{reference}/disclosures", headers=headers)
+        assert told.status_code == status, person
+
+
+async def test_a_stop_does_not_tell_what_else_is_known(door: Any) -> None:
+    """That there is something of a category that no agreement lets the hostel see can itself be sensitive."""
+    await recorded(door)
+    reference, every = await reference_of(door.hostel), ["identity", "needs.accommodation", "contact", "risk"]
+    assert (await view(door, door.hostel.name, reference, categories=every))["receipt"]["withheld"] == []
+    for categories, told in ((["risk"], []), (["risk", "contact", "needs.accommodation"], ["needs.accommodation"])):
+        data = {
+            "identifiers": door.identifiers,
+            "restriction": uuid4().hex,
+            "kind": "exclusion",
+            "recipients": [{"agency": door.hostel.name}],
+            "categories": categories,
+        }
+        imposed = event("restriction.imposed", door.prison.name, data)
+        await door.prison.answered(imposed)
+        done = await door.prison.done(imposed["id"])
+        assert {d["recipient"] for d in done["recipients"]} == {"referral"} | ({door.hostel.name} if told else set())
+        seen = await view(door, door.hostel.name, reference, categories=every)
+        assert [(w["category"], w["rule"]) for w in seen["receipt"]["withheld"]] == [(c, "not-permitted") for c in told]
+        before = len(await door.hostel.received())
+        await door.prison.answered(door.recorded())
+        await decided(door)
+        records = [r.event["data"] for r in await door.hostel.received()][before:]
+        assert [[w["category"] for w in r["receipt"]["withheld"]] for r in records] == [told]
+    retractions = [r.event["data"] for r in await door.hostel.received() if r.event["type"] == RETRACTED]
+    assert [r["categories"] for r in retractions] == [["needs.accommodation"]]

@@ -95,7 +95,12 @@ TOLD = [
     entry("view", unreadable=True),
 ]
 NOT_TOLD = [entry("refusal", "refused"), entry("refusal", "refused", erased=True), entry("view")]
-ABOUT = [entry("consultation"), entry("override", recipient=None), entry("erasure", recipient=None)]
+ABOUT = [
+    entry("consultation"),
+    entry("reading"),
+    entry("override", recipient=None),
+    entry("erasure", recipient=None),
+]
 
 
 @pytest.mark.parametrize("one", TOLD, ids=lambda e: f"{e.outcome} {'erased' * e.erased}{'unreadable' * e.unreadable}")
@@ -126,6 +131,14 @@ def test_that_two_were_told_apart_is_said_without_the_reason() -> None:
 @pytest.mark.parametrize("one", ABOUT, ids=lambda e: e.kind)
 def test_what_only_happened_to_the_record_was_told_to_nobody(one: LedgerEntry) -> None:
     assert NOBODY in parts(one)["summary"]
+
+
+def test_who_looked_at_who_was_told_is_listed_and_who_of_its_staff_it_was_is_not() -> None:
+    details = {"by": "prison", "whole": True, "entries": 12, "before": None}
+    found = parts(entry("reading", purpose=None, details=details), entry("reading", recipient=None, purpose=None))
+    assert "The Hostel Looked at who was told. All of it yes How many entries 12 Entry" in found["readings"]
+    assert "the operator of the system Looked at who was told." in found["readings"]
+    assert "By The Prison" not in found["readings"], "a practitioner who is called so"
 
 
 def test_what_was_shown_is_said_as_far_as_it_is_known() -> None:

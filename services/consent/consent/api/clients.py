@@ -71,11 +71,19 @@ async def decisions(
     record of the client, it also says what rests on the word of others. Only the agency that imposed a restriction or
     an exclusion is told that it is one.
 
-    Ask about other recipients only: what your own agency may have, `POST /views` shows.
+    Ask about other recipients only: what your own agency may have, `POST /views` shows. To a practitioner whom the
+    client excludes the client is not known.
     """
     answers, now = await db.run(
         lambda session: asking.may_share(
-            session, caller.agency, body.clients, body.recipient, body.purpose, set(body.categories), body.service
+            session,
+            caller.agency,
+            body.clients,
+            body.recipient,
+            body.purpose,
+            set(body.categories),
+            body.service,
+            caller.practitioner,
         )
     )
     return Verdicts(decided_at=now, verdicts=[_verdict(answer) for answer in answers])
@@ -115,12 +123,12 @@ async def view(body: ViewRequest, db: AgencyDb, caller: Annotated[Caller, Depend
 
 
 class LedgerEntry(Wire):
-    """One decision: what was told, or refused, to whom, when, why, on what authority."""
+    """One decision: what was told, or refused, to whom, when, why, on what authority. Or what else was entered."""
 
     entry: int
     decision: UUID
     kind: str
-    """`disclosure`, `refusal`, `view`, `consultation`, `override`, `combination` or `erasure`."""
+    """`disclosure`, `refusal`, `view`, `consultation`, `reading`, `override`, `combination` or `erasure`."""
     outcome: str
     """For a disclosure `sent`, `leaving` or `cancelled, may have arrived`; else what `kind` says."""
     decided_at: datetime
@@ -178,16 +186,25 @@ async def disclosures(
     The whole answer to a subject access request takes the scope `subject-access`, and is for a prison, probation or
     police that recorded something of the client, and for the operator, by any agency's reference. Another agency with
     that scope gets what it gets without it. The page takes the scope, too, and has all that the caller may know.
+
+    A practitioner whom the client excludes is answered as if there were no such client.
+
+    The ledger keeps that it was read, page by page, as a reading, and who read it: later answers have it.
     """
     whole = SUBJECT_ACCESS in caller.scopes
     as_page = page.is_wanted(request.headers.getlist("accept"))
     if as_page and not whole:
         raise scope_missing(SUBJECT_ACCESS, ", or ask for JSON")
     pages: dict[str, Any] = {} if as_page else {"limit": limit, "before": before}
+    by: dict[str, Any] = {
+        "whole": whole,
+        "by": caller.practitioner or caller.subject,
+        "practitioner": caller.practitioner,
+    }
     if whole and caller.is_operator:
-        told = await every.run(lambda s: asking.who_was_told(s, None, client, whole=True, **pages))
+        told = await every.run(lambda s: asking.who_was_told(s, None, client, **by, **pages))
     else:
-        told = await db.run(lambda s: asking.who_was_told(s, caller.agency, client, whole=whole, **pages))
+        told = await db.run(lambda s: asking.who_was_told(s, caller.agency, client, **by, **pages))
     made = [_entry(line) for line in told.lines]
     if as_page:
         written = page.render(made, told.names, caller.agency, client, datetime.now(UTC), is_whole=told.is_whole)

@@ -49,6 +49,7 @@ OUTCOMES = {
     "cancelled, may have arrived": "Stopped while it was being sent: it may have arrived all the same.",
     "refused": "Not sent.",
     "consultation": "Asked beforehand; nothing was told by it.",
+    "reading": "Looked at who was told.",
     "override": "Entered.",
     "combination": "Entered.",
     "erasure": "Erased.",
@@ -76,6 +77,9 @@ _DETAILS = {
     "obligations": "With the duty",
     "override": "Their reference",
     "link": "Our reference of the link",
+    "whole": "All of it",
+    "entries": "How many entries",
+    "before": "Those before entry number",
 }
 _IN_THE_ROW = frozenset({"what", "recipients", "purposes", "categories"})
 LEFT_OFF = frozenset({"reason", "note", "authorisedBy", "approvedBy", "reviewedBy", "practitioner"})
@@ -123,7 +127,7 @@ def details(kind: str, values: Mapping[str, Any], names: Mapping[str, str]) -> I
     """What else an entry of that kind says, as pairs of a label and a text."""
     for key in (*_DETAILS, *sorted(values.keys() - _DETAILS.keys() - LEFT_OFF - _IN_THE_ROW)):
         value = values.get(key)
-        by_staff = key == "by" and (kind == "view" or value not in names)
+        by_staff = key == "by" and (kind in ("view", "reading") or value not in names)
         if value not in (None, False, [], "") and not by_staff:
             yield _DETAILS.get(key, key), "; ".join(_text(key, one, names) for one in _list(value))
 

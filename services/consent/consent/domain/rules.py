@@ -345,6 +345,15 @@ def _counting(versions: Sequence[tuple[Agreement, Terms | None]], at: datetime) 
     return versions[-1]
 
 
+def is_excluded(facts: ClientFacts, agency: str, practitioner: str | None, at: datetime) -> bool:
+    """Whether a restriction keeps this practitioner of an agency, by that agency's own id, away from the client."""
+    return practitioner is not None and any(
+        (agency, _as_compared(practitioner)) == (named, _as_compared(one))
+        for restriction in standing_restrictions(facts, at)
+        for named, one in restriction.practitioners
+    )
+
+
 def _restricts(restriction: Restricted, question: Question) -> bool:
     if restriction.kind is RestrictionKind.PRACTITIONER_EXCLUSION:
         return False  # it binds by `exclusion-not-enforced` and by an obligation

@@ -1,4 +1,4 @@
-"""Answers over HTTP: may I share, what may be seen, who was told. Each decision is in the ledger before it is given."""
+"""Answers over HTTP: may I share, what may be seen, who was told. Each is in the ledger before it is given."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.domain import Agency, ClientFacts, Decision, Item, Question, decide
+from consent.domain import Agency, ClientFacts, Decision, Item, Question, decide, is_excluded
 from consent.repository import agreements, clients, ledger, links, parties, queue, retractions, sharing
 from consent.repository.clients import Identifier
 from consent.repository.ledger import Entry
@@ -82,6 +82,7 @@ async def may_share(
     purpose: Purpose,
     categories: Collection[Category],
     service: str | None,
+    practitioner: str | None = None,
 ) -> tuple[list[Answer], datetime]:
     """Whether the asker may tell a recipient what it recorded itself of these clients, one answer each. Nothing leaves
     by it.
@@ -89,6 +90,9 @@ async def may_share(
     Each answer's `told` holds what is permitted and withheld, and why, as far as the asker may know. It holds the
     client's version only where something is permitted: an agency that recorded a number at a guess would learn from the
     version that others know the person.
+
+    Args:
+        practitioner: who asks, by the asker's own id; one whom the client excludes is answered as if it had no client.
 
     Raises:
         Problem: 422, there is no such recipient, or it is the asker.
@@ -104,6 +108,8 @@ async def may_share(
     items = tuple(Item(asker, category) for category in sorted(categories))
     entries: list[Entry] = []
     for answer, client, sections, was_sent in met:
+        if is_excluded(client.facts, asker, practitioner, now):
+            continue
         own = [s for s in sections if s["source"] == asker]
         question = Question(to, purpose, items, now, service, spent=spent_convictions(own))
         decision = decide(question, client.facts, registered.policy)
@@ -209,6 +215,8 @@ async def who_was_told(
     reference: UUID,
     *,
     whole: bool,
+    by: str,
+    practitioner: str | None = None,
     limit: int | None = None,
     before: int | None = None,
 ) -> History:
@@ -218,13 +226,18 @@ async def who_was_told(
     What was told of the client while it was linked with another is among it when that link was undone. Of a client of
     whom everything was erased that is left which says so.
 
+    That it was read is entered in it, too, but of a client of whom everything was erased.
+
     Args:
         asker: an agency; None: the operator, to whom every reference is known.
         whole: whether all of it is asked for.
+        by: which of the asker's people or programs reads it, for the ledger.
+        practitioner: who asks, by the agency's own id; to one whom the client excludes it knows no such client.
         limit: None for no limit.
 
     Raises:
         Problem: 404, the asker knows no such client.
+        TryAgain: everything was erased meanwhile.
     """
     agency = asker or await clients.recipient_of(session, reference) or ""
     found = await _find(session, agency, [reference])
@@ -232,6 +245,25 @@ async def who_was_told(
     if not known:
         raise NO_SUCH_CLIENT
     client = known[found[reference]]
+    if is_excluded(client.facts, agency, practitioner, await time_now(session)):
+        raise NO_SUCH_CLIENT
+    told = await _history(session, asker, agency, client, whole=whole, limit=limit, before=before)
+    if client.key is not None:
+        read = {"client": str(reference), "by": by, "whole": told.is_whole, "entries": len(told.lines)}
+        await _enter_reading(session, client.id, asker, read | {"before": before})
+    return told
+
+
+async def _history(
+    session: AsyncSession,
+    asker: str | None,
+    agency: str,
+    client: SharingState,
+    *,
+    whole: bool,
+    limit: int | None,
+    before: int | None,
+) -> History:
     linked = [] if client.key is None else await links.undone_of(session, client.members)
     names = await parties.names(session)
     if whole and (asker is None or await ledger.answers_for(session, client.id)):
@@ -251,6 +283,30 @@ async def who_was_told(
         if limit is None or some is None or len(rows) < some or len(lines) >= limit:
             return History(lines[:limit], names, False)
         before = rows[-1].id
+
+
+async def _enter_reading(session: AsyncSession, client: int, asker: str | None, read: Mapping[str, Any]) -> None:
+    """Enter that a client's ledger was read. The client is locked for no longer than that: it may be a long one.
+
+    Raises:
+        TryAgain: everything was erased meanwhile.
+    """
+    await clients.hold_still(session, [client])
+    entry = new_entry(
+        kind="reading",
+        decision=uuid4(),
+        client=client,
+        key=None,
+        recipient=asker,
+        type="reading",
+        at=await time_now(session),
+        sources=[],
+        more=read,
+    )
+    (entry,) = await ledger.with_keys(session, [entry])
+    if entry.key is None:
+        raise TryAgain
+    await _enter(session, [entry])
 
 
 _SHOWN_ELSEWHERE = frozenset(
@@ -296,7 +352,7 @@ class _Asker:
         line = Line(row, shown, _details(explanation) if is_own else {})
         if self.knows or line.explanation.get("permitted"):
             return line
-        if row.kind in ("view", "disclosure", "combination"):
+        if row.kind in ("view", "reading", "disclosure", "combination"):
             return line if is_own else None
         return line if row.recipient != self.agency or line.explanation.get("withheld") else None
 

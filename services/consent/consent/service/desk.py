@@ -289,8 +289,24 @@ class Desk:
                 others = frozenset(self.register.partners) - allowed
             if others is not None and not others:
                 continue
-            owed.append(Owed(reference, purposes, scope.categories, others))
+            categories = self._could_be_told(client, recipient, scope.categories)
+            if categories is None or categories:
+                owed.append(Owed(reference, purposes, categories, others))
         return self.retract(client, owed, cause, because=because, consent_version=consent_version)
+
+    def _could_be_told(
+        self, client: Client, recipient: Agency, categories: frozenset[Category] | None
+    ) -> frozenset[Category] | None:
+        """Those of these categories of which a recipient may ever have been told: from the others it would learn that
+        something of them is known. Under a link that was undone anything may have left. None: all.
+        """
+        if categories is None or recipient.kind is AgencyKind.SERVICE or client.former:
+            return categories
+        told = self.register.categories.get(recipient.id, frozenset())
+        for said in client.facts.said:
+            if isinstance(said, GatewayInvoked | OverrideAuthorised) and recipient.id in said.recipients:
+                told |= said.categories
+        return categories & told
 
     def retract(
         self,

@@ -48,6 +48,15 @@ class Register:
         alone = (replace(a, id=f"{a.id} {a.version}", ends=unending, suspended_from=None) for a in self.agreements)
         return Policy(list(alone), self.kinds)
 
+    @cached_property
+    def categories(self) -> Mapping[str, frozenset[Category]]:
+        """By recipient the categories of which any version of any agreement lets it be told."""
+        found: dict[str, frozenset[Category]] = {}
+        for agreement in self.agreements:
+            every = frozenset[Category]().union(*(terms.categories for terms in agreement.terms.values()))
+            found |= {id: found.get(id, frozenset()) | every for id in agreement.recipients}
+        return found
+
     def subscriptions(self, source: str, now: datetime) -> list[Subscription]:
         """Who gets what `source` records, by agreements in force or to come: an entry a recipient and purpose."""
         if (source, now) not in self._subscribed:
