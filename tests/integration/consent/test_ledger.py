@@ -25,6 +25,7 @@ def throughgate(lone_door: Any, tmp_path: Path) -> Commands:
 @asynccontextmanager
 async def tampered(door: Any) -> AsyncIterator[Any]:
     """A connection of a superuser, who can change everything; afterwards all is as it was."""
+    await quiet(door)  # or a head that leaves meanwhile would wait again for ever afterwards: a reading makes one, too
     async with superuser(door) as db:
         await db.execute(
             "CREATE TABLE kept_ledger AS SELECT * FROM ledger; CREATE TABLE kept_head AS SELECT * FROM head"
