@@ -238,7 +238,7 @@ class _Matter:
     def _undertook_to(self) -> frozenset[str]:
         """The sources to whom the recipient undertook to keep the excluded away; to nobody where one of them asks."""
         recipient, practitioner, at = self._question.recipient.id, self._question.practitioner, self._question.at
-        if practitioner is not None and _as_compared(practitioner) in map(_as_compared, self._excluded):
+        if _is_among(practitioner, self._excluded):
             return frozenset()
         agreements = agreements_in_force(self._policy, at)
         return frozenset[str]().union(*(a.sources for a in agreements if recipient in a.enforces))
@@ -347,11 +347,8 @@ def _counting(versions: Sequence[tuple[Agreement, Terms | None]], at: datetime) 
 
 def is_excluded(facts: ClientFacts, agency: str, practitioner: str | None, at: datetime) -> bool:
     """Whether a restriction keeps this practitioner of an agency, by that agency's own id, away from the client."""
-    return practitioner is not None and any(
-        (agency, _as_compared(practitioner)) == (named, _as_compared(one))
-        for restriction in standing_restrictions(facts, at)
-        for named, one in restriction.practitioners
-    )
+    excluded = (one for restriction in standing_restrictions(facts, at) for one in restriction.practitioners)
+    return _is_among(practitioner, [id for named, id in excluded if named == agency])
 
 
 def _restricts(restriction: Restricted, question: Question) -> bool:
@@ -361,9 +358,11 @@ def _restricts(restriction: Restricted, question: Question) -> bool:
     return reach(recipient, question.purpose, question.service) and recipient.id not in restriction.allowed
 
 
-def _as_compared(practitioner: str) -> str:
-    """The id of a practitioner without case and outer spaces: a token and an exclusion may write it differently."""
-    return practitioner.strip().casefold()
+def _is_among(practitioner: str | None, excluded: Iterable[str]) -> bool:
+    """Whether somebody is one of these, without case and outer spaces: a token and an exclusion may write an id
+    differently.
+    """
+    return practitioner is not None and practitioner.strip().casefold() in [id.strip().casefold() for id in excluded]
 
 
 def _invoked_for(said: GatewayInvoked | OverrideAuthorised, question: Question) -> bool:

@@ -9,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.repository import aside, clients, queue
 from consent.repository.ledger import Entry
-from consent.repository.queue import NOBODY, NOTICE, QueueRow
+from consent.repository.queue import NOBODY
 from consent.service.disclosing import NOTHING
 from consent.service.intake import take_in
 from consent.service.ledger import enter, new_entry
-from consent.service.notices import row_settled
+from consent.service.notices import notice, row_settled
 from consent.service.reading import Arrival
 from consent.service.requests import Asked, take_requests
 from contracts import topic_names
@@ -66,18 +66,8 @@ async def retry(session: AsyncSession, way: Way, id: int, by: str, namespace: st
 async def _answer(session: AsyncSession, arrival: Arrival) -> str:
     answer = (await take_in(session, [arrival]))[0]
     reply = orjson.loads(answer)
-    notice = QueueRow(
-        kind=NOTICE,
-        client_id=NOBODY,
-        recipient=arrival.agency,
-        topic=topic_names.replies(arrival.agency),
-        reference=uuid4(),
-        type=reply["type"],
-        purpose=None,
-        body=answer.decode(),
-        due_at=await time_now(session),
-    )
-    await queue.add(session, [notice])
+    topic, now = topic_names.replies(arrival.agency), await time_now(session)
+    await queue.add(session, [notice(NOBODY, arrival.agency, topic, uuid4(), reply["type"], answer, now)])
     return str(reply["data"].get("code", "accepted"))
 
 

@@ -82,7 +82,7 @@ async def may_share(
     purpose: Purpose,
     categories: Collection[Category],
     service: str | None,
-    practitioner: str | None = None,
+    practitioner: str | None,
 ) -> tuple[list[Answer], datetime]:
     """Whether the asker may tell a recipient what it recorded itself of these clients, one answer each. Nothing leaves
     by it.
@@ -216,7 +216,7 @@ async def who_was_told(
     *,
     whole: bool,
     by: str,
-    practitioner: str | None = None,
+    practitioner: str | None,
     limit: int | None = None,
     before: int | None = None,
 ) -> History:

@@ -37,12 +37,12 @@ from consent.events import SOURCE
 from consent.repository import aside, clients, due, queue, retractions, sharing
 from consent.repository.clients import Client
 from consent.repository.due import Due
-from consent.repository.queue import NOTICE, QueueRow
+from consent.repository.queue import QueueRow
 from consent.repository.retractions import Patience
 from consent.service import convictions, desks, losing
 from consent.service.desk import Cause, Desk
 from consent.service.losing import Lost
-from consent.service.notices import retraction_row
+from consent.service.notices import notice, retraction_row
 from consent.service.register import Register
 from contracts import topic_names
 from contracts.vocabulary import Category, Purpose
@@ -230,17 +230,9 @@ def _expired(row: Any, at: datetime, client: Client, desk: Desk, withdrawal: UUI
     if row.kind != "consent":
         type = "throughgate.sharing.expired.v1"
         data |= {"kind": row.kind, "id": row.own_id}
-    return QueueRow(
-        kind=NOTICE,
-        client_id=client.id,
-        recipient=row.asserted_by,
-        topic=topic_names.replies(row.asserted_by),
-        reference=reference.id,
-        type=type,
-        purpose=None,
-        body=encode(type, SOURCE, data, time=desk.now).decode(),
-        due_at=desk.now,
-    )
+    envelope = encode(type, SOURCE, data, time=desk.now)
+    topic = topic_names.replies(row.asserted_by)
+    return notice(client.id, row.asserted_by, topic, reference.id, type, envelope, desk.now)
 
 
 # --- reminders --------------------------------------------------------------------------------------------------------

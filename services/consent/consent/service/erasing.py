@@ -24,6 +24,7 @@ from consent.service.auditing import seal_of
 from consent.service.desk import RESTORED, Cause, Desk, Erasure
 from consent.service.ledger import enter, new_entry
 from consent.service.sections import OFFENCE
+from contracts import topic_names
 from contracts.intake import ErasureRequested
 from contracts.vocabulary import Category
 from servicekit.db import wake_after_commit
@@ -261,7 +262,7 @@ async def _forget_set_aside(session: AsyncSession, members: tuple[int, ...]) -> 
     meant = [
         row.id
         for row in await erasure.set_aside_events(session)
-        if not names.isdisjoint(naming.identifiers_in(row.value, row.topic.rpartition(".")[2]))
+        if not names.isdisjoint(naming.identifiers_in(row.value, topic_names.parts(row.topic)[1]))
     ]
     await erasure.forget_set_aside(session, meant)
 

@@ -89,6 +89,31 @@ def retraction_row(
     )
 
 
+def notice(
+    client_id: int,
+    recipient: str,
+    topic: str,
+    reference: UUID,
+    type: str,
+    envelope: bytes,
+    at: datetime,
+    traceparent: str | None = None,
+) -> QueueRow:
+    """What the door says itself on a topic: it leaves as it stands, and nothing is decided about it."""
+    return QueueRow(
+        kind=NOTICE,
+        client_id=client_id,
+        recipient=recipient,
+        topic=topic,
+        reference=reference,
+        type=type,
+        purpose=None,
+        body=envelope.decode(),
+        due_at=at,
+        traceparent=traceparent,
+    )
+
+
 def withdrawal_done(
     client_id: int,
     withdrawal: UUID,
@@ -104,18 +129,7 @@ def withdrawal_done(
     """
     data = {"event": event_id, "withdrawal": str(withdrawal), "recipients": recipients}
     envelope = encode(DONE, SOURCE, data, id=str(withdrawal), time=now)
-    return QueueRow(
-        kind=NOTICE,
-        client_id=client_id,
-        recipient=agency,
-        topic=topic_names.replies(agency),
-        reference=withdrawal,
-        type=DONE,
-        purpose=None,
-        body=envelope.decode(),
-        due_at=now,
-        traceparent=traceparent,
-    )
+    return notice(client_id, agency, topic_names.replies(agency), withdrawal, DONE, envelope, now, traceparent)
 
 
 def request_settled(
@@ -132,18 +146,7 @@ def request_settled(
     type = "throughgate.request.settled.v1"
     data = {"request": str(request), "outcome": outcome, "withheld": withheld}
     envelope = encode(type, SOURCE, data, subject=str(reference), time=now)
-    return QueueRow(
-        kind=NOTICE,
-        client_id=client_id,
-        recipient=service,
-        topic=topic_names.cleared(service),
-        reference=reference,
-        type=type,
-        purpose=None,
-        body=envelope.decode(),
-        due_at=now,
-        traceparent=traceparent,
-    )
+    return notice(client_id, service, topic_names.cleared(service), reference, type, envelope, now, traceparent)
 
 
 def row_settled(row: Any, outcome: str, now: datetime, withheld: list[dict[str, Any]] | None = None) -> QueueRow:
