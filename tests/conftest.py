@@ -4,7 +4,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 from support import servers
+from support.services import DatabaseOf, OfService
 
-from servicekit.db import Database
 from throughgate.native import process
 from throughgate.provision import databases
 from throughgate.system import System
@@ -99,12 +99,12 @@ def make_system(address: servers.Address) -> Iterator[Callable[..., System]]:
 
 
 @pytest.fixture
-async def database_of(address: servers.Address) -> AsyncIterator[Callable[..., Awaitable[Database]]]:
+async def database_of(address: servers.Address) -> AsyncIterator[DatabaseOf]:
     """Makes a migrated, empty database of a service, reached with the worker role: `await database_of("referral")`."""
-    made: list[tuple[str, Database]] = []
+    made: list[tuple[str, OfService]] = []
     server = servers.RunningPostgres(address)
 
-    async def make(service: str, role: str = "worker") -> Database:
+    async def make(service: str, role: str = "worker") -> OfService:
         template = await _template(server, service)
         name = f"d{uuid4().hex[:12]}"
         admin = await asyncpg.connect(server.url())
@@ -113,7 +113,7 @@ async def database_of(address: servers.Address) -> AsyncIterator[Callable[..., A
             await admin.execute(f"CREATE DATABASE {name} OWNER {template}_owner TEMPLATE {template}")
         finally:
             await admin.close()
-        database = Database(server.role_url(name, f"{template}_{role}"), 5, "test")
+        database = OfService(role, lambda role: server.role_url(name, f"{template}_{role}"))
         made.append((name, database))
         return database
 

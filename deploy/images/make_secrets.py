@@ -53,8 +53,8 @@ def main(folder: Path) -> None:
     for kind in PROCESSES:
         mine = folder / kind.service / kind.module.partition(".")[2]
         write(mine / "THROUGHGATE_DATABASE_URL", url(kind.service, getattr(ours[kind.service], kind.role)))
-        if kind.module == "consent.main":
-            write(mine / "THROUGHGATE_AGENCY_DATABASE_URL", url("consent", ours["consent"].agency))
+        if kind.role == "api":
+            write(mine / "THROUGHGATE_AGENCY_DATABASE_URL", url(kind.service, ours[kind.service].agency))
         if kind.kafka_user:
             write(mine / "THROUGHGATE_KAFKA_PASSWORD", known[kind.kafka_user])
     signing_key = folder / "consent" / "discloser" / "THROUGHGATE_SIGNING_KEY"

@@ -270,10 +270,11 @@ class System:
                 "THROUGHGATE_KAFKA_USER": kind.kafka_user,
                 "THROUGHGATE_KAFKA_PASSWORD": self.kafka.password(kind.kafka_user),
             }
-        if kind.role == "api" and "consent" in self.urls and kind.service != "consent":
-            mine["THROUGHGATE_DOOR_URL"] = self.urls["consent"]
-        if kind.module == "consent.main":
-            mine["THROUGHGATE_AGENCY_DATABASE_URL"] = self._database_url("consent", self.databases["consent"].agency)
+        if kind.role == "api":
+            agency = self.databases[kind.service].agency
+            mine["THROUGHGATE_AGENCY_DATABASE_URL"] = self._database_url(kind.service, agency)
+            if "consent" in self.urls and kind.service != "consent":
+                mine["THROUGHGATE_DOOR_URL"] = self.urls["consent"]
         if kind.module == "consent.discloser":
             mine["THROUGHGATE_SIGNING_KEY"] = to_base64url(self.signing_key)
         return _inherited() | mine | self._common | dict(self._environment.get(name, {}))

@@ -3,9 +3,10 @@
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -15,21 +16,45 @@ from servicekit.db import Database
 from servicekit.worker import Worker
 from throughgate.issuer import Issuer
 
-DatabaseOf = Callable[[str], Awaitable[Database]]
+
+class OfService(Database):
+    """A service's database, as one of its roles reaches it."""
+
+    def __init__(self, role: str, url_of: Callable[[str], str]) -> None:
+        """`url_of` gives the URL for a role."""
+        super().__init__(url_of(role), 5, "test")
+        self._url_of, self._others = url_of, dict[str, Database]()
+
+    def as_role(self, role: str) -> Database:
+        """The same database, reached as another role."""
+        if role not in self._others:
+            self._others[role] = Database(self._url_of(role), 5, "test")
+        return self._others[role]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for database in self._others.values():
+            await database.close()
+        await super().close()
+
+
+DatabaseOf = Callable[..., Awaitable[OfService]]
 Call = Callable[..., Awaitable[httpx.Response]]
 
 
-def call_of(create_app: Callable[[Any], FastAPI], settings: type[Any], database: Database, folder: Path) -> Call:
+def call_of(create_app: Callable[[Any], FastAPI], database: OfService, folder: Path) -> Call:
     """The API on this database: `await call("PUT", path, agency, scope, json=...)`. `folder` gets the issuer's keys."""
-    issuer = Issuer()
+    issuer, nowhere = Issuer(), SecretStr("postgresql+asyncpg://nobody@localhost/nothing")
+    settings = get_type_hints(create_app)["settings"]
     app = create_app(
         settings(
-            database_url=SecretStr("postgresql+asyncpg://nobody@localhost/nothing"),
+            database_url=nowhere,
+            agency_database_url=nowhere,
             jwks=str(issuer.write_jwks(folder / "jwks.json")),
             issuer=issuer.name,
         )
     )
-    app.state.database = database
+    app.state.database, app.state.agency_database = database.as_role("api"), database.as_role("agency")
 
     async def call(method: str, path: str, agency: str, *scopes: str, **options: Any) -> httpx.Response:
         token = {"Authorization": f"Bearer {issuer.token('clerk', agency, scopes)}"}
@@ -37,6 +62,20 @@ def call_of(create_app: Callable[[Any], FastAPI], settings: type[Any], database:
             return await http.request(method, path, headers=token, **options)
 
     return call
+
+
+async def seen_by(database: OfService, agency: str | None, table: str, *, whole: bool = False) -> list[str]:
+    """The ids of the rows of a table that the database shows to this agency, around all code of the service."""
+    bound = {"throughgate.agency": agency or "", "throughgate.whole": "yes" if whole else ""}
+    sql = text(f"SELECT CAST(id AS text) FROM {table} ORDER BY 1")
+    read = database.as_role("agency").run(lambda session: session.scalars(sql), bound=bound if agency else None)
+    return list(await read)
+
+
+def forgetting(monkeypatch: pytest.MonkeyPatch, repository: ModuleType, name: str) -> None:
+    """Break a list of a repository: it is read as for an operator, whoever asks."""
+    read = getattr(repository, name)
+    monkeypatch.setattr(repository, name, lambda session, _, *given, **named: read(session, None, *given, **named))
 
 
 async def by_pages(page: Callable[..., Awaitable[list[str]]]) -> list[str]:

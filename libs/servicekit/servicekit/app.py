@@ -1,13 +1,12 @@
 """What every HTTP process has: health, readiness, metrics, problem details, and its database."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import SecretStr
 from sqlalchemy import text
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,7 +14,7 @@ from servicekit import problems
 from servicekit.auth import Verifier
 from servicekit.db import Database
 from servicekit.envelope import MAX_EVENT
-from servicekit.settings import Settings
+from servicekit.settings import ApiSettings
 
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI's own telemetry puts paths and queries into spans, whatever a caller wrote there."""
@@ -42,21 +41,20 @@ class Api(FastAPI):
 
 
 def create_app(
-    settings: Settings,
+    settings: ApiSettings,
     title: str,
     description: str,
     routers: Sequence[APIRouter],
     max_body: int = MAX_EVENT,
-    more_databases: Mapping[str, SecretStr] | None = None,
     while_running: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
-    """An API with everything that the services share. Routes find `database` and `settings` on `app.state`.
+    """An API with everything that the services share. Routes find `settings` on `app.state`, and `servicekit.access`
+    its two ways into the database.
 
-    `max_body` is in bytes. `more_databases` are URLs by the name under which routes find them there, such as that of
-    another role.
+    `max_body` is in bytes.
     `while_running` is entered before the first request and left after the last.
     """
-    urls = {"database": settings.database_url, **(more_databases or {})}
+    urls = {"database": settings.database_url, "agency_database": settings.agency_database_url}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

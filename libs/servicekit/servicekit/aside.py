@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from servicekit.access import Db
 from servicekit.auth import OPERATOR, Caller, require
 from servicekit.db import Database, every
 from servicekit.envelope import Wire
@@ -59,7 +60,7 @@ class SetAside(Wire):
 
 @router.get("/set-aside", summary="Events that could not be applied")
 async def get_set_aside(
-    request: Request,
+    db: Db,
     _: Annotated[Caller, Depends(require(OPERATOR))],
     limit: Annotated[int, Query(ge=1, le=200)] = 100,
     after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
@@ -68,7 +69,7 @@ async def get_set_aside(
 
     `after` for the next page is the last `id`; a page with fewer than `limit` is the last.
     """
-    found = await request.app.state.database.run(
+    found = await db.run(
         lambda session: rows(
             session,
             """

@@ -15,7 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from servicekit.envelope import PRACTITIONER
 from servicekit.problems import Problem
-from servicekit.settings import Settings
+from servicekit.settings import ApiSettings
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Caller:
 class Verifier:
     """Checks tokens against the issuer's key set, read from a file or fetched and cached by PyJWT."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
         self._remote = jwt.PyJWKClient(settings.jwks) if settings.jwks.startswith(("http://", "https://")) else None
 

@@ -16,12 +16,12 @@ from fastapi import FastAPI, Request
 
 from servicekit import problems, telemetry
 from servicekit.app import NO_TELEMETRY, probes
-from servicekit.settings import Settings
+from servicekit.settings import ApiSettings, Settings
 
 log = logging.getLogger(__name__)
 
 
-def serve(app: FastAPI, settings: Settings, service: str) -> None:
+def serve(app: FastAPI, settings: ApiSettings, service: str) -> None:
     """Run an API until it is told to stop. Without a key set, by which callers are known, it does not start."""
     telemetry.set_up(settings, service)
     if not settings.jwks:

@@ -35,20 +35,10 @@ class Settings(BaseSettings):
     """A CA bundle: given, the connection is TLS (SASL_SSL)."""
     namespace: str = ""
     """Prefix of topic names, groups and transactional ids, so that several systems can share a cluster."""
-    jwks: str = ""
-    """Path or http(s) URL of the key set that signs our callers' tokens. Without it no API starts."""
-    issuer: str = "throughgate-development"
-    """The `iss` of our callers' tokens. A token of another issuer is refused."""
-    audience: str = "throughgate"
-    """The `aud` of our callers' tokens."""
     http_host: str = "127.0.0.1"
     """The address on which a process listens: an API, or `/healthz`, `/readyz` and `/metrics` of the others."""
     http_port: int = 8000
     """The port there. Several processes on one machine need one each."""
-    door_url: str = ""
-    """Base URL of the door's API, where an API of another service asks it what may be seen."""
-    door_seconds: float = 2.0
-    """How long such a question may take. After it nothing is shown."""
     otlp_endpoint: str = ""
     """Base URL of an OTLP/HTTP collector. Empty: no traces are exported."""
     trace_sampling: float = 0.01
@@ -63,3 +53,20 @@ class Settings(BaseSettings):
     """The most records that one transaction of a worker or a discloser takes."""
     stall_seconds: float = 60.0
     """A worker with lag, an answering broker and no progress for this long ends itself."""
+
+
+class ApiSettings(Settings):
+    """What an API needs besides."""
+
+    agency_database_url: SecretStr
+    """Its database by the role of the agencies, which row-level security binds."""
+    jwks: str = ""
+    """Path or http(s) URL of the key set that signs our callers' tokens. Without it no API starts."""
+    issuer: str = "throughgate-development"
+    """The `iss` of our callers' tokens. A token of another issuer is refused."""
+    audience: str = "throughgate"
+    """The `aud` of our callers' tokens."""
+    door_url: str = ""
+    """Base URL of the door's API, where an API of another service asks it what may be seen."""
+    door_seconds: float = 2.0
+    """How long such a question may take. After it nothing is shown."""

@@ -3,9 +3,9 @@
 from fastapi import FastAPI
 
 from consent.api import router
-from consent.settings import ApiSettings
 from servicekit.app import create_app as create
 from servicekit.run import serve
+from servicekit.settings import ApiSettings
 
 DESCRIPTION = "The door: what comes in is kept here, what leaves is decided here. Errors are RFC 9457 problem details."
 MAX_BODY = 4 * 1024 * 1024
@@ -14,8 +14,7 @@ MAX_BODY = 4 * 1024 * 1024
 
 def create_app(settings: ApiSettings) -> FastAPI:
     """The API with its routes."""
-    bound = {"agency_database": settings.agency_database_url}
-    return create(settings, "Throughgate consent", DESCRIPTION, [router], max_body=MAX_BODY, more_databases=bound)
+    return create(settings, "Throughgate consent", DESCRIPTION, [router], max_body=MAX_BODY)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,6 @@ RESTART_SECONDS = 1.0
 """From one try to start a producer to the next."""
 
 
-class ApiSettings(Settings):
-    """What the API needs to know besides."""
-
-    agency_database_url: SecretStr
-    """The door's database by the role that row-level security binds."""
-
-
 class RetentionSettings(Settings):
     """What a run of retention needs to know besides."""
 

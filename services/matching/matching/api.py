@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from pydantic import Field, StringConstraints
 
 from contracts.facts import Short
@@ -13,6 +13,7 @@ from contracts.views import ClientLine, Showing
 from contracts.vocabulary import AgencyId, Area, Pathway
 from matching import events, repository, service
 from matching.domain import Actor, Reason, State
+from servicekit.access import AgencyDb, Db
 from servicekit.auth import Caller, require
 from servicekit.envelope import Date, StrictWire, Wire
 
@@ -103,30 +104,26 @@ class RoundDone(Wire):
 
 @router.put("/volunteers/{id}", status_code=204, summary="Write one volunteer")
 async def put_volunteer(
-    id: UUID, body: VolunteerBody, request: Request, caller: Annotated[Caller, Depends(require("volunteers:write"))]
+    id: UUID, body: VolunteerBody, db: Db, caller: Annotated[Caller, Depends(require("volunteers:write"))]
 ) -> None:
-    await request.app.state.database.run(
-        lambda session: service.put_volunteer(session, id, body.model_dump(), within=caller.within)
-    )
+    await db.run(lambda session: service.put_volunteer(session, id, body.model_dump(), within=caller.within))
 
 
 @router.get("/volunteers", summary="Your agency's volunteers with their caseloads")
 async def get_volunteers(
-    request: Request,
+    db: AgencyDb,
     caller: Annotated[Caller, Depends(require("matches:read"))],
     limit: Limit = 100,
     after: UUID | None = None,
 ) -> list[VolunteerLine]:
     """By scheme. `after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
-    rows = await request.app.state.database.run(
-        lambda session: repository.listed_volunteers(session, caller.within, limit, after)
-    )
+    rows = await db.run(lambda session: repository.listed_volunteers(session, caller.within, limit, after))
     return [VolunteerLine.model_validate(dict(row)) for row in rows]
 
 
 @router.get("/matches", summary="Your agency's matches, newest first")
 async def get_matches(
-    request: Request,
+    db: AgencyDb,
     caller: Annotated[Caller, Depends(require("matches:read"))],
     showing: Annotated[Showing, Depends()],
     client: UUID | None = None,
@@ -135,15 +132,15 @@ async def get_matches(
     after: UUID | None = None,
 ) -> list[MatchLine]:
     """`after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
-    rows = await request.app.state.database.run(
+    rows = await db.run(
         lambda session: repository.matches(session, caller.within, client=client, state=state, limit=limit, after=after)
     )
     return await showing.beside(events.DOOR.service, [MatchLine.model_validate(dict(row)) for row in rows])
 
 
 @router.post("/rounds", summary="Run one round now")
-async def post_round(request: Request, caller: Annotated[Caller, Depends(require("rounds:run"))]) -> RoundDone:
-    await request.app.state.database.run(service.expire)
-    done = (await request.app.state.database.run(service.run_round)).seen_by(caller.within)
+async def post_round(db: Db, caller: Annotated[Caller, Depends(require("rounds:run"))]) -> RoundDone:
+    await db.run(service.expire)
+    done = (await db.run(service.run_round)).seen_by(caller.within)
     barred = done.unmatched if caller.within is None else None
     return RoundDone(ran=done.ran, offers=done.offers, unmatched=len(done.unmatched), barred=barred)

@@ -4,11 +4,11 @@ from fastapi import FastAPI
 
 from contracts.views import asking_the_door
 from matching.api import router
-from matching.settings import Settings
 from servicekit import app, aside, run
+from servicekit.settings import ApiSettings
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: ApiSettings) -> FastAPI:
     """The matching API."""
     return app.create_app(
         settings,
@@ -20,5 +20,5 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 if __name__ == "__main__":
-    settings = Settings()
+    settings = ApiSettings()
     run.serve(create_app(settings), settings, "matching-api")

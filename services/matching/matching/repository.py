@@ -301,13 +301,15 @@ async def put_volunteer(session: AsyncSession, id: UUID, values: Mapping[str, An
 async def listed_volunteers(
     session: AsyncSession, within: str | None, limit: int, after: UUID | None
 ) -> Sequence[RowMapping]:
-    """Volunteers behind the one with id `after`, by scheme, with their caseloads. `within` one agency: its own."""
+    """Volunteers behind the one with id `after`, by scheme, with their caseloads. `within` one agency: its own.
+
+    A caseload counts offers of which the scheme may not know yet: only a function of the database tells how many.
+    """
     return await rows(
         session,
         """
         SELECT id, scheme, approved, available, dbs_expires, caseload_limit,
-            (SELECT count(*) FROM match WHERE match.volunteer = volunteer.id
-                AND state IN ('requested', 'offered', 'active')) AS caseload
+            caseload(id) AS caseload
         FROM volunteer WHERE (CAST(:within AS text) IS NULL OR scheme = CAST(:within AS text))
             AND (CAST(:after AS uuid) IS NULL
                 OR (scheme, id) > (SELECT l.scheme, l.id FROM volunteer l WHERE l.id = CAST(:after AS uuid)

@@ -1,10 +1,10 @@
 """What the matching worker needs besides what every process needs."""
 
-from servicekit import settings
+from servicekit.settings import Settings
 
 
-class Settings(settings.Settings):
-    """The settings of the matching processes."""
+class WorkerSettings(Settings):
+    """The settings of the matching worker."""
 
     round_seconds: float = 10.0
     """How often the worker looks whether a round is due."""

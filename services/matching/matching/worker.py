@@ -3,7 +3,7 @@
 from functools import partial
 
 from matching import events, service
-from matching.settings import Settings
+from matching.settings import WorkerSettings
 from servicekit import consuming
 from servicekit.db import Database, every
 
@@ -19,6 +19,6 @@ async def rounds(seconds: float, database: Database) -> None:
 
 
 if __name__ == "__main__":
-    settings = Settings()
+    settings = WorkerSettings()
     beside = partial(rounds, settings.round_seconds)
     consuming.work(settings, events.DOOR.service, events.DOOR.cleared_topic, service.apply, service.poison, beside)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from pydantic import Field, StringConstraints
 
 from contracts.leaving import Withheld
@@ -12,6 +12,7 @@ from contracts.views import ClientLine, Showing
 from contracts.vocabulary import AgencyId
 from notifications import events, repository, service
 from notifications.domain import PlanReason, PlanState, StepName, StepState
+from servicekit.access import AgencyDb, Db
 from servicekit.auth import OPERATOR, Caller, require
 from servicekit.envelope import Moment, StrictWire, Wire
 
@@ -75,17 +76,15 @@ class ClockBody(StrictWire):
 
 @router.put("/gate-partners/{agency}", status_code=204, summary="Write whose releases an agency meets")
 async def put_partner(
-    agency: AgencyId, body: PartnerBody, request: Request, caller: Annotated[Caller, Depends(require("plans:write"))]
+    agency: AgencyId, body: PartnerBody, db: Db, caller: Annotated[Caller, Depends(require("plans:write"))]
 ) -> None:
     prisons, steps = sorted(set(body.prisons)), sorted(set(body.steps))
-    await request.app.state.database.run(
-        lambda session: service.put_partner(session, agency, prisons, steps, within=caller.within)
-    )
+    await db.run(lambda session: service.put_partner(session, agency, prisons, steps, within=caller.within))
 
 
 @router.get("/plans", summary="Your agency's release plans, newest first")
 async def get_plans(
-    request: Request,
+    db: AgencyDb,
     caller: Annotated[Caller, Depends(require("plans:read"))],
     showing: Annotated[Showing, Depends()],
     client: UUID | None = None,
@@ -93,7 +92,7 @@ async def get_plans(
     after: UUID | None = None,
 ) -> list[PlanLine]:
     """`after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
-    rows = await request.app.state.database.run(
+    rows = await db.run(
         lambda session: repository.plans(session, caller.within, client=client, limit=limit, after=after)
     )
     return await showing.beside(events.DOOR.service, [PlanLine.model_validate(dict(row)) for row in rows])
@@ -102,16 +101,16 @@ async def get_plans(
 @router.get("/plans/{id}", summary="One release plan with its steps")
 async def get_plan(
     id: UUID,
-    request: Request,
+    db: AgencyDb,
     caller: Annotated[Caller, Depends(require("plans:read"))],
     showing: Annotated[Showing, Depends()],
 ) -> PlanDetail:
-    row, steps = await request.app.state.database.run(lambda session: service.plan(session, id, within=caller.within))
+    row, steps = await db.run(lambda session: service.plan(session, id, within=caller.within))
     values: dict[str, Any] = dict(row) | {"steps": [dict(step) for step in steps]}
     return (await showing.beside(events.DOOR.service, [PlanDetail.model_validate(values)]))[0]
 
 
 @clock_router.put("/clock", summary="Set the clock: for demonstrations and tests")
-async def put_clock(body: ClockBody, request: Request, _: Annotated[Caller, Depends(require(OPERATOR))]) -> ClockBody:
-    now = await request.app.state.database.run(lambda session: service.set_clock(session, body.now))
+async def put_clock(body: ClockBody, db: Db, _: Annotated[Caller, Depends(require(OPERATOR))]) -> ClockBody:
+    now = await db.run(lambda session: service.set_clock(session, body.now))
     return ClockBody(now=now)

@@ -4,11 +4,11 @@ from fastapi import FastAPI
 
 from contracts.views import asking_the_door
 from notifications.api import clock_router, router
-from notifications.settings import Settings
+from notifications.settings import ApiSettings
 from servicekit import app, aside, run
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: ApiSettings) -> FastAPI:
     """The notifications API; with an adjustable clock it can be set."""
     return app.create_app(
         settings,
@@ -20,5 +20,5 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 if __name__ == "__main__":
-    settings = Settings()
+    settings = ApiSettings()
     run.serve(create_app(settings), settings, "notifications-api")

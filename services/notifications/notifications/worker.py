@@ -3,7 +3,7 @@
 from functools import partial
 
 from notifications import events, service
-from notifications.settings import Settings
+from notifications.settings import WorkerSettings
 from servicekit import consuming
 from servicekit.db import Database, every
 
@@ -19,7 +19,7 @@ async def due(clock: str, seconds: float, database: Database) -> None:
 
 
 if __name__ == "__main__":
-    settings = Settings()
+    settings = WorkerSettings()
     beside = partial(due, settings.clock, settings.due_seconds)
     apply = service.apply(settings.clock)
     consuming.work(settings, events.DOOR.service, events.DOOR.cleared_topic, apply, service.poison, beside)

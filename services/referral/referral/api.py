@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query
 from pydantic import Field, model_validator
 
 from contracts.facts import Short
@@ -13,6 +13,7 @@ from contracts.views import ClientLine, Showing
 from contracts.vocabulary import AgencyId, Area, Category, Pathway
 from referral import events, repository, service
 from referral.domain import Actor, Reason, State
+from servicekit.access import AgencyDb, Db
 from servicekit.auth import Caller, require
 from servicekit.envelope import Date, StrictWire, Wire
 from servicekit.telemetry import from_headers
@@ -114,35 +115,36 @@ class ReferralDetail(ReferralLine):
 
 @router.put("/services/{id}", status_code=204, summary="Write one line of the directory")
 async def put_service(
-    id: UUID, body: ServiceBody, request: Request, caller: Annotated[Caller, Depends(require("directory:write"))]
+    id: UUID, body: ServiceBody, db: Db, caller: Annotated[Caller, Depends(require("directory:write"))]
 ) -> None:
-    await request.app.state.database.run(
-        lambda session: service.put_service(session, id, body.model_dump(), within=caller.within)
-    )
+    await db.run(lambda session: service.put_service(session, id, body.model_dump(), within=caller.within))
 
 
 @router.get("/services", summary="The directory")
 async def get_services(
-    request: Request,
+    db: Db,
     _: Annotated[Caller, Depends(require("referrals:read"))],
     pathway: Category | None = None,
     limit: Limit = 100,
     after: UUID | None = None,
 ) -> list[ServiceLine]:
-    """By name. `after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
-    rows = await request.app.state.database.run(lambda session: repository.services(session, pathway, limit, after))
+    """By name, with the places that referrals of all agencies hold.
+
+    `after` for the next page is the last `id`; a page with fewer than `limit` is the last.
+    """
+    rows = await db.run(lambda session: repository.services(session, pathway, limit, after))
     return [ServiceLine.model_validate(dict(row)) for row in rows]
 
 
 @router.post("/referrals", status_code=201, summary="Refer a client to a service")
 async def post_referral(
     body: ReferralBody,
-    request: Request,
+    db: Db,
     caller: Annotated[Caller, Depends(require("referrals:write"))],
     traceparent: Annotated[str | None, Header()] = None,
 ) -> ReferralMade:
     trace = from_headers([("traceparent", traceparent.encode())]) if traceparent else None
-    made = await request.app.state.database.run(
+    made = await db.run(
         lambda session: service.refer(session, body.client, body.pathway, body.service, trace, within=caller.within)
     )
     return ReferralMade(id=made)
@@ -150,7 +152,7 @@ async def post_referral(
 
 @router.get("/referrals", summary="Your agency's referrals, newest first")
 async def get_referrals(
-    request: Request,
+    db: AgencyDb,
     caller: Annotated[Caller, Depends(require("referrals:read"))],
     showing: Annotated[Showing, Depends()],
     client: UUID | None = None,
@@ -159,7 +161,7 @@ async def get_referrals(
     after: UUID | None = None,
 ) -> list[ReferralLine]:
     """`after` for the next page is the last `id`; a page with fewer than `limit` is the last."""
-    rows = await request.app.state.database.run(
+    rows = await db.run(
         lambda session: repository.referrals(
             session, caller.within, client=client, state=state, limit=limit, after=after
         )
@@ -170,12 +172,10 @@ async def get_referrals(
 @router.get("/referrals/{id}", summary="One referral with its history")
 async def get_referral(
     id: UUID,
-    request: Request,
+    db: AgencyDb,
     caller: Annotated[Caller, Depends(require("referrals:read"))],
     showing: Annotated[Showing, Depends()],
 ) -> ReferralDetail:
-    row, history = await request.app.state.database.run(
-        lambda session: service.referral(session, id, within=caller.within)
-    )
+    row, history = await db.run(lambda session: service.referral(session, id, within=caller.within))
     values: dict[str, Any] = dict(row) | {"history": [dict(line) for line in history]}
     return (await showing.beside(events.DOOR.service, [ReferralDetail.model_validate(values)]))[0]

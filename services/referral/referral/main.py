@@ -5,10 +5,10 @@ from fastapi import FastAPI
 from contracts.views import asking_the_door
 from referral.api import router
 from servicekit import app, aside, run
-from servicekit.settings import Settings
+from servicekit.settings import ApiSettings
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: ApiSettings) -> FastAPI:
     """The referral API."""
     return app.create_app(
         settings,
@@ -20,5 +20,5 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 if __name__ == "__main__":
-    settings = Settings()
+    settings = ApiSettings()
     run.serve(create_app(settings), settings, "referral-api")

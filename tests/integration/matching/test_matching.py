@@ -10,14 +10,24 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 from support.cleared import Cleared, section
-from support.services import Call, DatabaseOf, by_pages, call_of, outbox, sorted_by_an_index, take_poisoned
+from support.services import (
+    Call,
+    DatabaseOf,
+    OfService,
+    by_pages,
+    call_of,
+    forgetting,
+    outbox,
+    seen_by,
+    sorted_by_an_index,
+    take_poisoned,
+)
 
 from contracts.requests import REQUESTS, OfferRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
 from matching import domain, repository, service
 from matching.api import MatchLine, VolunteerBody
 from matching.main import create_app
-from matching.settings import Settings
 from servicekit.db import Database
 
 DOOR = Cleared("matching", "mentor-matching")
@@ -75,13 +85,13 @@ async def matches(database: Database, client: UUID) -> list[tuple[str, str | Non
 
 
 @pytest.fixture
-async def database(database_of: DatabaseOf) -> Database:
+async def database(database_of: DatabaseOf) -> OfService:
     return await database_of("matching")
 
 
 @pytest.fixture
-def call(database: Database, tmp_path: Path) -> Call:
-    return call_of(create_app, Settings, database, tmp_path)
+def call(database: OfService, tmp_path: Path) -> Call:
+    return call_of(create_app, database, tmp_path)
 
 
 async def test_a_round_offers_a_mentor_and_the_scheme_accepts(database: Database) -> None:
@@ -458,7 +468,7 @@ async def test_a_scheme_learns_nothing_of_what_the_rules_look_at(database: Datab
     assert [row.withheld for row in rows] == [[]]
 
 
-async def test_an_agency_writes_its_own_volunteers(database: Database, call: Call) -> None:
+async def test_an_agency_writes_its_own_volunteers(database: OfService, call: Call) -> None:
     async def write(scheme: str, agency: str, *scopes: str) -> tuple[int, str | None]:
         body = {"scheme": scheme, "approved": True, "available": True}
         answer = await call("PUT", f"/volunteers/{id}", agency, "volunteers:write", *scopes, json=body)
@@ -470,8 +480,7 @@ async def test_an_agency_writes_its_own_volunteers(database: Database, call: Cal
     assert await write("mentors", "mentors") == (204, None)
     assert await write("others", "others") == (403, "not-yours"), "it takes over no volunteer"
     assert await write("others", "mentors") == (403, "not-yours"), "it gives none away"
-    [kept] = await database.run(lambda s: repository.listed_volunteers(s, None, 10, None))
-    assert kept.scheme == "mentors"
+    assert await seen_by(database, "mentors", "volunteer") == [str(id)]
     assert await write("others", "clerks", "operator") == (204, None)
 
 
@@ -505,3 +514,40 @@ async def test_an_agency_sees_of_a_round_what_goes_by_its_own_assessment(databas
     assert (offers, unmatched, barred.keys()) == (0, 1, {str(waiting)})
     assert "high-risk-training" in barred[str(waiting)]
     assert [state for state, _ in await matches(database, another)] == ["requested"], "the round ran for everybody"
+
+
+async def test_the_database_itself_holds_a_question_to_its_agency(database: OfService, call: Call) -> None:
+    mentor, client = str(await put(database)), uuid4()
+    await take(database, waits(client))
+    await database.run(service.run_round)
+    await put(database, scheme="others")
+    [request] = await asked(database)
+    offer, nobody = str(request.data.message.offer), [None, "", "somebody-else"]
+    assert await seen_by(database, "hmp-leeds", "match") == [offer]
+    assert await seen_by(database, "mentors", "match") == [], "the door has not decided"
+    [line] = (await call("GET", "/volunteers", "mentors", "matches:read")).json()
+    assert (line["id"], line["caseload"]) == (mentor, 1), "the place is held all the same"
+    await take(database, DOOR.settled(client, request.data.request, "sent"))
+    every = await seen_by(database, "hmp-leeds", "match_history")
+    assert await seen_by(database, "mentors", "match") == [offer]
+    assert await seen_by(database, "mentors", "match_history") == every
+    assert await seen_by(database, "mentors", "volunteer") == [mentor]
+    assert await seen_by(database, "others", "match") == []
+    for agency in nobody:
+        assert [await seen_by(database, agency, t) for t in ("match", "match_history", "volunteer")] == [[], [], []]
+    assert await seen_by(database, "operator", "match_history", whole=True) == every
+    assert len(await seen_by(database, "operator", "volunteer", whole=True)) == 2
+
+
+async def test_a_list_that_forgets_whose_it_is_shows_no_more(
+    database: Database, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(database)
+    await take(database, waits(uuid4()))
+    await database.run(service.run_round)
+    forgetting(monkeypatch, repository, "matches")
+    forgetting(monkeypatch, repository, "listed_volunteers")
+    for agency, found in (("hmp-leeds", (1, 0)), ("mentors", (0, 1)), ("somebody-else", (0, 0))):
+        lists = [await call("GET", path, agency, "matches:read") for path in ("/matches", "/volunteers")]
+        assert tuple(len(rows.json()) for rows in lists) == found
+    assert len((await call("GET", "/matches", "anybody", "matches:read", "operator")).json()) == 1

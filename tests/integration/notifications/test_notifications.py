@@ -10,14 +10,24 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 from support.cleared import Cleared, section
-from support.services import Call, DatabaseOf, by_pages, call_of, outbox, sorted_by_an_index, take_poisoned
+from support.services import (
+    Call,
+    DatabaseOf,
+    OfService,
+    by_pages,
+    call_of,
+    forgetting,
+    outbox,
+    seen_by,
+    sorted_by_an_index,
+    take_poisoned,
+)
 
 from contracts.requests import REQUESTS, RetractionAcknowledged, StepRequested
 from notifications import repository, service
 from notifications.api import PlanLine, StepLine
 from notifications.domain import StepName, due_at
 from notifications.main import create_app
-from notifications.settings import Settings
 from servicekit.db import Database
 
 DOOR = Cleared("notifications", "release-notification")
@@ -60,13 +70,13 @@ async def steps(database: Database, client: UUID) -> list[list[tuple[str, str, s
 
 
 @pytest.fixture
-async def database(database_of: DatabaseOf) -> Database:
+async def database(database_of: DatabaseOf) -> OfService:
     return await database_of("notifications")
 
 
 @pytest.fixture
-def call(database: Database, tmp_path: Path) -> Call:
-    return call_of(create_app, Settings, database, tmp_path)
+def call(database: OfService, tmp_path: Path) -> Call:
+    return call_of(create_app, database, tmp_path)
 
 
 async def test_steps_are_asked_when_they_are_due_and_once(database: Database) -> None:
@@ -380,3 +390,37 @@ async def test_an_agency_says_what_it_is_told_itself(database: Database, call: C
     assert await database.run(lambda s: s.scalar(text("SELECT count(*) FROM gate_partner"))) == 0
     assert await write("mentors") == (204, None)
     assert await write("clerks", "operator") == (204, None)
+
+
+async def test_the_database_itself_holds_a_question_to_its_agency(database: OfService) -> None:
+    for agency in ("mentors", "police-leeds"):
+        await partner(database, agency, "LEI", steps=[EVE, MORNING])
+    client = uuid4()
+    await take(database, custody(client))
+    eve = await at(database, due_at(EVE, RELEASE))
+    [plan], every = await seen_by(database, "hmp-leeds", "plan"), await seen_by(database, "hmp-leeds", "step")
+    assert len(every) == 4
+    assert await seen_by(database, "mentors", "plan") == [], "the door has not decided"
+    told = next(step for step in eve if step.data.recipient == "mentors")
+    await take(database, DOOR.settled(client, told.data.request, "sent"))
+    assert await seen_by(database, "mentors", "plan") == [plan]
+    [mine] = await seen_by(database, "mentors", "step")
+    assert mine in every
+    for other in (None, "", "police-leeds", "somebody-else"):
+        assert await seen_by(database, other, "plan") == []
+        assert await seen_by(database, other, "step") == []
+    assert await seen_by(database, "operator", "step", whole=True) == every
+
+
+async def test_a_list_that_forgets_whose_it_is_shows_no_more(
+    database: OfService, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await partner(database, "mentors", "LEI")
+    await take(database, custody(uuid4()))
+    await at(database, due_at(EVE, RELEASE))
+    [plan] = await seen_by(database, "hmp-leeds", "plan")
+    forgetting(monkeypatch, repository, "plans")
+    for agency, found in (("hmp-leeds", (1, 200)), ("mentors", (0, 404)), ("somebody-else", (0, 404))):
+        rows = (await call("GET", "/plans", agency, "plans:read")).json()
+        assert (len(rows), (await call("GET", f"/plans/{plan}", agency, "plans:read")).status_code) == found
+    assert len((await call("GET", "/plans", "anybody", "plans:read", "operator")).json()) == 1

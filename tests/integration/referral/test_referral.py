@@ -12,7 +12,18 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from support import servers
 from support.cleared import TRACE, Cleared, section
-from support.services import Call, DatabaseOf, by_pages, call_of, outbox, sorted_by_an_index, take_poisoned
+from support.services import (
+    Call,
+    DatabaseOf,
+    OfService,
+    by_pages,
+    call_of,
+    forgetting,
+    outbox,
+    seen_by,
+    sorted_by_an_index,
+    take_poisoned,
+)
 
 from contracts.requests import REQUESTS, ReferralRequested, RetractionAcknowledged
 from contracts.vocabulary import Category
@@ -20,7 +31,6 @@ from referral import repository, service
 from referral.main import create_app
 from servicekit.db import Database
 from servicekit.problems import Problem
-from servicekit.settings import Settings
 from servicekit.worker import Worker
 
 DOOR = Cleared("referral", "referral")
@@ -72,13 +82,13 @@ async def listed(database: Database, client: UUID) -> list[Any]:
 
 
 @pytest.fixture
-async def database(database_of: DatabaseOf) -> Database:
+async def database(database_of: DatabaseOf) -> OfService:
     return await database_of("referral")
 
 
 @pytest.fixture
-def call(database: Database, tmp_path: Path) -> Call:
-    return call_of(create_app, Settings, database, tmp_path)
+def call(database: OfService, tmp_path: Path) -> Call:
+    return call_of(create_app, database, tmp_path)
 
 
 async def test_a_need_becomes_a_referral_to_the_best_service_and_is_asked_once(database: Database) -> None:
@@ -692,3 +702,37 @@ async def test_an_agency_writes_its_own_lines_of_the_directory(database: Databas
     [kept] = await database.run(lambda s: repository.services(s, None, 10, None))
     assert kept.organization == "house"
     assert await write("others", "clerks", "operator") == (204, None)
+
+
+async def test_the_database_itself_holds_a_question_to_its_agency(database: OfService) -> None:
+    await put(database, "first", assured_date=date(2026, 6, 1))
+    await put(database, "second")
+    client = uuid4()
+    await take(database, needs_home(client))
+    [one] = await asked(database)
+    first = str(one.data.message.referral)
+    nobody = [None, "", "second", "somebody-else"]
+    assert [await seen_by(database, agency, "referral") for agency in ("hmp-leeds", *nobody)] == [[first], *[[]] * 4]
+    assert [await seen_by(database, agency, "referral") for agency in ("first",)] == [[]], "the door has not decided"
+    await take(database, DOOR.settled(client, one.data.request, "sent"))
+    every = await seen_by(database, "hmp-leeds", "referral_history")
+    assert await seen_by(database, "first", "referral") == [first]
+    assert await seen_by(database, "first", "referral_history") == every[-1:], "from when it was sent"
+    for agency in nobody:
+        assert await seen_by(database, agency, "referral") == []
+        assert await seen_by(database, agency, "referral_history") == []
+    assert await seen_by(database, "operator", "referral_history", whole=True) == every
+
+
+async def test_a_list_that_forgets_whose_it_is_shows_no_more(
+    database: Database, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(database, "house")
+    await take(database, needs_home(uuid4()))
+    [request] = await asked(database)
+    forgetting(monkeypatch, repository, "referrals")
+    one = f"/referrals/{request.data.message.referral}"
+    for agency, found in (("hmp-leeds", (1, 200)), ("house", (0, 404)), ("somebody-else", (0, 404))):
+        rows = (await call("GET", "/referrals", agency, "referrals:read")).json()
+        assert (len(rows), (await call("GET", one, agency, "referrals:read")).status_code) == found
+    assert len((await call("GET", "/referrals", "anybody", "referrals:read", "operator")).json()) == 1

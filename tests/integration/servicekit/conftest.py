@@ -11,12 +11,11 @@ from confluent_kafka.admin import NewTopic
 from pydantic import SecretStr
 from sqlalchemy import text
 from support import servers
+from support.services import DatabaseOf
 
 from servicekit.db import Database
 from servicekit.kafka import create_consumer, create_producer
 from servicekit.settings import Settings
-
-DatabaseOf = Callable[..., Awaitable[Database]]
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What a service set aside is listed without its bytes, erased with its client, and forgotten in time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +11,7 @@ from aiokafka import ConsumerRecord
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from support.agency import eventually_true
-from support.services import call_of, take_poisoned
+from support.services import DatabaseOf, OfService, call_of, take_poisoned
 
 import matching.main
 import matching.service
@@ -23,23 +22,22 @@ import notifications.settings
 import referral.main
 import referral.service
 from contracts.vocabulary import SERVICE_PURPOSES
-from servicekit import aside, settings
-from servicekit.db import Database
+from servicekit import aside
 from servicekit.envelope import encode
 
-SERVICES: dict[str, tuple[Any, Any, Any]] = {
-    "referral": (referral, settings.Settings, referral.service.apply),
-    "matching": (matching, matching.settings.Settings, matching.service.apply),
-    "notifications": (notifications, notifications.settings.Settings, notifications.service.apply("system")),
+SERVICES: dict[str, tuple[Any, Any]] = {
+    "referral": (referral, referral.service.apply),
+    "matching": (matching, matching.service.apply),
+    "notifications": (notifications, notifications.service.apply("system")),
 }
 
 
 class There:
     """One service on a database of its own, and what it set aside."""
 
-    def __init__(self, service: str, database: Database) -> None:
+    def __init__(self, service: str, database: OfService) -> None:
         self.service, self.database = service, database
-        self.package, self.settings, self.apply = SERVICES[service]
+        self.package, self.apply = SERVICES[service]
         self._offset = 0
 
     def record(self, type: str, client: UUID, data: dict[str, Any]) -> ConsumerRecord[Any, Any]:
@@ -65,7 +63,7 @@ class There:
 
 
 @pytest.fixture(params=SERVICES)
-async def there(request: pytest.FixtureRequest, database_of: Callable[[str], Awaitable[Database]]) -> There:
+async def there(request: pytest.FixtureRequest, database_of: DatabaseOf) -> There:
     return There(request.param, await database_of(request.param))
 
 
@@ -93,13 +91,11 @@ async def test_a_withdrawal_that_cannot_be_applied_erases_what_was_set_aside_bef
     assert await there.kept() == [False, True], "the withdrawal itself is kept for a person: it says whose it is"
 
 
-async def test_the_operator_sees_what_was_set_aside_and_nothing_of_what_it_says(
-    there: There, tmp_path: Path, database_of: Callable[..., Awaitable[Database]]
-) -> None:
+async def test_the_operator_sees_what_was_set_aside_and_nothing_of_what_it_says(there: There, tmp_path: Path) -> None:
     client = uuid4()
     await there.poisoned(unreadable(there, client), unreadable(there, uuid4()))
     await there.take(there.withdrawn(client))
-    call = call_of(there.package.main.create_app, there.settings, there.database, tmp_path)
+    call = call_of(there.package.main.create_app, there.database, tmp_path)
     assert (await call("GET", "/set-aside", "hostel", "referrals:read")).status_code == 403
     answer = await call("GET", "/set-aside", "operator", "operator")
     lines = answer.json()
@@ -112,7 +108,7 @@ async def test_the_operator_sees_what_was_set_aside_and_nothing_of_what_it_says(
     assert {line["reason"] for line in lines} == {"ValidationError"}
     assert "Fictional" not in answer.text
     assert str(client) not in answer.text
-    api = await database_of(there.service, "api")
+    api = there.database.as_role("api")
     await api.run(lambda session: session.execute(text("SELECT id, erased FROM set_aside")))
     with pytest.raises(DBAPIError) as refused:
         await api.run(lambda session: session.execute(text("SELECT value FROM set_aside")))

@@ -13,12 +13,12 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from support.services import DatabaseOf
 
 from servicekit.db import Database, TryAgain, is_transient, listening, sqlstate, wait, wake_after_commit
 from throughgate.issuer import Issuer
 
 Scalar = Callable[..., Awaitable[Any]]
-DatabaseOf = Callable[..., Awaitable[Database]]
 
 
 async def add_one(session: AsyncSession, id: int) -> None:

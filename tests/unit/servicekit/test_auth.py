@@ -26,7 +26,7 @@ from fastapi.testclient import TestClient
 from servicekit import problems
 from servicekit.auth import Caller, Verifier, require
 from servicekit.problems import Problem
-from servicekit.settings import Settings
+from servicekit.settings import ApiSettings
 from servicekit.telemetry import SafeFormatter
 from throughgate.issuer import Issuer
 
@@ -119,8 +119,9 @@ def forge() -> Forge:
 
 @pytest.fixture
 def app(forge: Forge, tmp_path: Path) -> FastAPI:
-    settings = Settings(
+    settings = ApiSettings(
         database_url="x",
+        agency_database_url="x",
         jwks=str(forge.write_jwks(tmp_path / "jwks.json")),
         issuer=forge.name,
     )
@@ -197,7 +198,7 @@ def test_a_key_set_that_cannot_be_read_is_no_fault_of_the_caller(
         path.write_bytes(kept)
     with key_server(kept) as url:
         for jwks in (str(path), url):
-            verifier = Verifier(Settings(database_url="x", jwks=jwks, issuer=forge.name))
+            verifier = Verifier(ApiSettings(database_url="x", agency_database_url="x", jwks=jwks, issuer=forge.name))
             assert refused(verifier, forge.made(), caplog) == NOT_READABLE
             assert refused(verifier, "nonsense", caplog) == NOBODY
 
@@ -205,7 +206,7 @@ def test_a_key_set_that_cannot_be_read_is_no_fault_of_the_caller(
 def test_keys_are_known_while_the_identity_provider_is_away(forge: Forge, caplog: pytest.LogCaptureFixture) -> None:
     new = Forge()
     with key_server(json.dumps(forge.jwks()).encode()) as url:
-        verifier = Verifier(Settings(database_url="x", jwks=url, issuer=forge.name))
+        verifier = Verifier(ApiSettings(database_url="x", agency_database_url="x", jwks=url, issuer=forge.name))
         assert verifier.verify(forge.made()).agency == "hmp-leeds"
         assert refused(verifier, new.made(), caplog) == NOBODY
     assert verifier.verify(forge.made()).agency == "hmp-leeds"
@@ -218,7 +219,7 @@ def test_a_new_key_of_the_identity_provider_is_found(forge: Forge) -> None:
     new = Forge()
     both = {"keys": [*forge.jwks()["keys"], *new.jwks()["keys"]]}
     with key_server(json.dumps(forge.jwks()).encode(), json.dumps(both).encode()) as url:
-        verifier = Verifier(Settings(database_url="x", jwks=url, issuer=forge.name))
+        verifier = Verifier(ApiSettings(database_url="x", agency_database_url="x", jwks=url, issuer=forge.name))
         verifier._remote.cooldown_duration = 0  # type: ignore[union-attr]
         assert verifier.verify(forge.made()).agency == "hmp-leeds"
         assert verifier.verify(new.made()).agency == "hmp-leeds"
@@ -228,8 +229,8 @@ def test_an_api_without_a_key_set_does_not_start() -> None:
     start = """
 from fastapi import FastAPI
 from servicekit.run import serve
-from servicekit.settings import Settings
-serve(FastAPI(), Settings(database_url="x", http_port=0), "consent-api")
+from servicekit.settings import ApiSettings
+serve(FastAPI(), ApiSettings(database_url="x", agency_database_url="x", http_port=0), "consent-api")
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("THROUGHGATE_")}
     done = subprocess.run([sys.executable, "-c", start], env=environment, capture_output=True, timeout=60, check=False)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.api.common import AgencyDb, Db
+from consent.api.common import AgencyDb
 from consent.domain import Agreement
 from consent.repository import agreements as stored
 from consent.repository.agreements import Change, Signature, Version
@@ -25,6 +25,7 @@ from contracts.agreements import (
     minimum_standard,
 )
 from contracts.vocabulary import AgencyId
+from servicekit.access import Db
 from servicekit.auth import OPERATOR, Caller, require, scope_missing
 from servicekit.envelope import StrictWire, Wire
 from servicekit.sql import time_now

@@ -9,12 +9,13 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from consent.api import page
-from consent.api.common import SUBJECT_ACCESS, AgencyDb, Db, may_leave
+from consent.api.common import SUBJECT_ACCESS, AgencyDb, may_leave
 from consent.service import asking
 from contracts.facts import Short
 from contracts.leaving import Obligation, Permitted, Withheld
 from contracts.views import Clients, View, ViewRequest, Views
 from contracts.vocabulary import AgencyId, Category, Purpose
+from servicekit.access import Db
 from servicekit.auth import Caller, require, scope_missing
 from servicekit.envelope import StrictWire, Wire
 

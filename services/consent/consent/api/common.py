@@ -1,33 +1,19 @@
-"""What every route of the door needs: its database, by either of two roles.
-
-`AgencyDb` is for what one agency asks: row-level security holds the transaction to what that agency may know, whatever
-the code does. `Db` is for what changes something, which always concerns several agencies, and for operations.
-"""
+"""What several routes of the door need: the database as an agency may see it, whether the door is open, pages."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, Request
-from sqlalchemy.ext.asyncio import AsyncSession
+from fastapi import Depends
 
 from consent.repository import restoring
 from consent.service.restoring import CLOSED
-from servicekit.auth import OPERATOR, Caller
-from servicekit.db import Database
+from servicekit.access import Bound, Db
 
 T = TypeVar("T")
 
 SUBJECT_ACCESS = "subject-access"
 """The scope of an agency that answers a client's question "who was told what?" for everybody."""
-
-
-def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
-
-
-Db = Annotated[Database, Depends(_database)]
 
 
 async def _door_is_open(db: Db) -> None:
@@ -51,21 +37,11 @@ async def may_leave(db: Db) -> None:
         raise CLOSED
 
 
-class Bound:
-    """The database as the agency that calls may see it."""
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-
-    async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        """Run `work` in one transaction that is held to the caller's agency; without a caller it sees nothing."""
-        caller: Caller = self._request.state.caller
-        database: Database = self._request.app.state.agency_database
-        whole = "yes" if caller.scopes & {SUBJECT_ACCESS, OPERATOR} else ""
-        return await database.run(work, bound={"throughgate.agency": caller.agency, "throughgate.whole": whole})
+class _Bound(Bound):
+    for_all = Bound.for_all | {SUBJECT_ACCESS}
 
 
-AgencyDb = Annotated[Bound, Depends(Bound)]
+AgencyDb = Annotated[_Bound, Depends(_Bound)]
 
 
 async def page_of(

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.api.common import OPEN, Db, page_of
+from consent.api.common import OPEN, page_of
 from consent.domain import may_assert
 from consent.repository import candidates, clients, links, parties
 from consent.repository.links import Side
@@ -21,6 +21,7 @@ from consent.service.identity import Act
 from contracts.facts import Text
 from contracts.intake import IdentityUnlinkedData
 from contracts.vocabulary import AgencyId, IdentifierType
+from servicekit.access import Db
 from servicekit.auth import OPERATOR, Caller, require
 from servicekit.envelope import StrictWire, Wire
 from servicekit.problems import Problem

@@ -9,11 +9,11 @@ import orjson
 from fastapi import APIRouter, Depends, Query
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.api.common import Db
 from consent.repository import audit
 from consent.service import auditing
 from contracts.heads import KeyId
 from contracts.merkle import to_base64url
+from servicekit.access import Db
 from servicekit.auth import Caller, require
 from servicekit.envelope import Wire
 

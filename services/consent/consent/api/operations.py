@@ -7,13 +7,14 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
 
-from consent.api.common import OPEN, Db
+from consent.api.common import OPEN
 from consent.repository import aside as waiting
 from consent.repository import due, retractions
 from consent.repository import holds as stored_holds
 from consent.service import aside, holds
 from contracts.intake import OwnId
 from contracts.vocabulary import AgencyId
+from servicekit.access import Db
 from servicekit.auth import OPERATOR, Caller, require
 from servicekit.db import is_transient
 from servicekit.envelope import StrictWire, Wire

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from consent.api.common import OPEN, AgencyDb, Db
+from consent.api.common import OPEN, AgencyDb
 from consent.repository import retractions
 from consent.service.intake import refuse, take_in
 from consent.service.notices import REJECTED
@@ -17,6 +17,7 @@ from consent.service.reading import Arrival
 from consent.service.stopping import is_stopping
 from contracts.replies import AcceptedData
 from contracts.vocabulary import AgencyId
+from servicekit.access import Db
 from servicekit.auth import Caller, require
 from servicekit.db import Database, is_transient
 from servicekit.envelope import Wire

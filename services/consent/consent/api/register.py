@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
-from consent.api.common import Db
 from consent.domain import Agency
 from consent.service import register
 from contracts.vocabulary import AgencyId, AgencyKind, Area
+from servicekit.access import Db
 from servicekit.auth import OPERATOR, Caller, require
 from servicekit.envelope import NO_NUL, StrictWire
 

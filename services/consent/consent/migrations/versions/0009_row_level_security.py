@@ -2,21 +2,13 @@
 
 from alembic import op
 
-from servicekit.migrate import grants
+from servicekit.migrate import ASKING, bound, grants, may_execute, policy
 
 revision = "0009"
 down_revision = "0008"
 
 FUNCTIONS = [
-    # The transaction says who asks (`servicekit.db.Database.run(bound=...)`); when nobody does, nothing is theirs.
-    """
-CREATE FUNCTION asking() RETURNS text LANGUAGE sql STABLE
-    RETURN nullif(current_setting('throughgate.agency', true), '')
-""",
-    """
-CREATE FUNCTION answers_for_all() RETURNS boolean LANGUAGE sql STABLE
-    RETURN coalesce(current_setting('throughgate.whole', true), '') = 'yes'
-""",
+    *ASKING,
     # Whether the asker was ever given a reference for this client, or for one that is linked with it.
     """
 CREATE FUNCTION knows_client(wanted bigint) RETURNS boolean
@@ -125,52 +117,27 @@ WRITES = [
 """What that role may write."""
 OPEN = ("agency", "agreement_follow_up", "discloser_shard", "head", "signing_key")
 
-AGENCY = "current_database() || '_agency'"
 GRANTS = {
     **dict.fromkeys((*BOUND, *OPEN), "SELECT"),
     "ledger": "SELECT, INSERT",
     "reference": "SELECT, UPDATE (queued)",
     "queue": "SELECT (id)",
 }
-ROLES = ("api", "worker")
-"""They mix agencies: the worker by its nature, the API where something is changed."""
-
-
-def _policy(name: str, table: str, role: str, rule: str, command: str = "ALL") -> str:
-    using = "" if command == "INSERT" else f"USING ({rule})"
-    check = "" if command == "SELECT" else f"WITH CHECK ({rule})"
-    return (
-        f"DO $$ BEGIN EXECUTE format($p$CREATE POLICY {name} ON {table} FOR {command} TO %I {using} {check}$p$,"
-        f" {role}); END $$"
-    )
+SHARED = ("asking()", "answers_for_all()", "knows_client(bigint)", "party_to(text)")
 
 
 def upgrade() -> None:
     """Make functions and policies, and force them on the owner too."""
-    for statement in FUNCTIONS:
+    for statement in (
+        *FUNCTIONS,
+        *may_execute("worker", *SHARED),
+        *may_execute("api", *SHARED, "hold_still(bigint[])", "undertakings()"),
+        *may_execute("agency", *SHARED, "hold_still(bigint[])", "undertakings()", "own_references(uuid[], text)"),
+        *grants(GRANTS, "agency"),
+        *bound(BOUND),
+        *(
+            policy(f"{table}_agency_{command.lower()}", table, "agency", rule, command)
+            for table, command, rule in WRITES
+        ),
+    ):
         op.execute(statement)
-    for function in ("asking()", "answers_for_all()", "knows_client(bigint)", "party_to(text)"):
-        for role in ("api", "worker", "agency"):
-            op.execute(_grant_execute(function, role))
-    for role in ("api", "agency"):
-        op.execute(_grant_execute("hold_still(bigint[])", role))
-        op.execute(_grant_execute("undertakings()", role))
-    op.execute(_grant_execute("own_references(uuid[], text)", "agency"))
-    for statement in grants(GRANTS, "agency"):
-        op.execute(statement)
-    for table, rule in BOUND.items():
-        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
-        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
-        op.execute(_policy(f"{table}_owner", table, "current_user", "true"))
-        for role in ROLES:
-            op.execute(_policy(f"{table}_{role}", table, f"current_database() || '_{role}'", "true"))
-        op.execute(_policy(f"{table}_agency", table, AGENCY, rule, "SELECT"))
-    for table, command, rule in WRITES:
-        op.execute(_policy(f"{table}_agency_{command.lower()}", table, AGENCY, rule, command))
-
-
-def _grant_execute(function: str, role: str) -> str:
-    return (
-        f"DO $$ BEGIN EXECUTE format('GRANT EXECUTE ON FUNCTION {function} TO %I', current_database() || '_{role}');"
-        " END $$"
-    )

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from servicekit.migrate import grants
+from servicekit.migrate import grants, may_execute
 
 revision = "0012"
 down_revision = "0011"
@@ -47,10 +47,11 @@ WORKER = {"opened": "INSERT", "restore": "INSERT, UPDATE (nameless, read_at, don
 
 def upgrade() -> None:
     """Change the tables."""
-    for statement in [*STATEMENTS, *grants(SHARED, "api", "worker"), *grants(WORKER, "worker")]:
+    for statement in [
+        *STATEMENTS,
+        *grants(SHARED, "api", "worker"),
+        *grants(WORKER, "worker"),
+        *may_execute("api", "incarnation()"),
+        *may_execute("worker", "incarnation()"),
+    ]:
         op.execute(statement)
-    for role in ("api", "worker"):
-        op.execute(
-            "DO $$ BEGIN EXECUTE format('GRANT EXECUTE ON FUNCTION incarnation() TO %I',"
-            f" current_database() || '_{role}'); END $$"
-        )

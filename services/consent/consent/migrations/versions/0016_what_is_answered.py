@@ -2,11 +2,12 @@
 
 from alembic import op
 
-from servicekit.migrate import grants
+from servicekit.migrate import grants, may_execute
 
 revision = "0016"
 down_revision = "0015"
 
+CLOSE = "close_ledger(bigint, uuid, timestamptz)"
 STATEMENTS = [
     # Whether the asker may give the client's whole answer: it asks to, it is of the responsible authority (those who
     # may also authorise overrides and undo links), and it recorded something of the client, or of one linked with it.
@@ -57,7 +58,7 @@ CREATE FUNCTION close_ledger(wanted bigint, erasure uuid, at timestamptz) RETURN
     SELECT leaf FROM blanked ORDER BY id
 $$
 """,
-    "REVOKE EXECUTE ON FUNCTION close_ledger(bigint, uuid, timestamptz) FROM PUBLIC",
+    f"REVOKE EXECUTE ON FUNCTION {CLOSE} FROM PUBLIC",
     # What was told goes when it is older than the period of a category in it: for each length of a period the entry of
     # the ledger to which the daily run has come. A length that an installation sets anew begins with the first.
     """
@@ -67,20 +68,13 @@ CREATE TABLE retention_told (
 )
 """,
     *grants({"retention_told": "SELECT, INSERT, UPDATE (after)"}, "worker"),
+    *may_execute("agency", "answers_for(bigint)"),
+    *may_execute("api", "answers_for(bigint)", CLOSE),
+    *may_execute("worker", "answers_for(bigint)", CLOSE),
 ]
-FUNCTIONS = {
-    "answers_for(bigint)": ("api", "worker", "agency"),
-    "close_ledger(bigint, uuid, timestamptz)": ("api", "worker"),
-}
 
 
 def upgrade() -> None:
     """Make the functions, and change the policy."""
     for statement in STATEMENTS:
         op.execute(statement)
-    for function, roles in FUNCTIONS.items():
-        for role in roles:
-            op.execute(
-                f"DO $$ BEGIN EXECUTE format('GRANT EXECUTE ON FUNCTION {function} TO %I',"
-                f" current_database() || '_{role}'); END $$"
-            )
