@@ -78,7 +78,7 @@ def _all(door: Api, path: str) -> dict[str, Any]:
 
 
 def _in_words(entry: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    nobody = "the operator" if entry["kind"] == "reading" else "nobody outside"
+    nobody = "the operator" if entry["kind"] in ("reading", "attempt") else "nobody outside"
     who = names.get(entry["recipient"], entry["recipient"]) or nobody
     lines = [
         f"{entry['decidedAt']}  {who}"

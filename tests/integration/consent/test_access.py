@@ -98,7 +98,7 @@ async def test_who_asks_can_change_nothing(door: Any, statement: str) -> None:
         await connection.close()
 
 
-@pytest.mark.parametrize("kind", ["consultation", "reading"])
+@pytest.mark.parametrize("kind", ["consultation", "reading", "attempt"])
 async def test_nobody_enters_a_decision_in_another_agencys_name(door: Any, kind: str) -> None:
     mine = await _told(door)
     connection = await _as_agency(door, door.prison.name)

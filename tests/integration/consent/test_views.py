@@ -296,19 +296,27 @@ async def test_the_client_learns_what_was_told_while_a_link_held(linked: Linked)
 
 async def test_an_excluded_practitioner_knows_no_such_client(door: Any) -> None:
     """Neither who was told of the client, nor what might be shared: though the agency keeps it away itself."""
-    await recorded(door)
+    mine = await recorded(door)
     reference = await reference_of(door.hostel)
     await exclude(door, "j.smith@hostel.example")
     await enforces(door, door.hostel, door.prison)
+
+    async def told(agency: str, of: str, *scopes: str, person: str | None = None) -> httpx.Response:
+        token = door.system.issuer.token("case-system", agency, ["disclosures:read", *scopes], practitioner=person)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=door.system.urls["consent"], timeout=20, headers=headers) as http:
+            return await http.get(f"/clients/{of}/disclosures")
+
     asked = {"clients": [reference], "recipient": door.mentors.name, "purpose": "referral", "categories": ["identity"]}
     for person, status in (("J.Smith@hostel.example", 404), ("u-18", 200), (None, 200)):
         verdict = await ask(door, "/decisions", asked, door.hostel.name, practitioner=person)
         assert verdict.json()["verdicts"][0]["known"] is (status == 200)
-        token = door.system.issuer.token("case-system", door.hostel.name, ["disclosures:read"], practitioner=person)
-        async with httpx.AsyncClient(base_url=door.system.urls["consent"], timeout=20) as http:
-            headers = {"Authorization": f"Bearer {token}"}
-            told = await http.get(f"/clients/{reference}/disclosures", headers=headers)
-        assert told.status_code == status, person
+        assert (await told(door.hostel.name, reference, person=person)).status_code == status, person
+
+    by = {"by": "J.Smith@hostel.example"}
+    for entries in (await told(door.hostel.name, reference), await told(door.prison.name, mine, "subject-access")):
+        attempts = [(e["recipient"], e["details"]) for e in entries.json()["entries"] if e["kind"] == "attempt"]
+        assert attempts == [(door.hostel.name, by | {"what": what}) for what in ("reading", "consultation")]
 
 
 async def test_a_stop_does_not_tell_what_else_is_known(door: Any) -> None:

@@ -98,6 +98,7 @@ NOT_TOLD = [entry("refusal", "refused"), entry("refusal", "refused", erased=True
 ABOUT = [
     entry("consultation"),
     entry("reading"),
+    entry("attempt"),
     entry("override", recipient=None),
     entry("erasure", recipient=None),
 ]
@@ -139,6 +140,14 @@ def test_who_looked_at_who_was_told_is_listed_and_who_of_its_staff_it_was_is_not
     assert "The Hostel Looked at who was told. All of it yes How many entries 12 Entry" in found["readings"]
     assert "the operator of the system Looked at who was told." in found["readings"]
     assert "By The Prison" not in found["readings"], "a practitioner who is called so"
+
+
+def test_that_an_excluded_practitioner_asked_is_listed_and_who_it_was_is_not() -> None:
+    found = parts(entry("attempt", purpose=None, details={"by": "j.smith", "what": "reading"}))["readings"]
+    assert (
+        "The Hostel Somebody there who is kept from your record asked about it, and was shown nothing. Entry" in found
+    )
+    assert "j.smith" not in found
 
 
 def test_what_was_shown_is_said_as_far_as_it_is_known() -> None:

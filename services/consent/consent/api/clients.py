@@ -129,7 +129,7 @@ class LedgerEntry(Wire):
     entry: int
     decision: UUID
     kind: str
-    """`disclosure`, `refusal`, `view`, `consultation`, `reading`, `override`, `combination` or `erasure`."""
+    """`disclosure`, `refusal`, `view`, `consultation`, `reading`, `attempt`, `override`, `combination` or `erasure`."""
     outcome: str
     """For a disclosure `sent`, `leaving` or `cancelled, may have arrived`; else what `kind` says."""
     decided_at: datetime
@@ -188,7 +188,7 @@ async def disclosures(
     police that recorded something of the client, and for the operator, by any agency's reference. Another agency with
     that scope gets what it gets without it. The page takes the scope, too, and has all that the caller may know.
 
-    A practitioner whom the client excludes is answered as if there were no such client.
+    A practitioner whom the client excludes is answered as if there were no such client, and the attempt is entered.
 
     The ledger keeps that it was read, page by page, as a reading, and who read it: later answers have it.
     """
@@ -206,6 +206,8 @@ async def disclosures(
         told = await every.run(lambda s: asking.who_was_told(s, None, client, **by, **pages))
     else:
         told = await db.run(lambda s: asking.who_was_told(s, caller.agency, client, **by, **pages))
+    if told is None:
+        raise asking.NO_SUCH_CLIENT
     made = [_entry(line) for line in told.lines]
     if as_page:
         written = page.render(made, told.names, caller.agency, client, datetime.now(UTC), is_whole=told.is_whole)

@@ -31,7 +31,7 @@ PARTS = {
     "refused": ("What was asked for and not told", ("refusal",)),
     "asked": ("Questions whether something may be told", ("consultation",)),
     "overrides": ("Decisions to share for public protection without consent", ("override",)),
-    "readings": ("Who looked at who was told", ("reading",)),
+    "readings": ("Who looked at who was told, or tried to", ("reading", "attempt")),
     "record": ("What happened to the record itself", ("combination", "erasure")),
 }
 """The parts of the page by their ids: a heading, and the kinds of entry that stand under it."""
@@ -84,7 +84,7 @@ def render(
         name=name,
         who=lambda entry: (
             [name(id) for id in _said(entry.recipient, entry.details, "recipients")]
-            or [OPERATOR] * (entry.kind == "reading")
+            or [OPERATOR] * (entry.kind in PARTS["readings"][1])
         ),
         why=lambda entry: [words.PURPOSES[Purpose(one)] for one in _said(entry.purpose, entry.details, "purposes")],
         details=lambda entry: [*words.details(entry.kind, entry.details, names)],

@@ -50,6 +50,7 @@ OUTCOMES = {
     "refused": "Not sent.",
     "consultation": "Asked beforehand; nothing was told by it.",
     "reading": "Looked at who was told.",
+    "attempt": "Somebody there who is kept from your record asked about it, and was shown nothing.",
     "override": "Entered.",
     "combination": "Entered.",
     "erasure": "Erased.",
@@ -127,7 +128,7 @@ def details(kind: str, values: Mapping[str, Any], names: Mapping[str, str]) -> I
     """What else an entry of that kind says, as pairs of a label and a text."""
     for key in (*_DETAILS, *sorted(values.keys() - _DETAILS.keys() - LEFT_OFF - _IN_THE_ROW)):
         value = values.get(key)
-        by_staff = key == "by" and (kind in ("view", "reading") or value not in names)
+        by_staff = key == "by" and (kind in ("view", "reading", "attempt") or value not in names)
         if value not in (None, False, [], "") and not by_staff:
             yield _DETAILS.get(key, key), "; ".join(_text(key, one, names) for one in _list(value))
 

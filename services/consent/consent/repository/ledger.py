@@ -42,7 +42,8 @@ class Entry:
     """One line of the ledger before it is written."""
 
     kind: str
-    """`disclosure`, `refusal`, `cancelled`, `view`, `consultation`, `reading`, `override`, `combination` or `erasure`.
+    """`disclosure`, `refusal`, `cancelled`, `view`, `consultation`, `reading`, `attempt`, `override`, `combination` or
+    `erasure`.
     What was written becomes `erased` with all that is kept of the client.
     """
     decision: UUID

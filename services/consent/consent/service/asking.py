@@ -92,7 +92,8 @@ async def may_share(
     version that others know the person.
 
     Args:
-        practitioner: who asks, by the asker's own id; one whom the client excludes is answered as if it had no client.
+        practitioner: who asks, by the asker's own id; one whom the client excludes is answered as if there were no such
+            client, and the attempt is entered.
 
     Raises:
         Problem: 422, there is no such recipient, or it is the asker.
@@ -109,6 +110,8 @@ async def may_share(
     entries: list[Entry] = []
     for answer, client, sections, was_sent in met:
         if is_excluded(client.facts, asker, practitioner, now):
+            said = {"client": str(answer.client), "by": practitioner, "what": "consultation"}
+            entries.append(_own_entry("attempt", client.id, client.key, asker, now, said))
             continue
         own = [s for s in sections if s["source"] == asker]
         question = Question(to, purpose, items, now, service, spent=spent_convictions(own))
@@ -219,21 +222,25 @@ async def who_was_told(
     practitioner: str | None,
     limit: int | None = None,
     before: int | None = None,
-) -> History:
+) -> History | None:
     """The ledger of one client. All of it is for the operator, and for an agency of the responsible authority that
     recorded something of the client; another agency that asks for all gets what it may know.
 
     What was told of the client while it was linked with another is among it when that link was undone. Of a client of
     whom everything was erased that is left which says so.
 
-    That it was read is entered in it, too, but of a client of whom everything was erased.
+    That it was read is entered in it, too, but of a client of whom everything was erased; and that a practitioner tried
+    to whom it is not shown.
 
     Args:
         asker: an agency; None: the operator, to whom every reference is known.
         whole: whether all of it is asked for.
         by: which of the asker's people or programs reads it, for the ledger.
-        practitioner: who asks, by the agency's own id; to one whom the client excludes it knows no such client.
+        practitioner: who asks, by the agency's own id.
         limit: None for no limit.
+
+    Returns:
+        None for a practitioner whom the client excludes: the caller commits, and answers as if it knew no such client.
 
     Raises:
         Problem: 404, the asker knows no such client.
@@ -245,12 +252,14 @@ async def who_was_told(
     if not known:
         raise NO_SUCH_CLIENT
     client = known[found[reference]]
+    read: dict[str, Any] = {"client": str(reference), "by": by}
     if is_excluded(client.facts, agency, practitioner, await time_now(session)):
-        raise NO_SUCH_CLIENT
+        await _enter_reading(session, "attempt", client.id, asker, read | {"what": "reading"})
+        return None
     told = await _history(session, asker, agency, client, whole=whole, limit=limit, before=before)
     if client.key is not None:
-        read = {"client": str(reference), "by": by, "whole": told.is_whole, "entries": len(told.lines)}
-        await _enter_reading(session, client.id, asker, read | {"before": before})
+        read |= {"whole": told.is_whole, "entries": len(told.lines), "before": before}
+        await _enter_reading(session, "reading", client.id, asker, read)
     return told
 
 
@@ -285,28 +294,29 @@ async def _history(
         before = rows[-1].id
 
 
-async def _enter_reading(session: AsyncSession, client: int, asker: str | None, read: Mapping[str, Any]) -> None:
-    """Enter that a client's ledger was read. The client is locked for no longer than that: it may be a long one.
+async def _enter_reading(
+    session: AsyncSession, kind: str, client: int, asker: str | None, read: Mapping[str, Any]
+) -> None:
+    """Enter that a client's ledger was read, or was to be. The client is locked for no longer than that: it may be a
+    long one.
 
     Raises:
         TryAgain: everything was erased meanwhile.
     """
     await clients.hold_still(session, [client])
-    entry = new_entry(
-        kind="reading",
-        decision=uuid4(),
-        client=client,
-        key=None,
-        recipient=asker,
-        type="reading",
-        at=await time_now(session),
-        sources=[],
-        more=read,
-    )
+    entry = _own_entry(kind, client, None, asker, await time_now(session), read)
     (entry,) = await ledger.with_keys(session, [entry])
     if entry.key is None:
         raise TryAgain
     await _enter(session, [entry])
+
+
+def _own_entry(
+    kind: str, client: int, key: bytes | None, asker: str | None, at: datetime, said: Mapping[str, Any]
+) -> Entry:
+    """An entry of what somebody did about whom nothing was decided."""
+    named: dict[str, Any] = {"decision": uuid4(), "client": client, "key": key, "recipient": asker, "type": kind}
+    return new_entry(kind=kind, at=at, sources=[], more=said, **named)
 
 
 _SHOWN_ELSEWHERE = frozenset(
@@ -352,7 +362,7 @@ class _Asker:
         line = Line(row, shown, _details(explanation) if is_own else {})
         if self.knows or line.explanation.get("permitted"):
             return line
-        if row.kind in ("view", "reading", "disclosure", "combination"):
+        if row.kind in ("view", "reading", "attempt", "disclosure", "combination"):
             return line if is_own else None
         return line if row.recipient != self.agency or line.explanation.get("withheld") else None
 
