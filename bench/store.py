@@ -88,7 +88,7 @@ class Store:
         await databases.provision(server.url(), [wanted], server.role_password)
         owner = server.role_url(wanted.name, wanted.owner)
         environment = os.environ | {"THROUGHGATE_DATABASE_URL": owner}
-        subprocess.run([sys.executable, "-m", "consent.migrate"], env=environment, check=True)
+        subprocess.run([sys.executable, "-m", "servicekit.migrate", "consent"], env=environment, check=True)
         policy, cases = make(CONSENTS, DIFFERENT)
         begun = time.monotonic()
         await _fill(owner, count, policy, cases)

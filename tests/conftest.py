@@ -135,7 +135,7 @@ async def _template(server: servers.RunningPostgres, service: str) -> str:
         if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1 AND datallowconn", wanted.name):
             await databases.provision(server.url(), [wanted], server.role_password)
             environment = os.environ | {"THROUGHGATE_DATABASE_URL": server.role_url(wanted.name, wanted.owner)}
-            subprocess.run([sys.executable, "-m", f"{service}.migrate"], env=environment, check=True)
+            subprocess.run([sys.executable, "-m", "servicekit.migrate", service], env=environment, check=True)
     finally:
         await admin.close()
     return wanted.name

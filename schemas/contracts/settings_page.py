@@ -25,7 +25,8 @@ A process reads its settings from its environment, or from files of the same nam
 whose name ends in `_SECONDS`, `_HOURS` or `_DAYS` are of that unit. A process that cannot read a setting does not
 start, and says which one it is without what stood in it. A setting that every process takes and only some use says so.
 
-`THROUGHGATE_DATABASE_URLS` is of the step `python -m servicekit.migrate` alone: JSON, the owner's URL of each service.
+The step `python -m servicekit.migrate SERVICE` reads `THROUGHGATE_DATABASE_URL`, the owner's; without a service
+`THROUGHGATE_DATABASE_URLS`: JSON, the owner's URL of each.
 What the `throughgate` command reads is in its `--help`, and in the [tutorial](../tutorial.md).
 """
 

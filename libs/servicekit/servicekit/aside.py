@@ -17,7 +17,7 @@ from servicekit.access import Db
 from servicekit.auth import OPERATOR, Caller, require
 from servicekit.db import Database, every
 from servicekit.envelope import Wire
-from servicekit.migrate import grants
+from servicekit.rights import grants
 from servicekit.sql import do, rows
 
 SECONDS_BETWEEN = 600.0

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from servicekit.migrate import grants
+from servicekit.rights import grants
 
 revision = "0004"
 down_revision = "0003"

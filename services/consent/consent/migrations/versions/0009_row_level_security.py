@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from servicekit.migrate import ASKING, bound, grants, may_execute, policy
+from servicekit.rights import ASKING, bound, grants, may_execute, policy
 
 revision = "0009"
 down_revision = "0008"

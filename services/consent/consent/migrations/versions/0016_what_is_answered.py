@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from servicekit.migrate import grants, may_execute
+from servicekit.rights import grants, may_execute
 
 revision = "0016"
 down_revision = "0015"

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from servicekit.migrate import ASKING, bound, grants, may_execute
+from servicekit.rights import ASKING, bound, grants, may_execute
 
 revision = "0007"
 down_revision = "0006"

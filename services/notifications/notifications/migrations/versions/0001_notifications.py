@@ -3,7 +3,7 @@
 from alembic import op
 
 from servicekit import aside, inbox, outbox
-from servicekit.migrate import grants
+from servicekit.rights import grants
 
 revision = "0001"
 down_revision = None
