@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from bench.figures import say
 from bench.peers.cases import AGENCIES, NOW, Case, ask, make
 from consent.domain import Item, Policy, Question, decide
-from consent.repository import agreements, clients, parties, sharing
+from consent.repository import agreements, clients, parties, recorded, sharing
 from consent.repository.agreements import Version
 from consent.repository.sharing import Said
 from consent.repository.sql import arrays, at_once, insert_of
@@ -122,7 +122,7 @@ async def _load_and_decide(engine: AsyncEngine, id: int, case: Case) -> frozense
     async with engine.connect() as db, db.begin():
         registered = await register.load(db)
         known = (await sharing.known(db, [id])).whole()
-        sections = (await clients.sections(db, known)).whole()[id]
+        sections = (await recorded.sections(db, known)).whole()[id]
     recipient, purpose = registered.agencies[case.question.recipient.id], case.question.purpose
     items = tuple(Item(s["source"], Category(s["category"])) for s in sections)
     question = Question(recipient, purpose, items, NOW, spent=spent_convictions(sections))

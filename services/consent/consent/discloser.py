@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from consent.comparing import POLL_SECONDS, open_when_known
 from consent.repository import ledger, queue, shards
-from consent.repository.clients import DAMAGED
+from consent.repository.recorded import DAMAGED
 from consent.sending import Sender, is_fenced
 from consent.service.disclosing import Cycle, Late, Leaving, Sent, decide_cycle, finish_cycle, join
 from consent.service.doubts import Doubt, doubts

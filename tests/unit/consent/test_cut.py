@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consent.domain import Agency, Agreement, ClientFacts, Decision, Item, Policy, Question, Terms, decide
-from consent.repository.clients import section
+from consent.repository.recorded import section
 from consent.service.sections import cut
 from consent.service.telling import explain, receipt
 from contracts.facts import FIELDS

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Agency, ClientFacts, Decision, Item, Question, decide, is_excluded
-from consent.repository import agreements, clients, ledger, links, parties, queue, retractions, sharing
+from consent.repository import agreements, clients, ledger, links, parties, queue, recorded, retractions, sharing
 from consent.repository.clients import Identifier
 from consent.repository.ledger import Entry
 from consent.repository.queue import NOBODY
@@ -421,7 +421,7 @@ async def _facts(
 ) -> tuple[dict[int, SharingState], dict[int, list[dict[str, Any]]]]:
     """What is known of the clients that were found, but for those who were erased: they count as unknown."""
     ids = set(found)
-    known, sections, _ = await clients.facts_of(session, ids, ids if with_sections else ())
+    known, sections, _ = await recorded.facts_of(session, ids, ids if with_sections else ())
     return {id: client for id, client in known.items() if client.key is not None}, sections
 
 

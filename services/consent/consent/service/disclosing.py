@@ -16,7 +16,7 @@ import orjson
 
 from consent.domain import ClientFacts, Decision, Item, Question, decide
 from consent.events import SNAPSHOT, SOURCE, UNASKED
-from consent.repository import clients, ledger, queue, retractions
+from consent.repository import ledger, queue, recorded, retractions
 from consent.repository.changes import Changes
 from consent.repository.clients import Reference
 from consent.repository.ledger import NOTHING_TOLD, Entry
@@ -155,7 +155,7 @@ async def decide_cycle(
     records = [row for row in rows if row.kind == queue.RECORD]
     registered = await register.load(db) if records else Register({}, [])
     snapshots = {row.client_id for row in records if row.type == SNAPSHOT}
-    known, sections, damaged = await clients.facts_of(db, {row.client_id for row in records}, snapshots)
+    known, sections, damaged = await recorded.facts_of(db, {row.client_id for row in records}, snapshots)
     async with sealer.batch(db, before) as batch:
         cycle = Cycle(len(rows), await time_now(db), done=done, damaged=damaged)
         deciding = _Deciding(cycle, registered, batch, known, sections)

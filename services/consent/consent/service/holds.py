@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Granted, Scope, Withdrawn
-from consent.repository import aside, clients, holds
+from consent.repository import aside, clients, holds, recorded
 from consent.repository.changes import Changes
 from consent.repository.clients import Client, Hold, Identifier
 from consent.repository.sql import Executor
@@ -108,7 +108,7 @@ async def _lift(session: AsyncSession, id: UUID, client_id: int, by: str) -> Non
     await holds.lift(session, id, by)
     desk = await desks.open(session, found.may_mean)
     # what an undone link left stands on its own row
-    *_, damaged = await clients.facts_of(session, {client_id}, {client_id})
+    *_, damaged = await recorded.facts_of(session, {client_id}, {client_id})
     if damaged or any(client.damaged for client in desk.clients.values()):
         raise Damaged
     for client in desk.clients.values():
@@ -124,7 +124,7 @@ async def hold_damaged(db: Executor, rows: Collection[int]) -> None:
     Waits for nobody. A client whose row is locked has its turn when it is met again.
     """
     unheld = await holds.lock_unheld(db, rows, CANNOT_BE_READ)
-    *_, damaged = await clients.facts_of(db, unheld, unheld)  # once more, for it may have been mended since
+    *_, damaged = await recorded.facts_of(db, unheld, unheld)  # once more, for it may have been mended since
     changes = Changes()
     changes.holds.update((row, CANNOT_BE_READ) for row in damaged)
     await changes.write(db)

@@ -25,7 +25,7 @@ from consent.domain import (
     decide,
     not_lifted,
 )
-from consent.repository import candidates, clients, holds, links, sharing
+from consent.repository import candidates, clients, holds, links, recorded, sharing
 from consent.repository.clients import Client, Identifier
 from consent.repository.links import Found, Link
 from consent.service import desks, losing
@@ -383,7 +383,7 @@ async def _log(
     Under the first of the rows, the client of the link, alone. That is shown with both, and redacted with either.
     """
     known = (await sharing.known(session, rows)).whole()
-    sections = (await clients.sections(session, known)).whole()
+    sections = (await recorded.sections(session, known)).whole()
     desk.changes.entries.append(
         new_entry(
             kind="combination",

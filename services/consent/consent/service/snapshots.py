@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import why_not_in_force
-from consent.repository import agreements, clients
+from consent.repository import agreements, clients, recorded
 from consent.service import desks
 from consent.service.register import Register
 from contracts.vocabulary import Purpose
@@ -27,13 +27,13 @@ async def offer_next_chunk(session: AsyncSession, chunk: int) -> bool:
     due = await agreements.claim_follow_up(session)
     if due is None:
         return False
-    ids = await clients.recorded_by(session, due.sources, due.after, chunk)
+    ids = await recorded.by(session, due.sources, due.after, chunk)
     if not ids:
         await agreements.end_follow_up(session, due.change)
         return True
     await clients.lock(session, ids)
     # Read again behind the lock: one may have been linked with another meanwhile, which then has its turn.
-    still = [id for id in await clients.recorded_by(session, due.sources, due.after, chunk) if id in ids]
+    still = [id for id in await recorded.by(session, due.sources, due.after, chunk) if id in ids]
     desk = await desks.open(session, still)
     begins = _begins(due, desk.register, desk.now)
     for client in desk.clients.values():

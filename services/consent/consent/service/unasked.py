@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from consent.domain import Agency, Item, Policy, Question, decide
-from consent.repository import clients, sharing
+from consent.repository import recorded, sharing
 from consent.repository.sharing import SharingState
 from consent.repository.sql import Executor
 from consent.service.sections import spent_convictions
@@ -54,10 +54,10 @@ async def newly_possible(
     """
     looked_at, after = 0, 0
     found: Counter[tuple[str, str]] = Counter()
-    while new.recipients and (ids := await clients.recorded_by(db, sorted(new.sources), after, CLIENTS_AT_ONCE)):
+    while new.recipients and (ids := await recorded.by(db, sorted(new.sources), after, CLIENTS_AT_ONCE)):
         after = ids[-1]
         known = await sharing.known(db, ids)
-        sections = await clients.sections(db, known.found)
+        sections = await recorded.sections(db, known.found)
         damaged = known.damaged.keys() | sections.damaged.keys()
         for id, client in known.found.items():
             looked_at += bool(sections.found[id])
