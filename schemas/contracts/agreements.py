@@ -1,4 +1,4 @@
-"""Information-sharing agreements as agencies write and sign them (C1), and the minimum standard for all of them."""
+"""Information-sharing agreements as agencies write and sign them, and the minimum standard for all of them."""
 
 import unicodedata
 from functools import cache

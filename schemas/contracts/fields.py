@@ -1,4 +1,4 @@
-"""What every field of an event says of itself: the category of personal data that it is, or why it is none (C6).
+"""What every field of an event says of itself: the category of personal data that it is, or why it is none.
 
 A model says it once for all its fields, `holds: ClassVar = Category.CONTACT`; a field that differs says its own,
 `Annotated[UUID, FieldKind.REFERENCE]`. A field for which neither was said has no category: no schema can be made of it.

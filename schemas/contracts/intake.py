@@ -309,7 +309,7 @@ class GatewayEndedData(AboutClient):
 
 
 MOST_OVERRIDDEN = 6
-"""Categories that an override may name, for it must be narrow (C5).
+"""Categories that an override may name, for it must be narrow.
 
 Who it is (`identity`), where they are and will be (`contact`, `custody-and-release`), what is feared (`risk`), what it
 rests on (`offence`), and one more on which it bears, such as `health` or `family`. No emergency needs a whole record.

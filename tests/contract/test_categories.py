@@ -1,4 +1,4 @@
-"""Every field of every event schema says its category in the schema; one that does not is named (C6)."""
+"""Every field of every event schema says its category in the schema; one that does not is named."""
 
 import json
 from collections import Counter

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 RETRYABLE = frozenset({"40001", "40P01", "55P03"})
 """SQLSTATEs that mean "try again": serialization failure, deadlock, lock not available."""
+ATTEMPTS = 8
+"""So often work is run that loses a race each time: by then its pauses have come to about a second."""
 AWAY = ("08", "57P", "53")
 """SQLSTATE prefixes of a database that is away, starting, stopping or out of something: never the event's fault."""
 
@@ -103,7 +105,6 @@ class Database:
     async def run(
         self,
         work: Callable[[AsyncSession], Awaitable[T]],
-        attempts: int = 8,
         bound: Mapping[str, str] | None = None,
     ) -> T:
         """Run `work` in one transaction, commit, and return what it returned.
@@ -117,7 +118,7 @@ class Database:
             TryAgain: the work lost each of so many races. It is transient: the same work may succeed later.
             Exception: whatever else `work` raised, or the last of what it was run again for.
         """
-        for attempt in range(1, attempts + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
                     if bound:
@@ -127,7 +128,7 @@ class Database:
                     self.waker.wake(channel)
                 return result
             except (DBAPIError, TryAgain) as error:
-                if (not isinstance(error, TryAgain) and sqlstate(error) not in RETRYABLE) or attempt == attempts:
+                if (not isinstance(error, TryAgain) and sqlstate(error) not in RETRYABLE) or attempt == ATTEMPTS:
                     raise
                 log.warning("transaction is run again after %s %s", type(error).__name__, sqlstate(error))
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))

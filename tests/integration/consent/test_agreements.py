@@ -1,4 +1,4 @@
-"""The register of agreements (C1), over HTTP with the tokens of those who sign, on a door with two discloser shards."""
+"""The register of agreements, over HTTP with the tokens of those who sign, on a door with two discloser shards."""
 
 import asyncio
 import os

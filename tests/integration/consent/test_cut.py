@@ -1,4 +1,4 @@
-"""Through the real door: a partner's record holds the values of the permitted category and no other (C6)."""
+"""Through the real door: a partner's record holds the values of the permitted category and no other."""
 
 import json
 import random

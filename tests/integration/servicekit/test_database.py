@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from support.services import DatabaseOf
 
+from servicekit import db
 from servicekit.db import Database, TryAgain, is_transient, listening, sqlstate, wait, wake_after_commit
 from throughgate.issuer import Issuer
 
@@ -85,7 +86,9 @@ async def test_a_lock_timeout_is_run_again(database: Database, scalar: Scalar) -
     assert (attempts, await scalar("SELECT n FROM thing WHERE id = 1")) == (3, 1)
 
 
-async def test_try_again_begins_from_the_start_and_gives_up_in_the_end(database: Database, scalar: Scalar) -> None:
+async def test_try_again_begins_from_the_start_and_gives_up_in_the_end(
+    database: Database, scalar: Scalar, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attempts = 0
 
     async def work(session: AsyncSession) -> str:
@@ -99,8 +102,9 @@ async def test_try_again_begins_from_the_start_and_gives_up_in_the_end(database:
     assert await database.run(work) == "done"
     assert (attempts, await scalar("SELECT n FROM thing WHERE id = 1")) == (3, 1)
     attempts = -9
+    monkeypatch.setattr(db, "ATTEMPTS", 2)
     with pytest.raises(TryAgain):
-        await database.run(work, attempts=2)
+        await database.run(work)
     assert (attempts, await scalar("SELECT n FROM thing WHERE id = 1")) == (-7, 1)
 
 
@@ -178,12 +182,16 @@ async def test_a_lost_connection_is_transient(database: Database) -> None:
         ("42501", False),  # permission denied
     ],
 )
-async def test_what_is_transient(state: str, transient: bool, database: Database) -> None:
+async def test_what_is_transient(
+    state: str, transient: bool, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "ATTEMPTS", 2)
+
     async def work(session: AsyncSession) -> None:
         await session.execute(text(f"DO $$ BEGIN RAISE 'planted' USING ERRCODE = '{state}'; END $$"))
 
     with pytest.raises(DBAPIError) as caught:
-        await database.run(work, attempts=2)
+        await database.run(work)
     assert (sqlstate(caught.value), is_transient(caught.value)) == (state, transient)
 
 

@@ -1,4 +1,4 @@
-"""What leaves holds the values of the permitted categories' fields and no other value, field by field (C6)."""
+"""What leaves holds the values of the permitted categories' fields and no other value, field by field."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

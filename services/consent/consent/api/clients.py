@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from consent.api import page
-from consent.api.common import SUBJECT_ACCESS, AgencyDb, may_leave
+from consent.api.common import MAY_LEAVE, SUBJECT_ACCESS, AgencyDb
 from consent.service import asking
 from contracts.facts import Short
 from contracts.leaving import Obligation, Permitted, Withheld
@@ -61,7 +61,7 @@ class Verdicts(Wire):
 @router.post(
     "/decisions",
     summary="May I share this, and if not, what would make it possible?",
-    dependencies=[Depends(may_leave)],
+    dependencies=MAY_LEAVE,
 )
 async def decisions(
     body: MayIShare, db: AgencyDb, caller: Annotated[Caller, Depends(require("decisions:ask"))]
@@ -96,7 +96,7 @@ def _verdict(answer: asking.Answer) -> Verdict:
     return Verdict.model_validate({"client": answer.client, "known": True, "decision": answer.decision} | answer.told)
 
 
-@router.post("/views", summary="What may be seen of up to 200 clients", dependencies=[Depends(may_leave)])
+@router.post("/views", summary="What may be seen of up to 200 clients", dependencies=MAY_LEAVE)
 async def view(body: ViewRequest, db: AgencyDb, caller: Annotated[Caller, Depends(require("views:read"))]) -> Views:
     """One decision a client, in the ledger before it is answered. Keep nothing of it: ask again to show again.
 

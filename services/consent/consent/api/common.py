@@ -21,20 +21,19 @@ async def _door_is_open(db: Db) -> None:
         raise CLOSED
 
 
-OPEN = [Depends(_door_is_open)]
+DOOR_IS_OPEN = [Depends(_door_is_open)]
 """The dependency of every route that changes something of a client: after a restore it waits as the worker does, for
 the client could get a version that was used before. Until then it raises the Problem 503, `closed-after-a-restore`.
 """
 
 
-async def may_leave(db: Db) -> None:
-    """A dependency of what tells something of a client: after a restore it waits as the discloser does.
-
-    Raises:
-        Problem: 503, `closed-after-a-restore`.
-    """
+async def _may_leave(db: Db) -> None:
     if not await db.run(restoring.may_leave):
         raise CLOSED
+
+
+MAY_LEAVE = [Depends(_may_leave)]
+"""That of every route that tells something of a client: it waits as the discloser does, with the same Problem."""
 
 
 class _Bound(Bound):

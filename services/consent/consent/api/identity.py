@@ -12,12 +12,13 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from consent.api.common import OPEN, page_of
+from consent.api.common import DOOR_IS_OPEN, page_of
 from consent.domain import may_assert
 from consent.repository import candidates, clients, links, parties
 from consent.repository.links import Side
 from consent.service import identity, naming
 from consent.service.identity import Act
+from consent.service.incoming import NOT_YOURS_TO_SAY
 from contracts.facts import Text
 from contracts.intake import IdentityUnlinkedData
 from contracts.vocabulary import AgencyId, IdentifierType
@@ -38,12 +39,7 @@ async def _may_decide(session: AsyncSession, caller: Caller) -> None:
         return
     agency = (await parties.agencies(session)).get(caller.agency)
     if agency is None or not may_assert("throughgate.identity.linked.v1", agency.kind):
-        raise Problem(
-            "not-yours-to-say",
-            "An agency of your kind may not say this",
-            "docs/reference/who-may-say-what.md lists which kind of agency may say who is one person.",
-            403,
-        )
+        raise NOT_YOURS_TO_SAY
 
 
 class Known(Wire):
@@ -165,7 +161,9 @@ class LinkMade(Wire):
     link: UUID | None
 
 
-@router.post("/candidates/{candidate}/decision", summary="Decide whether two clients are one person", dependencies=OPEN)
+@router.post(
+    "/candidates/{candidate}/decision", summary="Decide whether two clients are one person", dependencies=DOOR_IS_OPEN
+)
 async def decide_candidate(candidate: UUID, body: CandidateDecision, db: Db, caller: Deciding) -> LinkMade:
     """`same` links them: only what is permitted for both leaves. `different`: they are not proposed again."""
 
@@ -250,7 +248,7 @@ class LinkBody(StrictWire):
     reason: Text
 
 
-@router.post("/links", status_code=201, summary="Make one client of two", dependencies=OPEN)
+@router.post("/links", status_code=201, summary="Make one client of two", dependencies=DOOR_IS_OPEN)
 async def make_link(body: LinkBody, db: Db, caller: Deciding) -> LinkMade:
     """Only what is permitted for both leaves from now on; recipients are told to erase what is not."""
 
@@ -274,7 +272,7 @@ async def make_link(body: LinkBody, db: Db, caller: Deciding) -> LinkMade:
     return await db.run(work)
 
 
-@router.post("/unlinks", status_code=204, summary="Numbers of one client are two people's", dependencies=OPEN)
+@router.post("/unlinks", status_code=204, summary="Numbers of one client are two people's", dependencies=DOOR_IS_OPEN)
 async def unlink(body: IdentityUnlinkedData, db: Db, caller: Annotated[Caller, Depends(require(OPERATOR))]) -> None:
     """As `throughgate.identity.unlinked.v1`, which an agency publishes, for the operator: undoes the link, or takes the
     numbers `notSameAs` off the client that got them by mistake.
@@ -297,7 +295,7 @@ async def _may_touch(session: AsyncSession, link: UUID, caller: Caller) -> None:
         raise identity.NO_SUCH_LINK
 
 
-@router.delete("/links/{link}", status_code=204, summary="Undo a link", dependencies=OPEN)
+@router.delete("/links/{link}", status_code=204, summary="Undo a link", dependencies=DOOR_IS_OPEN)
 async def undo_link(link: UUID, db: Db, caller: Deciding) -> None:
     """What was said while it held permits nothing for either client; what it stopped stays stopped for both."""
 
@@ -309,13 +307,16 @@ async def undo_link(link: UUID, db: Db, caller: Deciding) -> None:
 
 
 @router.put(
-    "/links/{link}/confirmation", status_code=204, summary="One person has two numbers of a kind", dependencies=OPEN
+    "/links/{link}/confirmation",
+    status_code=204,
+    summary="One person has two numbers of a kind",
+    dependencies=DOOR_IS_OPEN,
 )
 async def confirm_link(link: UUID, db: Db, caller: Deciding) -> None:
     """Until this is said, nothing of two clients that have different numbers of the same kind leaves."""
 
     async def work(session: AsyncSession) -> None:
         await _may_touch(session, link, caller)
-        await identity.confirm(session, link, Act(caller.subject, "one person with two numbers"))
+        await identity.confirm(session, link, caller.subject)
 
     await db.run(work)

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
 
-from consent.api.common import OPEN
+from consent.api.common import DOOR_IS_OPEN
 from consent.repository import aside as waiting
 from consent.repository import due, retractions
 from consent.repository import holds as stored_holds
@@ -70,7 +70,7 @@ async def set_owner(hold: UUID, body: HoldOwner, db: Db, caller: CallingOperator
     await db.run(lambda session: holds.give_to(session, hold, body.owner))
 
 
-@router.delete("/holds/{hold}", status_code=204, summary="Lift a hold", dependencies=OPEN)
+@router.delete("/holds/{hold}", status_code=204, summary="Lift a hold", dependencies=DOOR_IS_OPEN)
 async def lift_hold(hold: UUID, db: Db, caller: CallingOperator) -> None:
     """The client's earlier consents stay withdrawn: sharing by consent needs a new form."""
     await db.run(lambda session: holds.lift(session, hold, caller.subject))
@@ -191,7 +191,7 @@ async def list_set_aside(
 @router.post(
     "/set-aside/{way}/{id}/retry",
     summary="Try again what was set aside",
-    dependencies=OPEN,
+    dependencies=DOOR_IS_OPEN,
     responses={409: {"model": ProblemDetails, "description": "It failed again, or was erased"}},
 )
 async def retry(way: aside.Way, id: Id, request: Request, db: Db, caller: CallingOperator) -> Retried:
@@ -213,7 +213,9 @@ async def retry(way: aside.Way, id: Id, request: Request, db: Db, caller: Callin
     return Retried(outcome=outcome)
 
 
-@router.post("/set-aside/{way}/{id}/discard", status_code=204, summary="Give up what was set aside", dependencies=OPEN)
+@router.post(
+    "/set-aside/{way}/{id}/discard", status_code=204, summary="Give up what was set aside", dependencies=DOOR_IS_OPEN
+)
 async def discard(way: aside.Way, id: Id, body: Discarded, db: Db, caller: CallingOperator) -> None:
     """Who did it and why is kept. What waited behind a record may leave."""
     await db.run(lambda session: aside.discard(session, way, id, caller.subject, body.reason))

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from consent.api.common import OPEN, AgencyDb
+from consent.api.common import DOOR_IS_OPEN, AgencyDb
 from consent.repository import retractions
 from consent.service.intake import refuse, take_in
 from consent.service.notices import REJECTED
@@ -56,7 +56,7 @@ that it does not have; who has no business with the client is not to tell one fr
     "/events",
     status_code=202,
     summary="Publish one event",
-    dependencies=OPEN,
+    dependencies=DOOR_IS_OPEN,
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/cloudevents+json": {"schema": {"type": "object"}}}}
     },

@@ -32,14 +32,12 @@ from consent.domain.rules import (
     why_not_in_force,
     why_void,
 )
-from consent.domain.standing import ANYONE, ASSERTS, GATEWAYS, RESPONSIBLE, Gateway, may_assert, unreached
-from consent.domain.table import BEFORE, DENIES, NEVER_TOLD, QUIETLY_TOLD, REMEDIES, RULES, Rule
+from consent.domain.standing import ASSERTS, GATEWAYS, RESPONSIBLE, Gateway, may_assert, unreached
+from consent.domain.table import BEFORE, NEVER_TOLD, QUIETLY_TOLD, REMEDIES, RULES, Rule
 
 __all__ = [
-    "ANYONE",
     "ASSERTS",
     "BEFORE",
-    "DENIES",
     "GATEWAYS",
     "NEVER_TOLD",
     "QUIETLY_TOLD",

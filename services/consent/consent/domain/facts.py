@@ -26,7 +26,7 @@ class Agency:
         return name(self.id)
 
 
-# --- agreements (C1) --------------------------------------------------------------------------------------------------
+# --- agreements -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The client agreed (C2)."""
+    """The client agreed."""
 
     version: int
     asserted_by: str
@@ -209,7 +209,7 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Restricted:
-    """A restriction (C4). It beats every permit until it is lifted or `until` has come."""
+    """A restriction. It beats every permit until it is lifted or `until` has come."""
 
     version: int
     asserted_by: str
@@ -225,7 +225,7 @@ class Restricted:
 
 @dataclass(frozen=True, slots=True)
 class GatewayInvoked:
-    """An agency relies on a statutory gateway for this client (C3)."""
+    """An agency relies on a statutory gateway for this client."""
 
     version: int
     asserted_by: str
@@ -242,7 +242,7 @@ class GatewayInvoked:
 
 @dataclass(frozen=True, slots=True)
 class OverrideAuthorised:
-    """A public-protection override (C5): authorised by one person, approved by another, narrow, for a time."""
+    """A public-protection override: authorised by one person, approved by another, narrow, for a time."""
 
     version: int
     asserted_by: str

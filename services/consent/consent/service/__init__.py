@@ -1,1 +1,1 @@
-"""Use cases of the door: load, decide, write. None of them commits: the boundary does (servicekit.db.Database.run)."""
+"""Use cases of the door: load, decide, write. None of them commits: whoever calls does."""

@@ -1,4 +1,4 @@
-"""The life of an agreement (C1): proposed, signed by every party, in force by its dates, suspended, left.
+"""The life of an agreement: proposed, signed by every party, in force by its dates, suspended, left.
 
 Versions are never changed. Whatever happens is a change with a number and an id: what it ends has ended once every
 shard of the discloser saw it (`status`), and what it begins is offered in the background (`service.snapshots`).

@@ -1,4 +1,4 @@
-"""The same person under several numbers (C10): linking two clients, undoing it, and what looks like one person.
+"""The same person under several numbers: linking two clients, undoing it, and what looks like one person.
 
 A link makes a new client of the two, which has the strictest of their consents: whatever leaves must be permitted for
 each of them. Both of these may turn a permit into a deny, so both retract, under every key that the clients had.
@@ -301,8 +301,11 @@ async def _tell_apart(session: AsyncSession, parts: tuple[int, int], act: Act, n
 # --- what a person decides --------------------------------------------------------------------------------------------
 
 
-async def confirm(session: AsyncSession, id: UUID, act: Act) -> None:
+async def confirm(session: AsyncSession, id: UUID, by: str) -> None:
     """A person says that contradicting numbers are one person's: what both permit leaves from now on.
+
+    Args:
+        by: who says so.
 
     Raises:
         Problem: 404, no such link holds; 409, it does not wait to be confirmed.
@@ -311,11 +314,11 @@ async def confirm(session: AsyncSession, id: UUID, act: Act) -> None:
     confirmed = await _held_link(session, id, also_further=True)
     if not confirmed.conflicting or confirmed.confirmed:
         raise NOTHING_TO_CONFIRM
-    await links.confirm(session, confirmed, act.by, await time_now(session))
+    await links.confirm(session, confirmed, by, await time_now(session))
     client = (await links.whom(session, [confirmed.client]))[confirmed.client].client
     desk = await desks.open(session, [client])
-    desk.offer_snapshots(desk.clients[client], act.cause.traceparent)
-    await _closed(session, desk, client, act, id, None)
+    desk.offer_snapshots(desk.clients[client], None)
+    await desks.close(session, desk)
 
 
 async def _held_link(session: AsyncSession, id: UUID, *, also_further: bool = False) -> Link:

@@ -19,6 +19,7 @@ from consent.repository import answers, clients, links, retractions, sharing
 from consent.repository.clients import Client
 from consent.service import desks, erasing, holds, identity, naming, notices, reading, register, saying
 from consent.service.desk import Desk
+from consent.service.finding import knows, open_desk
 from consent.service.incoming import (
     ID_USED_AGAIN,
     NOTHING_TO_REVIEW,
@@ -29,7 +30,6 @@ from consent.service.incoming import (
     may_not,
 )
 from consent.service.reading import Arrival
-from consent.service.settling import knows, open_desk
 from consent.service.unread import unescaped
 from contracts.intake import (
     PASSED_ON,
@@ -38,6 +38,7 @@ from contracts.intake import (
     ErasureRequested,
     IdentityLinked,
     IdentityUnlinked,
+    IntakeEvent,
     OfferAnswered,
     OverrideAuthorised,
     OverrideReviewed,
@@ -203,32 +204,42 @@ def _forms(batch: Sequence[Incoming]) -> list[tuple[str, str]]:
 
 def _apply(incoming: Incoming, desk: Desk, forms: set[tuple[str, str]]) -> None:
     """Give one event its effect on the desk and its answer."""
-    if incoming.problem is None and incoming.client is not None and isinstance(incoming.event, saying.Saying):
+    event = incoming.event
+    if incoming.problem is None and event is not None and incoming.client is not None:
         client = desk.clients[incoming.client]
-        incoming.problem = saying.end_unbegun(incoming.event, client, desk, incoming.cause)
-    if incoming.problem is None and incoming.client is not None and incoming.event is not None:
-        client = desk.clients[incoming.client]
-        agency, event = incoming.arrival.agency, incoming.event
-        records = isinstance(event, ClientRecorded)
-        data: dict[str, Any] = {"client": str(desk.reference(client, agency, queued=False, recorded=records).id)}
-        if isinstance(event, ClientRecorded):
-            _record(incoming, event, client, desk)
-            if incoming.not_attached:
-                data["notAttached"] = incoming.not_attached
-        elif isinstance(event, ReferralAnswered | OfferAnswered):
-            _pass_on(incoming, event, client, desk)
-        elif isinstance(event, ErasureRequested):
-            data["withdrawal"] = str(erasing.erase_as_asked(event, client, desk, incoming.cause))
-        elif isinstance(event, saying.Saying):
-            withdrawal = saying.say(event, client, desk, forms, incoming.cause)
-            if withdrawal is not None:
-                data["withdrawal"] = str(withdrawal)
-        incoming.answer = notices.accepted(incoming.arrival, event, data, desk.now)
-        return
-    problem = incoming.problem or UNKNOWN_CLIENT
+        if isinstance(event, saying.Saying):  # not `reject`: whom this means is known, and only that one is denied
+            incoming.problem = saying.end_unbegun(event, client, desk, incoming.cause)
+        if incoming.problem is None:
+            data = _take_effect(incoming, event, client, desk, forms)
+            incoming.answer = notices.accepted(incoming.arrival, event, data, desk.now)
+            return
+    problem = incoming.problem
+    if problem is None:
+        raise AssertionError("an event without a client is rejected before")
     if incoming.denies_unapplied:
         problem = holds.deny(desk, incoming.keys, incoming.names_more, problem, incoming.cause)
     incoming.answer = notices.rejected(incoming.arrival, incoming.event_id, problem, desk.now)
+
+
+def _take_effect(
+    incoming: Incoming, event: IntakeEvent, client: Client, desk: Desk, forms: set[tuple[str, str]]
+) -> dict[str, Any]:
+    """Gives what the answer says of it."""
+    agency, records = incoming.arrival.agency, isinstance(event, ClientRecorded)
+    data: dict[str, Any] = {"client": str(desk.reference(client, agency, queued=False, recorded=records).id)}
+    if isinstance(event, ClientRecorded):
+        _record(incoming, event, client, desk)
+        if incoming.not_attached:
+            data["notAttached"] = incoming.not_attached
+    elif isinstance(event, ReferralAnswered | OfferAnswered):
+        _pass_on(incoming, event, client, desk)
+    elif isinstance(event, ErasureRequested):
+        data["withdrawal"] = str(erasing.erase_as_asked(event, client, desk, incoming.cause))
+    elif isinstance(event, saying.Saying):
+        withdrawal = saying.say(event, client, desk, forms, incoming.cause)
+        if withdrawal is not None:
+            data["withdrawal"] = str(withdrawal)
+    return data
 
 
 async def _confirm(session: AsyncSession, batch: Sequence[Incoming], desk: Desk) -> None:
@@ -318,4 +329,4 @@ async def refuse(session: AsyncSession, arrival: Arrival) -> bytes:
     desk = await open_desk(session, [incoming])
     _apply(incoming, desk, set())
     await desks.close(session, desk)
-    return incoming.answer or b""
+    return _answer_of(incoming, {})

@@ -66,7 +66,7 @@ async def open_desk(session: AsyncSession, batch: Sequence[Incoming]) -> Desk:
     }
     desk = await desks.open(session, whom, suspected)
     await _look_up_who_was_told(session, named, known, desk)
-    await _settle_clients(session, batch, known, desk)
+    await _find_clients(session, batch, known, desk)
     if stopping := [incoming for incoming in batch if incoming.denies_unapplied]:
         nobodys = {key for incoming in stopping for key in incoming.keys if key not in desk.known}
         desk.held_numbers = await holds.of_numbers(session, nobodys)
@@ -113,24 +113,24 @@ async def _look_up_who_was_told(
         await clients.know_who_was_told(session, [desk.clients[id] for id in whom], {agency for _, agency in asked})
 
 
-async def _settle_clients(
+async def _find_clients(
     session: AsyncSession, batch: Sequence[Incoming], known: dict[Identifier, Found], desk: Desk
 ) -> None:
     """Say for each event which client it is about; make clients and give them identifiers for recorded facts."""
-    settling = _Settling(known, desk, await _numbers(session, batch, known, desk))
+    finding = _Finding(known, desk, await _numbers(session, batch, known, desk))
     for incoming in batch:
         if incoming.problem is not None:
             continue
-        if problem := settling.objection(incoming):
+        if problem := finding.objection(incoming):
             incoming.reject(problem)
         else:
-            settling.assign(incoming)
-    await settling.make_newcomers(session, batch)
+            finding.assign(incoming)
+    await finding.make_newcomers(session, batch)
     desk.known = {key: found.may_mean for key, found in known.items()}
     await _apply_what_was_said_before(session, [key for key, _, _ in desk.changes.identifiers], known, desk)
 
 
-class _Settling:
+class _Finding:
     """The clients of a batch's events, one event after the other: each knows the numbers that those before it brought.
 
     A client that the batch makes is numbered downwards from -1, in `known` too, until all new rows are made at once.
