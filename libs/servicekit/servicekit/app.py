@@ -88,7 +88,7 @@ def create_app(
     app.state.settings = settings
     app.state.verifier = Verifier(settings)
     problems.install(app)
-    app.include_router(probes(lambda request: _database_answers(request.app.state.database)))
+    app.include_router(probes(_databases_answer))
     for router in routers:
         app.include_router(router)
     app.add_middleware(BodyLimit, limit=max_body)
@@ -116,10 +116,13 @@ def probes(ready: Callable[[Request], Awaitable[bool]]) -> APIRouter:
     return router
 
 
-async def _database_answers(database: Database) -> bool:
+async def _databases_answer(request: Request) -> bool:
+    """By either role: a password may be wrong for one of them alone."""
+    state = request.app.state
     try:
-        async with database.engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        for database in (state.database, state.agency_database):
+            async with database.engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
         return True
     except Exception:
         return False

@@ -10,7 +10,6 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from servicekit.access import Db
@@ -87,12 +86,17 @@ async def set_aside(
     session: AsyncSession, topic: str, partition: int, offset: int, reason: str, value: bytes | None
 ) -> None:
     """Keep a poison event. `reason` is a class name or a code, never a message that may quote the event."""
-    await session.execute(
-        text(
-            'INSERT INTO set_aside (topic, partition, "offset", reason, value) VALUES (:t, :p, :o, :r, :v)'
-            " ON CONFLICT DO NOTHING"
-        ),
-        {"t": topic, "p": partition, "o": offset, "r": reason, "v": value},
+    await do(
+        session,
+        """
+        INSERT INTO set_aside (topic, partition, "offset", reason, value)
+        VALUES (:topic, :partition, :offset, :reason, :value) ON CONFLICT DO NOTHING
+        """,
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        reason=reason,
+        value=value,
     )
 
 
@@ -116,8 +120,9 @@ async def erase_of(session: AsyncSession, references: Collection[UUID], keeping:
 
 async def forget(session: AsyncSession, after: timedelta) -> None:
     """Forget what was set aside longer ago."""
-    sql = "DELETE FROM set_aside WHERE set_aside_at < clock_timestamp() - CAST(:after AS interval)"
-    await session.execute(text(sql), {"after": after})
+    await do(
+        session, "DELETE FROM set_aside WHERE set_aside_at < clock_timestamp() - CAST(:after AS interval)", after=after
+    )
 
 
 async def keep_for(database: Database, days: float) -> None:

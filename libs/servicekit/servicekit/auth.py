@@ -75,7 +75,10 @@ class Verifier:
                 practitioner = practitioner.strip() if isinstance(practitioner, str) else ""
                 if not re.fullmatch(PRACTITIONER, practitioner):
                     raise ValueError("the claim practitioner is no id")
-            return Caller(str(claims["agency"]), scopes, str(claims["sub"]), practitioner)
+            agency, subject = str(claims["agency"]), str(claims["sub"])
+            if not (agency.isprintable() and subject.isprintable()):
+                raise ValueError("a claim is no id")
+            return Caller(agency, scopes, subject, practitioner)
         except (jwt.PyJWTError, ValueError, KeyError) as error:
             raise _unauthorised() from error
 

@@ -11,7 +11,7 @@ import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -145,6 +145,17 @@ GONE_SECONDS = 10.0
 """A topic that no broker shows for so long was deleted."""
 STALLED_SECONDS = 120.0
 """More than a broker lets a transaction be open."""
+
+
+@asynccontextmanager
+async def reading(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    """A started consumer in no group, for `written_since`."""
+    consumer = create_consumer(settings, None)
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
 
 
 async def written_since(

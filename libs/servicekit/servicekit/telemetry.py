@@ -189,9 +189,13 @@ def from_headers(
     """The well-formed traceparent among Kafka headers, if any."""
     for name, value in headers or ():
         if name == "traceparent" and len(value) == 55:
-            text = value.decode("ascii", "replace")
-            return text if _TRACEPARENT.match(text) else None
+            return well_formed(value.decode("ascii", "replace"))
     return None
+
+
+def well_formed(traceparent: str | None) -> str | None:
+    """`traceparent` as it is, if it is one: what came from outside may be anything."""
+    return traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None
 
 
 def _parse(traceparent: str | None) -> SpanContext | None:

@@ -149,13 +149,13 @@ class Worker:
                 self._watchdog.progress()
 
     async def _set_aside(self, record: Record, reason: str) -> Sequence[Outgoing]:
-        async def keep(session: AsyncSession) -> Sequence[Outgoing]:
-            await set_aside(session, record.topic, record.partition, record.offset, reason, record.value)
-            return await self._poison(session, record, reason)
-
         async def keep_only(session: AsyncSession) -> Sequence[Outgoing]:
             await set_aside(session, record.topic, record.partition, record.offset, reason, record.value)
             return ()
+
+        async def keep(session: AsyncSession) -> Sequence[Outgoing]:
+            await keep_only(session)
+            return await self._poison(session, record, reason)
 
         log.error("set aside %s/%d/%d: %s", record.topic, record.partition, record.offset, reason)
         SET_ASIDE.inc()

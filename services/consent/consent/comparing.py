@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from consent.repository import restoring
 from consent.service.restoring import MARGIN, is_behind, is_ours, known_until
 from consent.settings import DiscloserSettings
-from servicekit.kafka import create_consumer, written_since
+from servicekit.kafka import reading, written_since
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +53,9 @@ async def open_when_known(db: AsyncConnection, settings: DiscloserSettings) -> N
 async def _is_behind(db: AsyncConnection, settings: DiscloserSettings) -> bool:
     async with db.begin():
         since = await known_until(db) - MARGIN
-    reader = create_consumer(settings, None)
-    await reader.start()
-    try:
+    async with reading(settings) as reader:
         async for records in written_since(settings, reader, is_ours(settings.namespace), since):
             async with db.begin():  # keeps the session, too
                 if await is_behind(db, records, settings.namespace):
                     return True
-    finally:
-        await reader.stop()
     return False

@@ -9,13 +9,10 @@ import argparse
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
-
-from aiokafka import AIOKafkaConsumer
 
 from consent.repository import restoring
 from consent.repository.restoring import Restore
@@ -39,7 +36,7 @@ from contracts import topic_names
 from contracts.heads import Head
 from servicekit import telemetry
 from servicekit.db import Database
-from servicekit.kafka import create_consumer, create_producer, written_since
+from servicekit.kafka import create_producer, reading, written_since
 from servicekit.sql import time_now
 from servicekit.worker import Worker
 
@@ -84,7 +81,7 @@ async def _open(database: Database, restore: Restore | None) -> str:
 
 async def _read_back(settings: WorkerSettings, database: Database, restore: Restore) -> list[str]:
     published = Published()
-    async with _reader(settings) as reader:
+    async with reading(settings) as reader:
         async for records in written_since(settings, reader, is_ours(settings.namespace), restore.since):
             published.add(records, settings.namespace)
     taken = TakenBack()
@@ -151,7 +148,7 @@ async def _take_in_again(settings: WorkerSettings, database: Database) -> int:
     producer = create_producer(settings)
     await producer.start()
     try:
-        async with _reader(settings) as reader:
+        async with reading(settings) as reader:
             worker = Worker(database, reader, intake.apply, split=intake.split, poison=intake.poison, producer=producer)
             async for records in written_since(settings, reader, lambda topic: topic.startswith(kinds), BEGINNING):
                 for some in _parts(records, settings.batch):
@@ -163,23 +160,13 @@ async def _take_in_again(settings: WorkerSettings, database: Database) -> int:
 
 
 async def _is_behind(settings: WorkerSettings, database: Database, since: datetime) -> bool:
-    async with _reader(settings) as reader:
+    async with reading(settings) as reader:
         if settings.namespace + topic_names.HEADS not in await reader.topics():
             raise CannotRestore("The topic heads cannot be seen: provision its permissions first.")
         async for records in written_since(settings, reader, is_ours(settings.namespace), since):
             if await database.run(partial(is_behind, records=records, namespace=settings.namespace)):
                 return True
     return False
-
-
-@asynccontextmanager
-async def _reader(settings: WorkerSettings) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = create_consumer(settings, None)
-    await consumer.start()
-    try:
-        yield consumer
-    finally:
-        await consumer.stop()
 
 
 def _parts(some: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -13,6 +13,7 @@ from matching.domain import (
     DENIAL_REMEMBERED,
     EXPIRY_REMEMBERED,
     KEPT,
+    OPEN,
     TOLD,
     Client,
     Match,
@@ -24,6 +25,8 @@ from servicekit.sql import do, json, rows
 
 ROUND_LOCK = 7_203
 """Advisory lock of a round: one runs at a time, whoever started it."""
+_OPEN = f"state IN ({', '.join(repr(state.value) for state in State if state in OPEN)})"
+"""That a match is open. The states stand in the text and are not bound: by it the partial indexes are found."""
 
 
 async def lock_clients(session: AsyncSession, references: Collection[UUID]) -> dict[UUID, Client]:
@@ -41,11 +44,11 @@ async def clients(session: AsyncSession, wanted: Sequence[UUID]) -> dict[UUID, C
     found = await cleared_rows.read(session, wanted, _client)
     for row in await rows(
         session,
-        """
+        f"""
         SELECT id, client, volunteer, scheme, expires_at, state, reason, request, explanation, withheld, changed_at,
             origin
-        FROM match WHERE client = ANY(:wanted) AND state IN ('requested', 'offered', 'active')
-        """,
+        FROM match WHERE client = ANY(:wanted) AND {_OPEN}
+        """,  # noqa: S608 # ours
         wanted=wanted,
     ):
         read = {"state": State(row.state), "reason": Reason(row.reason) if row.reason else None}
@@ -57,13 +60,12 @@ async def waiting(session: AsyncSession) -> list[UUID]:
     """The clients who wait for a mentor, the longest waiting first."""
     found = await session.scalars(
         text(
-            """
+            f"""
             SELECT reference FROM client
             WHERE waiting_since IS NOT NULL
-                AND NOT EXISTS (SELECT FROM match WHERE match.client = client.reference
-                    AND state IN ('requested', 'offered', 'active'))
+                AND NOT EXISTS (SELECT FROM match WHERE match.client = client.reference AND {_OPEN})
             ORDER BY waiting_since, reference
-            """
+            """  # noqa: S608 # ours
         )
     )
     return list(found)
@@ -96,15 +98,14 @@ async def volunteers(session: AsyncSession, wanted: Sequence[UUID] | None = None
     """These volunteers, or all who could be offered, with their caseloads."""
     found = await rows(
         session,
-        """
+        f"""
         SELECT id, scheme, areas, languages, gender, approved, available, dbs_level, dbs_expires, prison_clearances,
             training, experience_months, interviewed_by_public_protection, caseload_limit, pathways,
-            (SELECT count(*) FROM match WHERE match.volunteer = volunteer.id
-                AND state IN ('requested', 'offered', 'active')) AS caseload
+            (SELECT count(*) FROM match WHERE match.volunteer = volunteer.id AND {_OPEN}) AS caseload
         FROM volunteer
         WHERE id = ANY(CAST(:wanted AS uuid[])) OR (CAST(:wanted AS uuid[]) IS NULL AND approved AND available)
         ORDER BY id
-        """,
+        """,  # noqa: S608 # ours
         wanted=wanted,
     )
     sets = ("areas", "languages", "prison_clearances", "training", "pathways")
@@ -135,17 +136,16 @@ async def round_due(session: AsyncSession) -> bool:
     return bool(
         await session.scalar(
             text(
-                """
+                f"""
                 WITH since AS (SELECT coalesce(max(at), '-infinity') - interval '1 minute' AS at FROM last_round)
                 SELECT EXISTS (SELECT FROM client WHERE waiting_since IS NOT NULL
-                        AND NOT EXISTS (SELECT FROM match WHERE match.client = client.reference
-                            AND state IN ('requested', 'offered', 'active')))
+                        AND NOT EXISTS (SELECT FROM match WHERE match.client = client.reference AND {_OPEN}))
                     AND (since.at < clock_timestamp() - interval '1 hour'
                         OR EXISTS (SELECT FROM client WHERE facts_at > since.at)
                         OR EXISTS (SELECT FROM volunteer WHERE changed_at > since.at)
                         OR EXISTS (SELECT FROM match WHERE changed_at > since.at))
                 FROM since
-                """
+                """  # noqa: S608 # ours
             )
         )
     )

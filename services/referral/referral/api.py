@@ -16,7 +16,7 @@ from referral.domain import Actor, Reason, State
 from servicekit.access import AgencyDb, Db
 from servicekit.auth import Caller, require
 from servicekit.envelope import Date, StrictWire, Wire
-from servicekit.telemetry import from_headers
+from servicekit.telemetry import well_formed
 
 router = APIRouter(tags=["referral"])
 
@@ -143,7 +143,7 @@ async def post_referral(
     caller: Annotated[Caller, Depends(require("referrals:write"))],
     traceparent: Annotated[str | None, Header()] = None,
 ) -> ReferralMade:
-    trace = from_headers([("traceparent", traceparent.encode())]) if traceparent else None
+    trace = well_formed(traceparent)
     made = await db.run(
         lambda session: service.refer(session, body.client, body.pathway, body.service, trace, within=caller.within)
     )

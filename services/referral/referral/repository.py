@@ -33,10 +33,12 @@ async def _locked(session: AsyncSession, wanted: Collection[UUID]) -> dict[UUID,
         SELECT id, client, pathway, origin, respond_by, state, service, provider, request, follows, withheld,
             eligibility, changed_at
         FROM referral
-        WHERE client = ANY(:wanted) AND state NOT IN ('completed', 'ended-early', 'withdrawn')
+        WHERE client = ANY(:wanted) AND state <> ALL(CAST(:over AS text[]))
         ORDER BY created_at, id
         """,
         wanted=locked,
+        # One that was declined is closed, too, but it says who is not to be proposed again.
+        over=sorted(CLOSED - {State.DECLINED}),
     ):
         if row.pathway is None:  # what it was about was erased, once it was closed
             declined = clients[row.client].declined

@@ -70,24 +70,21 @@ class Batch(door.Batch[Client]):
     def pathways_at_stake(self, batch: Sequence[door.Received]) -> set[str]:
         """The pathways on which a service may have to be chosen: their lines are to be locked."""
         found: set[str] = set()
+        # The usual batch. It ends no referral, and most of its needs have theirs already.
+        only_facts = all(isinstance(r.event, ClientSnapshot | ClientChanged) for r in batch)
         for r in batch:
             client = self.clients[r.client]
             match r.event:
                 case ClientSnapshot() | ClientChanged():
-                    found |= {s.category for s in door.sections(r.event, KEPT) if is_wanting(s)}
+                    found |= {
+                        s.category
+                        for s in door.sections(r.event, KEPT)
+                        if is_wanting(s) and (not only_facts or _unreferred(client, s.category))
+                    }
                 case ReferralAnswerPassed() if r.event.data.message.answer == "declined":
                     found |= {x.pathway for x in client.referrals if x.id == r.event.data.message.referral}
                 case ClientWithdrawn() if r.event.data.recipients is not None:
                     found |= {x.pathway for x in client.referrals if x.provider in r.event.data.recipients}
-        only_facts = all(isinstance(r.event, ClientSnapshot | ClientChanged) for r in batch)
-        if only_facts:  # the usual batch: most of its needs have their referral already
-            wanting = [
-                (self.clients[r.client], s.category)
-                for r in batch
-                for s in door.sections(r.event, KEPT)
-                if is_wanting(s)
-            ]
-            found &= {pathway for client, pathway in wanting if _unreferred(client, pathway)}
         return found
 
     def stop(self, client: Client, stop: Stop, traceparent: str | None) -> None:

@@ -238,6 +238,26 @@ async def test_to_end_again_what_ended_holds_nobody(door: Any, kind: str) -> Non
     assert await holds(door, door.prison, door.probation) == []
 
 
+@pytest.mark.parametrize("kind", ["gateway", "override"])
+async def test_what_begins_under_an_id_whose_own_has_ended_is_rejected(door: Any, kind: str) -> None:
+    """It would open nothing: who authorised it must not take the recipient for told."""
+    client = await known_to_both(door)
+    await accepted(door.probation, invoked(door, kind))
+    await accepted(door.probation, ended(door, kind, "S115-x", door.probation))
+    again = await door.probation.answered(invoked(door, kind))
+    assert (again["type"], again.get("code")) == (REJECTED, "ended-already")
+    assert await holds(door, door.prison, door.probation) == []
+    assert await told_of_the_risk(door, client) == "no-agreement"
+
+
+async def test_a_stop_that_does_not_fit_says_that_it_stopped_everything(door: Any) -> None:
+    await known_to_both(door)
+    said = event("consent.withdrawn", door.prison.name, {"identifiers": door.identifiers, "scope": "some"})
+    answer = await door.prison.answered(said)
+    assert answer["code"] == "invalid-event"
+    assert "nothing leaves for whoever it names until operations, who were told, have looked" in answer["detail"]
+
+
 async def test_to_lift_a_restriction_that_is_not_there_is_rejected_and_holds_nobody(door: Any) -> None:
     await known_to_both(door)
     lifted = {"identifiers": door.identifiers, "restriction": "r-1"}

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from support.agency import event, eventually_true, terms
-from support.door import decided, recorded, reference_of, superuser
+from support.door import accepted, decided, holds, recorded, reference_of, superuser
 
 from consent.repository import sharing
 from contracts.leaving import RETRACTED
@@ -87,7 +87,10 @@ async def test_nobody_of_an_agency_sees_a_client_who_excludes_one_of_its_people_
     for person in people:
         seen = await view(door, door.hostel.name, reference, person)
         assert seen["sections"] == [], person
-        assert {w["rule"] for w in seen["receipt"]["withheld"]} == {"not-permitted"}
+        if person in (None, "u-18"):
+            assert {w["rule"] for w in seen["receipt"]["withheld"]} == {"not-permitted"}
+        else:
+            assert seen["receipt"] is None, "to the one who is excluded there is no such client"
     await enforces(door, door.hostel, door.prison)
     seen_by = [person for person in people if (await view(door, door.hostel.name, reference, person))["sections"]]
     assert seen_by == [None, "u-18"], "however the excluded one writes its id"
@@ -312,11 +315,53 @@ async def test_an_excluded_practitioner_knows_no_such_client(door: Any) -> None:
         verdict = await ask(door, "/decisions", asked, door.hostel.name, practitioner=person)
         assert verdict.json()["verdicts"][0]["known"] is (status == 200)
         assert (await told(door.hostel.name, reference, person=person)).status_code == status, person
+        assert ((await view(door, door.hostel.name, reference, person))["receipt"] is not None) is (status == 200)
+    operator = await told("operations", reference, "operator", "subject-access", person="j.smith@hostel.example")
+    assert operator.status_code == 200, "the id is the hostel's own: it says nothing of the operator's people"
 
     by = {"by": "J.Smith@hostel.example"}
     for entries in (await told(door.hostel.name, reference), await told(door.prison.name, mine, "subject-access")):
         attempts = [(e["recipient"], e["details"]) for e in entries.json()["entries"] if e["kind"] == "attempt"]
-        assert attempts == [(door.hostel.name, by | {"what": what}) for what in ("reading", "consultation")]
+        assert attempts == [(door.hostel.name, by | {"what": what}) for what in ("view", "reading", "consultation")]
+
+
+async def test_an_exclusion_does_not_tell_an_agency_that_others_know_the_client(door: Any) -> None:
+    """The ids of its own people are for an agency to choose: it could try them with a number that it made up."""
+    await recorded(door)
+    mine = (await door.probation.answered(event("client.recorded", door.probation.name, door.recorded()["data"])))[
+        "client"
+    ]
+    people = [{"agency": door.probation.name, "practitioner": "m-5"}]
+    data = {"identifiers": door.identifiers, "restriction": "px-1", "kind": "practitioner-exclusion"}
+    imposed = event("restriction.imposed", door.prison.name, data | {"practitioners": people, "reason": "made up"})
+    await accepted(door.prison, imposed)
+    asked = {"clients": [mine], "recipient": door.mentors.name, "purpose": "referral", "categories": ["risk"]}
+    answers = []
+    for person in ("m-4", "m-5"):
+        token = door.system.issuer.token("staff", door.probation.name, ["disclosures:read"], practitioner=person)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=door.system.urls["consent"], timeout=20, headers=headers) as http:
+            told = await http.get(f"/clients/{mine}/disclosures")
+        verdict = await ask(door, "/decisions", asked, door.probation.name, practitioner=person)
+        kinds = {entry["kind"] for entry in told.json().get("entries", ())}
+        answers.append((told.status_code, "attempt" in kinds, verdict.json()["verdicts"][0]["known"]))
+    assert answers == [(200, False, True)] * 2
+
+
+@pytest.mark.parametrize("kind", ["gateway", "override"])
+async def test_what_began_while_a_link_held_is_ended_after_it(linked: Linked, kind: str) -> None:
+    door = linked.door
+    await door.probation.answered(event("client.recorded", door.probation.name, door.recorded()["data"]))
+    named = {kind: "own-1"} | ({"basis": "cja-2003-s325"} if kind == "gateway" else {})
+    await accepted(door.probation, door.invoked(kind, door.probation, door.prison, **named))
+    await linked.undo()
+    await door.probation.answered(event("client.recorded", door.probation.name, door.recorded()["data"]))
+    ended = event(f"{kind}.ended", door.probation.name, {"identifiers": door.identifiers, kind: "own-1"})
+    reply = await door.probation.answered(ended)
+    assert reply["type"].endswith("accepted.v1"), reply
+    assert await holds(door, door.prison, door.probation) == []
+    other = event(f"{kind}.ended", door.probation.name, {"identifiers": door.identifiers, kind: "own-2"})
+    assert (await door.probation.answered(other))["code"] == "nothing-to-end"
 
 
 async def test_a_stop_does_not_tell_what_else_is_known(door: Any) -> None:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from support.services import DatabaseOf
+from support.services import DatabaseOf, call_of
 
 from servicekit import db
 from servicekit.db import Database, TryAgain, is_transient, listening, sqlstate, wait, wake_after_commit
@@ -291,3 +291,17 @@ async def test_a_request_is_committed_before_its_answer_begins(
     async with app.router.lifespan_context(app):
         await app(scope, receive, send)
     assert seen == [(204, 1)]
+
+
+async def test_an_api_is_ready_while_either_of_its_roles_reaches_the_database(
+    database_of: DatabaseOf, tmp_path: Path
+) -> None:
+    create_app: Any = importlib.import_module("referral.main").create_app
+    ready = []
+    for wrong in (None, "api", "agency"):
+        database = await database_of("referral")
+        if wrong:
+            database._others[wrong] = Database("postgresql+asyncpg://nobody@127.0.0.1:1/nothing", 1, "test")
+        answer = await call_of(create_app, database, tmp_path)("GET", "/readyz", "nobody")
+        ready.append(answer.status_code)
+    assert ready == [200, 503, 503]

@@ -79,6 +79,8 @@ REFUSED: dict[str, Callable[[Forge], str]] = {
     "three parts of nonsense": lambda f: "a.b.c",
     "a practitioner without an id": lambda f: f.made(practitioner=""),
     "a practitioner who is only a space": lambda f: f.made(practitioner=" "),
+    "an agency with a NUL": lambda f: f.made(agency="hmp\x00leeds"),
+    "a subject with a NUL": lambda f: f.made(sub="cl\x00erk"),
     "several practitioners": lambda f: f.made(practitioner=["u-17", "u-18"]),
     "expired": lambda f: f.made(exp=time.time() - 1),
     "not yet valid": lambda f: f.made(nbf=time.time() + 60),

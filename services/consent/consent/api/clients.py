@@ -70,7 +70,8 @@ async def decisions(
 
     The answer says why something is withheld as far as that rests on what your agency said. Once your agency was sent a
     record of the client, it also says what rests on the word of others. Only the agency that imposed a restriction or
-    an exclusion is told that it is one.
+    an exclusion is told that it is one. What is permitted is said with its duties, the id of a practitioner among them
+    from whom it is to be kept: you pass them on with what you tell.
 
     Ask about other recipients only: what your own agency may have, `POST /views` shows. To a practitioner whom the
     client excludes the client is not known.
@@ -103,8 +104,9 @@ async def view(body: ViewRequest, db: AgencyDb, caller: Annotated[Caller, Depend
     For clients whom one of our services lists, give that service's references, and its name in `referencesOf`.
 
     The claim `practitioner` of the token says which person looks, by your agency's own id; without it, a program looks.
-    Where a client excludes one of your practitioners, that person sees nothing of the client, and the others something
-    only of those sources to whom your agency undertook, in an agreement, to enforce exclusions
+    Where a client excludes one of your practitioners, that person is answered as if there were no such client, and the
+    attempt is entered; the others see something only of those sources to whom your agency undertook, in an agreement,
+    to enforce exclusions
     (`exclusion-not-enforced`, told as `not-permitted`).
 
     Until your agency was sent a record of the client, the receipt of a view that shows nothing says nothing either.

@@ -26,6 +26,7 @@ from servicekit.problems import Problem, ProblemDetails
 router = APIRouter(tags=["publishing"])
 
 STATUS = {
+    "ended-already": 409,
     "malformed-json": 400,
     "wrong-agency": 403,
     "agency-not-registered": 403,

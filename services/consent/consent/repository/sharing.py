@@ -234,14 +234,14 @@ INVOKED = (
 """Whether there is a gateway or an override for a row `c` that the clock has not ended."""
 
 
-async def was_authorised(db: Executor, clients: Collection[int], agency: str, override: str) -> bool:
-    """Whether an agency authorised an override under this id of one of these clients; it may have ended since."""
+async def was_begun(db: Executor, clients: Collection[int], agency: str, kind: str, own_id: str) -> bool:
+    """Whether an agency said something of this kind under this id of one of these clients; it may have ended since."""
     found = await db.scalar(
         text(
-            "SELECT EXISTS (SELECT 1 FROM sharing_fact WHERE client_id = ANY(:clients) AND kind = 'override-authorised'"
-            " AND asserted_by = :agency AND own_id = :override)"
+            "SELECT EXISTS (SELECT 1 FROM sharing_fact WHERE client_id = ANY(:clients) AND kind = :kind"
+            " AND asserted_by = :agency AND own_id = :own_id)"
         ),
-        {"clients": sorted(clients), "agency": agency, "override": override},
+        {"clients": sorted(clients), "agency": agency, "kind": kind, "own_id": own_id},
     )
     return bool(found)
 

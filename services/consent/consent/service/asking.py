@@ -109,13 +109,12 @@ async def may_share(
     items = tuple(Item(asker, category) for category in sorted(categories))
     entries: list[Entry] = []
     for answer, client, sections, was_sent in met:
-        if is_excluded(client.facts, asker, practitioner, now):
-            said = {"client": str(answer.client), "by": practitioner, "what": "consultation"}
-            entries.append(_own_entry("attempt", client.id, client.key, asker, now, said))
-            continue
         own = [s for s in sections if s["source"] == asker]
         question = Question(to, purpose, items, now, service, spent=spent_convictions(own))
         decision = decide(question, client.facts, registered.policy)
+        if _is_kept_away(client, asker, practitioner, now, knows=bool(decision.permits) or was_sent):
+            entries.append(_attempt("consultation", answer, client, asker, practitioner, now))
+            continue
         alone = decide(question, client.facts.as_said_by(asker), registered.policy)
         answer.told = {
             "decidedOn": client.facts.version if decision.permits else None,
@@ -140,6 +139,7 @@ async def view(
     """What a viewer may see of clients now, one answer each. Its `told` holds sections and receipt.
 
     Until the viewer was sent a record, or is permitted something, the receipt does not say that others know the client.
+    A practitioner whom the client excludes is answered as if there were no such client, and the attempt is entered.
 
     The clients' rows and the register are locked until the decisions are in the ledger, so a withdrawal or a suspension
     comes wholly before or after.
@@ -166,6 +166,9 @@ async def view(
     for answer, client, sections, was_sent in met:
         seen = [s for s in sections if s["source"] != viewer and Category(s["category"]) in categories]
         items = tuple(Item(s["source"], Category(s["category"])) for s in seen)
+        if _is_kept_away(client, viewer, practitioner, now, knows=was_sent):
+            entries.append(_attempt("view", answer, client, viewer, practitioner, now))
+            continue
         question = Question(to, purpose, items, now, practitioner=practitioner, spent=spent_convictions(seen))
         decision = decide(question, client.facts, registered.policy)
         shown = (decision, client.facts.version) if decision.permits or was_sent else (Decision(), 0)
@@ -253,7 +256,8 @@ async def who_was_told(
         raise NO_SUCH_CLIENT
     client = known[found[reference]]
     read: dict[str, Any] = {"client": str(reference), "by": by}
-    if is_excluded(client.facts, agency, practitioner, await time_now(session)):
+    now, knows = await time_now(session), bool(await clients.sent_to(session, client.members, [agency]))
+    if asker is not None and _is_kept_away(client, asker, practitioner, now, knows=knows):
         await _enter_reading(session, "attempt", client.id, asker, read | {"what": "reading"})
         return None
     told = await _history(session, asker, agency, client, whole=whole, limit=limit, before=before)
@@ -261,6 +265,13 @@ async def who_was_told(
         read |= {"whole": told.is_whole, "entries": len(told.lines), "before": before}
         await _enter_reading(session, "reading", client.id, asker, read)
     return told
+
+
+def _is_kept_away(client: SharingState, agency: str, practitioner: str | None, at: datetime, *, knows: bool) -> bool:
+    """Whether who asks is answered as if there were no such client. An agency that recorded a number at a guess would
+    learn from another's exclusion that others know the person: until it `knows` the client, only its own counts.
+    """
+    return is_excluded(client.facts if knows else client.facts.as_said_by(agency), agency, practitioner, at)
 
 
 async def _history(
@@ -309,6 +320,13 @@ async def _enter_reading(
     if entry.key is None:
         raise TryAgain
     await _enter(session, [entry])
+
+
+def _attempt(
+    what: str, answer: Answer, client: SharingState, agency: str, practitioner: str | None, at: datetime
+) -> Entry:
+    said = {"client": str(answer.client), "by": practitioner, "what": what}
+    return _own_entry("attempt", client.id, client.key, agency, at, said)
 
 
 def _own_entry(

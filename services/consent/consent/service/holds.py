@@ -66,6 +66,9 @@ NAMES_TOO_MANY = Problem(
     " have looked. Send one event a client, with that client's numbers only.",
     422,
 )
+UNTIL = "have looked"
+HELD = f" It was to stop sharing: nothing leaves for whoever it names until operations, who were told, {UNTIL}."
+"""What a publisher has to know besides: sending it again, corrected, lifts no hold."""
 TOO_MANY_HOLDS = Problem(
     "too-many-holds",
     "Too much is held already by your agency's word",
@@ -188,6 +191,8 @@ def deny(desk: Desk, keys: Sequence[Identifier], names_more: bool, problem: Prob
             log.error("a stopping event of %s is not held in full (%s); see GET /holds", agency, bound.code)
             desk.changes.holds[None, Hold(agency, bound.code)] += 1
             problem = bound
+    if held and UNTIL not in problem.detail:  # others say so in words of their own
+        return Problem(problem.code, problem.title, problem.detail + HELD, problem.status)
     return problem
 
 

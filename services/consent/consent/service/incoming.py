@@ -125,6 +125,8 @@ class Incoming:
     """The rows of the client that its identifiers belong to: some of the parts, where clients are linked."""
     not_attached: list[str] = field(default_factory=list)
     """Types of the numbers in what is recorded that its publisher could not give to the client."""
+    began_while_linked: bool = False
+    """Whether its publisher began what it ends while the client was linked with another; that link was undone since."""
     is_first: bool = False
     """Whether its id was never taken in before, so that its answer is to be kept."""
     answer: bytes | None = None

@@ -36,11 +36,13 @@ from contracts.intake import (
     ClientRecorded,
     ConsentGranted,
     ErasureRequested,
+    GatewayEnded,
     IdentityLinked,
     IdentityUnlinked,
     IntakeEvent,
     OfferAnswered,
     OverrideAuthorised,
+    OverrideEnded,
     OverrideReviewed,
     ReferralAnswered,
     RetractionConfirmed,
@@ -105,6 +107,7 @@ async def _take_in(session: AsyncSession, batch: Sequence[Incoming]) -> list[byt
         forms = await sharing.forms_seen(session, _forms(unanswered))
         await _confirm(session, unanswered, desk)
         await _review(session, unanswered, desk)
+        await _look_behind_links(session, unanswered, desk)
         for incoming in unanswered:
             _apply(incoming, desk, forms)
         desk.changes.taken_in = _first_answers(batch)
@@ -207,8 +210,10 @@ def _apply(incoming: Incoming, desk: Desk, forms: set[tuple[str, str]]) -> None:
     event = incoming.event
     if incoming.problem is None and event is not None and incoming.client is not None:
         client = desk.clients[incoming.client]
-        if isinstance(event, saying.Saying):  # not `reject`: whom this means is known, and only that one is denied
-            incoming.problem = saying.end_unbegun(event, client, desk, incoming.cause)
+        if isinstance(event, saying.Saying) and not incoming.began_while_linked:
+            # Not `reject`: whom this means is known, and only that one is denied.
+            unbegun = saying.end_unbegun(event, client, desk, incoming.cause)
+            incoming.problem = unbegun or saying.begin_ended(event, client, incoming.cause)
         if incoming.problem is None:
             data = _take_effect(incoming, event, client, desk, forms)
             incoming.answer = notices.accepted(incoming.arrival, event, data, desk.now)
@@ -273,8 +278,26 @@ async def _review(session: AsyncSession, batch: Sequence[Incoming], desk: Desk) 
             elif (incoming.client, agency, override) not in authorised:
                 members = desk.clients[incoming.client].members
                 rows = {*members, *await links.undone_of(session, members)}
-                if not await sharing.was_authorised(session, rows, agency, override):
+                if not await sharing.was_begun(session, rows, agency, "override-authorised", override):
                     incoming.reject(NOTHING_TO_REVIEW)
+
+
+async def _look_behind_links(session: AsyncSession, batch: Sequence[Incoming], desk: Desk) -> None:
+    """What a gateway or an override permitted while its client was linked stays behind when the link is undone: whoever
+    began it may end it all the same.
+    """
+    for incoming in batch:
+        match incoming.event:
+            case GatewayEnded():
+                kind, own_id = "gateway-invoked", incoming.event.data.gateway
+            case OverrideEnded():
+                kind, own_id = "override-authorised", incoming.event.data.override
+            case _:
+                continue
+        if incoming.problem is None and incoming.client is not None:
+            undone = await links.undone_of(session, desk.clients[incoming.client].members)
+            agency = incoming.arrival.agency
+            incoming.began_while_linked = await sharing.was_begun(session, undone, agency, kind, own_id)
 
 
 def _record(incoming: Incoming, event: ClientRecorded, client: Client, desk: Desk) -> None:

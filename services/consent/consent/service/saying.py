@@ -61,6 +61,13 @@ def named_by(event: Saying) -> set[str]:
             return set()
 
 
+ENDED_ALREADY = Problem(
+    "ended-already",
+    "What your agency began under this id has ended",
+    "It opens nothing, and nobody was told. Send a new event with a new id, and give the gateway or the override a new"
+    " id of its own too.",
+    409,
+)
 NOTHING_TO_END = Problem(
     "nothing-to-end",
     "Your agency began nothing under this id that could end",
@@ -94,6 +101,23 @@ def end_unbegun(event: Saying, client: Client, desk: Desk, cause: Cause) -> Prob
     if what != "restriction":
         desk.say(client, domain.Ended(0, cause.said_by, what, own_id), event.id, own_id)
     return NOTHING_TO_END
+
+
+def begin_ended(event: Saying, client: Client, cause: Cause) -> Problem | None:
+    """What is wrong where a gateway or an override of this client begins under an id whose own has ended: it would open
+    nothing, and its publisher would take whom it names for told. The end may come before the beginning, though: then
+    that is kept, and opens nothing.
+    """
+    match event:
+        case GatewayInvoked():
+            what, own_id = "gateway", event.data.gateway
+        case OverrideAuthorised():
+            what, own_id = "override", event.data.override
+        case _:
+            return None
+    agency = cause.said_by
+    ended = _begun(client.facts, agency, what, own_id) and not _going_on(client.facts, agency, what, own_id)
+    return ENDED_ALREADY if ended else None
 
 
 def say(event: Saying, client: Client, desk: Desk, forms: set[tuple[str, str]], cause: Cause) -> UUID | None:
