@@ -36,7 +36,7 @@ class WorkerSettings(RetentionSettings):
     """What the worker needs to know besides."""
 
     upkeep_seconds: PositiveFloat = 1.0
-    """How often to look for what the clock makes due."""
+    """How often to look for what the clock, or a change of the register, makes due."""
     count_seconds: PositiveFloat = 60.0
     """How often to count what waits for a person."""
     reminder_hours: PositiveFloat = 24.0

@@ -1,4 +1,6 @@
-"""What the worker does beside taking in: ends by the clock, reminders, erasing, and counts for those who look."""
+"""What the worker does beside taking in: ends by the clock, reminders, erasing, the snapshots that a change of the
+register makes due, and counts for those who look.
+"""
 
 import asyncio
 import logging
@@ -9,9 +11,10 @@ from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.repository import erasure, restoring
-from consent.service import clock, erasing, retention
+from consent.service import clock, redacting, retention, snapshots
 from consent.service.clock import Waiting
 from consent.settings import WorkerSettings
+from servicekit import faults
 from servicekit.db import Database, every, is_transient
 
 log = logging.getLogger(__name__)
@@ -29,9 +32,10 @@ BATCH = 50
 
 
 async def keep_up(database: Database, settings: WorkerSettings) -> None:
-    """Tell what ends, remind and erase, until cancelled. What fails is logged and put off: it holds up nothing else.
+    """Tell what ends, remind, erase and offer snapshots, until cancelled. What fails is logged and put off: it holds up
+    nothing else.
 
-    The three run side by side, because the daily run may have much to erase.
+    The four run side by side, because the daily run may have much to erase, and a change of the register many clients.
     """
     periods = settings.periods
 
@@ -40,7 +44,7 @@ async def keep_up(database: Database, settings: WorkerSettings) -> None:
         await all_in_batches(database, lambda session, limit: clock.remind(session, settings.patience, limit))
 
     async def redact_ledger() -> None:
-        await all_in_batches(database, lambda session, _: erasing.redact_ledger(session), erasing.put_off)
+        await all_in_batches(database, lambda session, _: redacting.redact_ledger(session), redacting.put_off)
 
     async def retain() -> None:
         await all_in_batches(
@@ -49,7 +53,15 @@ async def keep_up(database: Database, settings: WorkerSettings) -> None:
             lambda session: retention.skip(session, periods),
         )
 
-    works = (tell_and_remind, redact_ledger, retain)
+    async def offer_snapshots() -> None:  # a chunk is a batch already, and stays one when it is done again alone
+        await all_in_batches(
+            database,
+            lambda session, _: snapshots.offer_next_chunk(session, settings.batch),
+            snapshots.put_off,
+            "worker.followed-up",
+        )
+
+    works = (tell_and_remind, redact_ledger, retain, offer_snapshots)
     await asyncio.gather(*(every(settings.upkeep_seconds, "upkeep", work) for work in works))
 
 
@@ -57,12 +69,19 @@ async def all_in_batches(
     database: Database,
     work: Callable[[AsyncSession, int], Awaitable[bool]],
     put_off: Callable[[AsyncSession], Awaitable[None]] | None = None,
+    point: str | None = None,
 ) -> None:
-    """Work in batches until nothing is left. A batch that fails is done one by one; what fails alone is put off."""
+    """Work in batches until nothing is left. A batch that fails is done one by one; what fails alone is put off.
+
+    `point`: of `servicekit.faults`, passed after each batch's commit.
+    """
 
     async def batch(limit: int) -> bool:
         # While the door is closed after a restore, a stop could get a version that was used before.
-        return await database.run(restoring.is_open) and await database.run(lambda session: work(session, limit))
+        found = await database.run(restoring.is_open) and await database.run(lambda session: work(session, limit))
+        if found and point:
+            faults.point(point)
+        return found
 
     try:
         while await batch(BATCH):

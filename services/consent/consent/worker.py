@@ -1,13 +1,11 @@
 """The door's worker: takes in what case systems and our own services write. `python -m consent.worker`.
 
-Beside that it offers, in chunks, the snapshots that a change of the register made due, and keeps up with the clock.
+What it does beside that stands in `consent.upkeep`.
 """
 
 import asyncio
-import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,18 +14,14 @@ from consent.repository import restoring
 from consent.service.intake import refuse, stands_alone, take_in
 from consent.service.reading import Arrival, type_in
 from consent.service.requests import Asked, take_requests
-from consent.service.snapshots import offer_next_chunk, put_off
 from consent.settings import WorkerSettings
 from consent.upkeep import count, keep_up
 from contracts import topic_names
-from servicekit import faults
-from servicekit.db import Database, is_transient
+from servicekit.db import Database
 from servicekit.kafka import Outgoing, create_consumer, create_producer
 from servicekit.run import work
 from servicekit.telemetry import from_headers
 from servicekit.worker import Record, Worker
-
-log = logging.getLogger(__name__)
 
 GROUP = "consent-intake"
 POLL_SECONDS = 0.5
@@ -104,22 +98,6 @@ async def apply_when_open(intake: Intake, session: AsyncSession, records: Sequen
     return await intake.apply(session, records)
 
 
-async def follow_up(database: Database, chunk: int) -> None:
-    """Offer the snapshots that changes of the register make due, until cancelled. A failure holds up only its own."""
-    while True:
-        try:
-            while await database.run(restoring.is_open) and await database.run(
-                lambda session: offer_next_chunk(session, chunk)
-            ):
-                faults.point("worker.followed-up")
-        except Exception as error:
-            log.exception("a follow-up is put off after %s", type(error).__name__)
-            if not is_transient(error):
-                with suppress(Exception):
-                    await database.run(put_off)
-        await asyncio.sleep(POLL_SECONDS)
-
-
 async def main(settings: WorkerSettings, ready: Callable[[], None]) -> None:
     """Take in until cancelled."""
     database = Database(settings.database_url.get_secret_value(), 4, "consent worker")
@@ -134,7 +112,6 @@ async def main(settings: WorkerSettings, ready: Callable[[], None]) -> None:
         await consumer.start()
         ready()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(follow_up(database, settings.batch))
             tasks.create_task(keep_up(database, settings))
             tasks.create_task(count(database, settings))
             await Worker(

@@ -41,9 +41,9 @@ async def database(database_of: Any) -> Any:
 
 async def test_entries_have_their_places_in_the_order_of_deciding(database: Any) -> None:
     types = [f"decided-{n}" for n in range(COUNT)]
-    async with database.engine.begin() as db:
+    async with database.engine.connect() as db:
         client = await db.scalar(text("SELECT id FROM client"))
-        await enter(db, [entry(client, "left-0"), entry(client, "left-1")])
+    await database.run(lambda session: enter(session, [entry(client, "left-0"), entry(client, "left-1")]))
     sealer, head = Sealer(SEED, 0, 1), None
     for _ in range(2):  # a second batch goes on behind the first
         async with database.engine.begin() as db:

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from consent.api import words
 from consent.domain import RULES
+from consent.repository.ledger import TOLD
 from contracts.vocabulary import Purpose
 
 HEADERS = {
@@ -27,7 +28,7 @@ OPERATOR = "the operator of the system"
 _RULES = {rule.code: rule.withholds for rule in RULES}
 
 PARTS = {
-    "told": ("What was told", ("disclosure", "view")),
+    "told": ("What was told", tuple(TOLD)),
     "refused": ("What was asked for and not told", ("refusal",)),
     "asked": ("Questions whether something may be told", ("consultation",)),
     "overrides": ("Decisions to share for public protection without consent", ("override",)),

@@ -1,4 +1,4 @@
-"""How long what is recorded may be kept, by category, and at last what is left of a client."""
+"""How long what is recorded may be kept, by category, at last what is left of a client, and what of an erased one."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -25,6 +25,9 @@ REST = 6 * _YEAR
 """How long numbers, what was said about sharing and what can be read in the ledger stay when no section is left of a
 client: from when anything was last said, told or asked. As long as the longest of the categories: until then the client
 can be told who was told what. An installation sets its own (`THROUGHGATE_REST_DAYS`)."""
+
+REMEMBERED = _YEAR
+"""For how long the numbers of a client who was erased are known again, by their digests."""
 
 
 def periods(days: Mapping[Category, int]) -> dict[Category, timedelta]:

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from consent.domain.retention import REMEMBERED
+from consent.repository import queue
 from consent.repository.clients import Identifier
 from consent.repository.sql import Executor, arrays, insert_of
 from contracts.vocabulary import Category
@@ -16,9 +18,9 @@ from contracts.vocabulary import Category
 # A section, an end that is to come, a hold, a record that waits; or anything that was said, told, asked or erased since
 # a time. To be filled with the condition on the client.
 _IS_KEPT = (
-    "EXISTS (SELECT 1 FROM fact WHERE client_id {0}) OR EXISTS (SELECT 1 FROM due WHERE client_id {0})"
+    "EXISTS (SELECT 1 FROM fact WHERE client_id {0}) OR EXISTS (SELECT 1 FROM due WHERE client_id {0})"  # noqa: S608 # a constant
     " OR EXISTS (SELECT 1 FROM hold WHERE client_id {0} AND lifted_at IS NULL)"
-    " OR EXISTS (SELECT 1 FROM queue WHERE client_id {0} AND kind = 2)"
+    f" OR EXISTS (SELECT 1 FROM queue WHERE client_id {{0}} AND kind = {queue.RECORD})"
     " OR EXISTS (SELECT 1 FROM client WHERE id {0} AND made_at > clock_timestamp() - CAST(:rest AS interval))"
     " OR EXISTS (SELECT 1 FROM sharing_fact WHERE client_id {0}"
     " AND recorded_at > clock_timestamp() - CAST(:rest AS interval))"
@@ -181,7 +183,8 @@ async def facts(db: Executor, clients: Collection[int], sections: Mapping[tuple[
 async def queued_records(db: Executor, clients: Collection[int]) -> dict[int, str]:
     """What waits to leave of these clients, whenever it is due, set aside or not: the bodies by the rows' ids."""
     rows = await db.execute(
-        text("SELECT id, body FROM queue WHERE client_id = ANY(:clients) AND kind = 2"), {"clients": sorted(clients)}
+        text(f"SELECT id, body FROM queue WHERE client_id = ANY(:clients) AND kind = {queue.RECORD}"),  # noqa: S608 # a constant
+        {"clients": sorted(clients)},
     )
     return {row.id: row.body for row in rows}
 
@@ -285,15 +288,13 @@ _KEEP_FORMS = (
     " FROM sharing_fact WHERE client_id = ANY(:clients) AND kind = 'granted' AND own_id IS NOT NULL"
     " ON CONFLICT DO NOTHING"
 )
-REMEMBERED = timedelta(days=365)
-"""For how long the numbers of a client who was erased are known again, by their digests."""
 _DIGEST = "sha256(k.key || convert_to({0} || '/' || {1} || '/' || {2}, 'UTF8'))"
 _KEEP_NUMBERS = (
     "INSERT INTO erased_number (digest, erased_at)"  # noqa: S608 # constants
     f" SELECT {_DIGEST.format('type', 'issuer', 'value')}, clock_timestamp() FROM identifier CROSS JOIN erasure_key k"
     " WHERE client_id = ANY(:clients) ON CONFLICT (digest) DO UPDATE SET erased_at = excluded.erased_at"
 )
-RECORD = (
+RECORDED_AND_SAID = (
     _KEEP_FORMS,
     "DELETE FROM fact WHERE client_id = ANY(:clients)",
     "DELETE FROM source_version WHERE client_id = ANY(:clients)",
@@ -303,12 +304,12 @@ RECORD = (
 )
 """What erases what was recorded and said of a client."""
 EVERYTHING = (
-    *RECORD,
+    *RECORDED_AND_SAID,
     _KEEP_NUMBERS,
     "DELETE FROM identifier WHERE client_id = ANY(:clients)",
     "DELETE FROM candidate WHERE one = ANY(:clients) OR other = ANY(:clients)",
     # retractions and notices hold references only, and have to leave
-    "DELETE FROM queue WHERE client_id = ANY(:clients) AND kind = 2",
+    f"DELETE FROM queue WHERE client_id = ANY(:clients) AND kind = {queue.RECORD}",  # noqa: S608 # a constant
     # from here on nobody can read what the ledger says of them; the leaves stay, and what an earlier erasure entered
     "UPDATE ledger SET body = NULL FROM client c WHERE c.id = client_id AND c.id = ANY(:clients) AND key IS NOT NULL",
     "UPDATE client SET key = NULL, conflicting = true WHERE id = ANY(:clients)",
@@ -324,7 +325,7 @@ async def everything(db: Executor, clients: Collection[int], undone: Collection[
     `undone`: clients of undone links that they were part of. What was recorded and said there stayed behind; nobody can
     say of whom it is, and nothing rests on it. Their numbers stay, for those may be the other's.
     """
-    for statements, some in ((EVERYTHING, clients), (RECORD, undone)):
+    for statements, some in ((EVERYTHING, clients), (RECORDED_AND_SAID, undone)):
         for statement in statements if some else ():
             await db.execute(text(statement), {"clients": sorted(some)})
 

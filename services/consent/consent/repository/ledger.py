@@ -73,6 +73,8 @@ class Written(NamedTuple):
 
 DECISIONS = frozenset({"disclosure", "refusal", "view", "consultation"})
 """The kinds of entry that answer a question about sharing."""
+TOLD = frozenset({"disclosure", "view"})
+"""Those of them that hold what was told, if anything was."""
 
 
 class _Asked(Wire):

@@ -10,21 +10,21 @@ from sqlalchemy import text
 
 from consent.domain import Agreement, ClientFacts, SharingFact
 from consent.repository import agreements, sharing
-from consent.repository.ledger import CANCELLED
+from consent.repository.ledger import CANCELLED, DECISIONS
 from consent.repository.sql import Executor
 from servicekit.auth import OPERATOR
 
 _DECISIONS = text(
     "SELECT l.id, l.kind, l.decision, l.client_id, l.decided_at, l.body, c.key FROM ledger l"  # noqa: S608 # a constant
     " JOIN client c ON c.id = l.client_id WHERE l.id > :after AND l.decided_at >= :since"
-    " AND l.kind IN ('disclosure', 'refusal', 'view', 'consultation') AND NOT"
-    f" {CANCELLED} ORDER BY l.id LIMIT :limit"
+    f" AND l.kind = ANY(:kinds) AND NOT {CANCELLED} ORDER BY l.id LIMIT :limit"
 )
 
 
 async def decisions(db: Executor, since: datetime, after: int, limit: int) -> Sequence[Any]:
     """Decisions about sharing from `since` on, by the order of their entries; one that was made anew counts once."""
-    return (await db.execute(_DECISIONS, {"since": since, "after": after, "limit": limit})).all()
+    bound = {"kinds": sorted(DECISIONS), "since": since, "after": after, "limit": limit}
+    return (await db.execute(_DECISIONS, bound)).all()
 
 
 class Histories:

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Agency, ClientFacts, Decision, Item, Question, decide, is_excluded
-from consent.repository import agreements, clients, ledger, links, parties, queue, recorded, retractions, sharing
+from consent.repository import agreements, clients, ledger, links, parties, recorded, retractions, sharing
 from consent.repository.clients import Identifier
 from consent.repository.ledger import Entry
 from consent.repository.queue import NOBODY
@@ -31,7 +31,7 @@ from consent.service.telling import (
 )
 from contracts.merkle import write
 from contracts.vocabulary import AgencyKind, Category, Purpose
-from servicekit.db import TryAgain, wake_after_commit
+from servicekit.db import TryAgain
 from servicekit.problems import Problem
 from servicekit.sql import time_now
 
@@ -123,7 +123,7 @@ async def may_share(
             "obligations": obligations(decision),
         }
         entries.append(_entry("consultation", answer, client, question, decision, asker))
-    await _enter(session, entries)
+    await enter(session, entries)
     return answers, now
 
 
@@ -182,7 +182,7 @@ async def view(
         if decision.permits:
             told_of.append(client)
     await retractions.owe(session, told_of, viewer)
-    await _enter(session, entries)
+    await enter(session, entries)
     return answers
 
 
@@ -319,7 +319,7 @@ async def _enter_reading(
     (entry,) = await ledger.with_keys(session, [entry])
     if entry.key is None:
         raise TryAgain
-    await _enter(session, [entry])
+    await enter(session, [entry])
 
 
 def _attempt(
@@ -469,9 +469,3 @@ def _entry(
         more={"client": str(answer.client), "by": by, **grounds, **asked(question)},
         told=told,
     )
-
-
-async def _enter(session: AsyncSession, entries: Sequence[Entry]) -> None:
-    await enter(session, entries)
-    if entries:
-        wake_after_commit(session, queue.CHANNEL)

@@ -62,7 +62,7 @@ async def _told(session: AsyncSession, client: Client, source: str) -> ToldVersi
     """Who was sent, or shown, the conviction that this source recorded."""
     found: ToldVersions = {}
     for row in await ledger.of_client(session, client.members, (), source, None, None):
-        if row.kind not in ("disclosure", "view") or row.recipient == source:
+        if row.kind not in ledger.TOLD or row.recipient == source:
             continue
         try:
             opened = ledger.open(row)

@@ -26,11 +26,11 @@ from consent.domain import (
     decide,
     why_void,
 )
+from consent.domain.retention import REMEMBERED
 from consent.events import CHANGED, SNAPSHOT
 from consent.repository.changes import Changes
 from consent.repository.clients import Client, Hold, Identifier, Reference
 from consent.repository.due import CONVICTION, Due
-from consent.repository.erasure import REMEMBERED
 from consent.repository.queue import RECORD, QueueRow
 from consent.repository.recorded import section
 from consent.repository.retractions import StopRow

@@ -34,11 +34,11 @@ async def close(session: AsyncSession, desk: Desk) -> None:
         TryAgain: another transaction linked one of the identifiers, or took in one of the events, meanwhile.
     """
     await desk.changes.write(session)
+    if desk.changes.retractions:
+        wake_after_commit(session, queue.RETRACTIONS)  # first: it cuts a cycle short
+    if desk.changes.queue:
+        wake_after_commit(session, queue.CHANNEL)
     if desk.changes.entries:
         await enter(session, await ledger.with_keys(session, desk.changes.entries))
     for wanted in desk.erasures:
         await erasing.carry_out(session, wanted, desk)
-    if desk.changes.retractions:
-        wake_after_commit(session, queue.RETRACTIONS)
-    if desk.changes.queue or desk.changes.entries or desk.erasures:
-        wake_after_commit(session, queue.CHANNEL)

@@ -1,12 +1,10 @@
 """Erasing what is kept of a client: at an agency's request, and when its period is over (`service.retention`).
 
-Recipients get retractions and confirm them. The ledger keeps an entry of kind `erasure`; of each record that carried
-what was erased it keeps who got which categories and why, and the hash of the record. Where everything was erased it
-keeps leaves that nobody can open any more, and beside them nothing: proof that something was there and that it is gone.
+Recipients get retractions and confirm them. The ledger keeps an entry of kind `erasure`, and is redacted afterwards
+(`service.redacting`).
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,28 +13,19 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Recipients, Scope, standing_restrictions
-from consent.repository import candidates, erasure, ledger, links, queue, sharing
+from consent.repository import candidates, erasure, links, sharing
 from consent.repository.clients import Client
 from consent.repository.erasure import OfLedger
-from consent.repository.ledger import OPEN_KEY, Entry
+from consent.repository.ledger import Entry
 from consent.service import naming
-from consent.service.auditing import seal_of
 from consent.service.desk import RESTORED, Cause, Desk, Erasure
 from consent.service.ledger import enter, new_entry
-from consent.service.sections import OFFENCE
+from consent.service.redacting import close_ledger
 from contracts import topic_names
 from contracts.intake import ErasureRequested
 from contracts.vocabulary import Category
-from servicekit.db import wake_after_commit
 from servicekit.problems import Problem
-from servicekit.sql import time_now
 
-CHUNK = 500
-"""Entries of the ledger that are opened at once."""
-TOLD = ("disclosure", "view")
-"""The kinds of entry that hold sections."""
-AGAIN_SECONDS = 600.0
-"""How often to look for what may still come into the ledger, while retractions cannot leave."""
 WHENEVER = datetime.max.replace(tzinfo=UTC)
 """Up to when, where all of a section goes."""
 
@@ -112,7 +101,7 @@ async def carry_out(session: AsyncSession, wanted: Erasure, desk: Desk) -> None:
         await _forget_set_aside(session, members)
         await erasure.everything(session, members, undone)
         for row in members:
-            await _close(session, row, wanted.because, wanted.asked_by, desk.now, always=row == known.id)
+            await close_ledger(session, row, wanted.because, wanted.asked_by, desk.now, always=row == known.id)
         return
     await erasure.facts(session, members, wanted.sections)
     waiting = await erasure.queued_records(session, members)
@@ -136,95 +125,6 @@ def _of_ledger(wanted: Erasure, members: tuple[int, ...], undone: Iterable[int])
             continue
         for (source, category), until in wanted.sections.items():
             yield OfLedger(client, wanted.withdrawal, source, category, None if until == WHENEVER else until)
-
-
-async def redact_ledger(session: AsyncSession) -> bool:
-    """Redact in the ledger what was erased: the next row of what waits for it. False: nothing waits.
-
-    It is done after the erasure: a client may have many entries, and another may be entered a moment later. Each
-    transaction takes one row, so that it locks the entries in their order, as sealing does.
-    """
-    row = await erasure.claim_redaction(session)
-    if row is None:
-        return False
-    after = 0
-    while entries := await ledger.readable(session, row.client_id, after, CHUNK):
-        after = entries[-1].id
-        bodies = {entry.id: _redacted(entry, row) for entry in entries}
-        await ledger.rewrite(session, {id: body for id, body in bodies.items() if body is not None})
-    if row.source is None:  # where all of the client was erased
-        await _close(session, row.client_id, "entered-meanwhile", None, await time_now(session), always=False)
-    if row.last:
-        await erasure.redaction_done(session, row.id)
-    else:
-        await erasure.redact_again(session, row.id, AGAIN_SECONDS)
-    return True
-
-
-async def put_off(session: AsyncSession) -> None:
-    """Let others go first: what is to be redacted first could not be."""
-    row = await erasure.claim_redaction(session)
-    if row is not None:
-        await erasure.redact_again(session, row.id, AGAIN_SECONDS)
-
-
-def without_told(entry: Any, categories: Collection[Category]) -> bytes | None:
-    """The body of an entry without what was told, where that was of one of these categories; None: it was not, was
-    erased already, or cannot be read.
-    """
-    if entry.kind not in TOLD or entry.key is None:
-        return None
-    with suppress(ledger.Unreadable):
-        opened = ledger.open(entry)
-        if opened is not None and opened.told is not None:
-            told = {Category(one["category"]) for one in opened.explanation["permitted"]}
-            if not told.isdisjoint(categories):
-                return ledger.without_told(entry.key, entry.decision, opened, opened.explanation)
-    return None
-
-
-def _redacted(entry: Any, what: Any) -> bytes | None:
-    """The body of an entry without what was erased; None: it holds nothing of it, or cannot be read."""
-    with suppress(ledger.Unreadable):
-        opened = ledger.open(entry)
-        return None if opened is None else _cut(entry, opened, what)
-    return None
-
-
-def _cut(entry: Any, opened: ledger.Opened, what: Any) -> bytes | None:
-    """All that was told goes, for a message may say again what stood in a section. The explanation names categories,
-    and stays but for the days on which convictions become spent and, where everything goes, reasons in free text.
-    """
-    explanation, at = opened.explanation, entry.decided_at
-    if explanation.get("decidedOn", 0) >= what.version:  # it is of what was recorded since
-        return None
-    if what.decision not in (None, entry.decision):
-        return None
-    kept = {name: value for name, value in explanation.items() if name != "reason" or what.source is not None}
-    if spent := explanation.get("asked", {}).get("spent"):
-        days = {source: day for source, day in spent.items() if not _is_meant(what, source, OFFENCE, at)}
-        kept["asked"] = explanation["asked"] | {"spent": days}
-    left = _items(opened, at) if entry.kind in TOLD else ()
-    if kept == explanation and not any(_is_meant(what, *item) for item in left):
-        return None
-    return ledger.without_told(entry.key, entry.decision, opened, kept)
-
-
-def _is_meant(what: Any, source: str, category: str, at: datetime) -> bool:
-    """Whether a row of `erasure.claim_redaction` means what this source told of the category at a time."""
-    return what.source in (None, source) and what.category in (None, category) and at <= (what.until or WHENEVER)
-
-
-def _items(opened: ledger.Opened, decided_at: datetime) -> Iterator[tuple[str, str, datetime]]:
-    """Source, category and time of what left and was not erased since: of a section when it was recorded, of what a
-    message is about when that was decided.
-    """
-    if opened.told is None:
-        return
-    recorded = opened.recorded()
-    for one in opened.explanation["permitted"]:
-        key = one["source"], one["category"]
-        yield *key, recorded.get(key, decided_at)
 
 
 NOTHING_LEFT = '{"sections":[]}'
@@ -265,31 +165,6 @@ async def _forget_set_aside(session: AsyncSession, members: tuple[int, ...]) -> 
         if not names.isdisjoint(naming.identifiers_in(row.value, topic_names.parts(row.topic)[1]))
     ]
     await erasure.forget_set_aside(session, meant)
-
-
-async def _close(
-    session: AsyncSession, client: int, because: str, asked_by: str | None, at: datetime, *, always: bool
-) -> None:
-    """Blank what the ledger says of a client row whose key was destroyed, and enter that: nothing else is left of it.
-
-    `always`: also where there was nothing to blank.
-    """
-    id = uuid4()
-    leaves = await ledger.close(session, client, id, at)
-    if not leaves and not always:
-        return
-    entry = new_entry(
-        kind="erasure",
-        decision=id,
-        client=client,
-        key=OPEN_KEY,
-        type=because,
-        at=at,
-        sources=[asked_by] if asked_by else [],
-        more={"because": because, "askedBy": asked_by, "erased": "everything", "closed": seal_of(leaves)},
-    )
-    await enter(session, [entry])
-    wake_after_commit(session, queue.CHANNEL)
 
 
 def _entry(wanted: Erasure, client_id: int, key: bytes | None, now: datetime) -> Entry:

@@ -7,11 +7,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from consent.repository import ledger
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from consent.repository import ledger, queue
 from consent.repository.ledger import NOTHING_TOLD, Entry, Unsealed, Written
 from consent.repository.sql import Executor
 from contracts.heads import Head
 from contracts.proof import Leaf, seal
+from servicekit.db import wake_after_commit
 
 UNSEALED_AT_ONCE = 2000
 AHEAD = 250
@@ -123,6 +126,8 @@ def new_entry(
     return Entry(kind, decision, client, key, recipient, purpose, type, at, sources, explanation, told, queue_id)
 
 
-async def enter(db: Executor, entries: Sequence[Entry]) -> None:
-    """Enter what was decided elsewhere than in the discloser. It counts from the commit on."""
-    await ledger.enter(db, [ledger.write_down(entry) for entry in entries])
+async def enter(session: AsyncSession, entries: Sequence[Entry]) -> None:
+    """Enter what was decided elsewhere than in the discloser, and wake that. An entry counts from the commit on."""
+    if entries:
+        await ledger.enter(session, [ledger.write_down(entry) for entry in entries])
+        wake_after_commit(session, queue.CHANNEL)

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import standing_restrictions
 from consent.repository import clients, erasure, ledger
-from consent.service import desks, erasing
+from consent.service import desks, erasing, redacting
 from consent.service.desk import BY_THE_DOOR
 from contracts.vocabulary import Category
 
@@ -81,8 +81,8 @@ async def redact_overdue(session: AsyncSession, periods: Periods) -> bool:
     for days in sorted({period.days for period in periods.sections.values()}):
         categories = {category for category, period in periods.sections.items() if period.days <= days}
         after = await erasure.claim_told(session, days, categories)
-        if entries := await erasure.told_before(session, days, after, erasing.CHUNK):
-            bodies = {entry.id: erasing.without_told(entry, categories) for entry in entries}
+        if entries := await erasure.told_before(session, days, after, redacting.CHUNK):
+            bodies = {entry.id: redacting.without_told(entry, categories) for entry in entries}
             await ledger.rewrite(session, {id: body for id, body in bodies.items() if body is not None})
             await erasure.told_until(session, days, entries[-1].id)
             return True
