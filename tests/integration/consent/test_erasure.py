@@ -20,7 +20,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from support.agency import Agency, event, eventually_true, granted, probation_number, terms
-from support.door import but_readings, decided, override, recorded, reference_of, superuser, was_told
+from support.door import accepted, but_readings, decided, override, recorded, reference_of, superuser, was_told
 
 from consent.repository import ledger
 from contracts.leaving import RETRACTED
@@ -358,6 +358,25 @@ async def test_what_was_told_of_two_is_redacted_when_all_of_one_is_erased_and_th
     await door.prison.done(asked["id"])
     await _goes(door, words, meanwhile, reason)
     assert await _combinations(door, left) == [("linked", None), ("unlinked", None)]
+
+
+async def test_a_number_that_could_be_of_either_goes_when_both_are_erased(door: Any) -> None:
+    """Whose it was, nobody can say after the link was undone; of nobody, it is to be kept of nobody."""
+    other, doubtful = ([{"type": "CRN", "value": probation_number()}], [{"type": "CASE", "value": f"D-{door.number}"}])
+    await accepted(door.prison, door.recorded({"risk": {"harm": "low"}}))
+    risk = {"identifiers": other, "facts": {"risk": {"harm": "low"}}}
+    await accepted(door.prison, event("client.recorded", door.prison.name, risk))
+    both = {"identifiers": door.identifiers, "reason": "made up"}
+    await accepted(door.prison, event("identity.linked", door.prison.name, both | {"sameAs": other}))
+    whole = risk | {"identifiers": [*door.identifiers, *other, *doubtful]}
+    await accepted(door.prison, event("client.recorded", door.prison.name, whole))
+    await accepted(door.prison, event("identity.unlinked", door.prison.name, both | {"notSameAs": other}))
+    ask = {"scope": "everything", "reason": "client-asked"}
+    for numbers in (door.identifiers, other):
+        assert await _readable(door, doubtful[0]["value"]) == ["identifier"], "it may be the other's"
+        await accepted(door.prison, event("erasure.requested", door.prison.name, ask | {"identifiers": numbers}))
+    await _goes(door, door.number, doubtful[0]["value"])
+    await accepted(door.prison, event("client.recorded", door.prison.name, risk | {"identifiers": doubtful}))
 
 
 async def _combinations(door: Any, client: str) -> list[tuple[str, str | None]]:

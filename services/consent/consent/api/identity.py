@@ -256,7 +256,7 @@ async def make_link(body: LinkBody, db: Db, caller: Deciding) -> LinkMade:
         await _may_decide(session, caller)
         agency = None if caller.is_operator else caller.agency
         found = await clients.of_references(session, body.clients, agency)
-        if len(found) < 2 or await clients.is_erased(session, found.values()):
+        if len(found) < 2 or await clients.erased_of(session, found.values()):
             raise Problem(
                 "no-such-client",
                 "There is no such client",

@@ -136,12 +136,10 @@ async def of_references(db: Executor, references: Collection[UUID], recipient: s
     return {row.id: row.client_id for row in rows}
 
 
-async def is_erased(db: Executor, ids: Collection[int]) -> bool:
-    """Whether all that was kept of one of these clients is gone."""
-    row = await db.execute(
-        text("SELECT 1 FROM client WHERE id = ANY(:ids) AND key IS NULL LIMIT 1"), {"ids": list(ids)}
-    )
-    return row.first() is not None
+async def erased_of(db: Executor, ids: Collection[int]) -> set[int]:
+    """Those of these clients of whom all that was kept is gone."""
+    rows = await db.execute(text("SELECT id FROM client WHERE id = ANY(:ids) AND key IS NULL"), {"ids": list(ids)})
+    return {row.id for row in rows}
 
 
 async def resolve(db: Executor, keys: Collection[Identifier]) -> dict[Identifier, int]:

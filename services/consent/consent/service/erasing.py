@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from consent.domain import Recipients, Scope, standing_restrictions
-from consent.repository import candidates, erasure, links, sharing
+from consent.repository import candidates, clients, erasure, links, sharing
 from consent.repository.clients import Client
 from consent.repository.erasure import OfLedger
 from consent.repository.ledger import Entry
@@ -92,8 +92,11 @@ async def carry_out(session: AsyncSession, wanted: Erasure, desk: Desk) -> None:
     client = wanted.client
     known = (await sharing.known(session, [client.id])).whole()[client.id]
     whose = await links.meaning_of_undone(session, known.members)
-    undone = [row for row, meant in whose.items() if meant != {client.id}]
-    members = *known.members, *(whose.keys() - undone)  # with links whose clients were linked again
+    await clients.lock(session, whose.keys())  # whoever erases the other part comes wholly before or after
+    erased = await clients.erased_of(session, set[int]().union(*whose.values()))
+    undone = [row for row, meant in whose.items() if meant - erased != {client.id}]
+    # with links whose clients were linked again, and those of which nobody is left whose numbers they could be
+    members = *known.members, *(whose.keys() - undone)
     await erasure.owe_redactions(session, [*_of_ledger(wanted, members, undone)])
     if wanted.sections is None:
         apart = await candidates.told_apart_from(session, [*members, *undone])

@@ -138,7 +138,7 @@ async def _both(session: AsyncSession, one: Collection[int], other: Collection[i
         TryAgain: another link was made or undone meanwhile.
     """
     found = await clients.lock_whole(session, {*one, *other})
-    if await clients.is_erased(session, {meant.client for meant in found.values()}):
+    if await clients.erased_of(session, {meant.client for meant in found.values()}):
         raise UNKNOWN_CLIENT
     return _single(found, one), _single(found, other)
 
@@ -328,7 +328,7 @@ async def _held_link(session: AsyncSession, id: UUID, *, also_further: bool = Fa
         raise NO_SUCH_LINK
     found = await clients.lock_whole(session, [known.client])
     known = await links.link(session, id)  # it may have been undone or confirmed while we waited
-    if known is None or known.undone or await clients.is_erased(session, [known.client]):
+    if known is None or known.undone or await clients.erased_of(session, [known.client]):
         raise NO_SUCH_LINK
     if found[known.client].client != known.client and not also_further:
         raise LINKED_FURTHER
