@@ -100,6 +100,7 @@ def check_partner(
     known = _check_heads(heads, keys, from_start, checked)
     sound: list[Placed] = []
     first: dict[str, bytes] = {}
+    places: dict[tuple[int, int], bytes] = {}
     counts: Counter[str] = Counter()
     for placed in sorted(records, key=lambda r: (r.partition, r.offset)):
         counts["records"] += 1
@@ -110,6 +111,8 @@ def check_partner(
             checked.wrong.append(f"Record at {_place(placed)}: it is no event that the door sends to partners.")
             continue
         sound.append(placed)
+        if places.setdefault((placed.partition, placed.offset), spelled) != spelled:
+            checked.wrong.append(f"Record at {_place(placed)}: another record has this place.")
         id = placed.event["id"]
         if id in first:
             counts["repeats"] += 1

@@ -77,13 +77,16 @@ def _all(door: Api, path: str) -> dict[str, Any]:
     return told
 
 
+_OUTCOMES = {"attempt": "asked by somebody who is kept from the record, and shown nothing"}
+
+
 def _in_words(entry: Mapping[str, Any], names: Mapping[str, str]) -> str:
     nobody = "the operator" if entry["kind"] in ("reading", "attempt") else "nobody outside"
     who = names.get(entry["recipient"], entry["recipient"]) or nobody
     lines = [
         f"{entry['decidedAt']}  {who}"
         + (f", for {entry['purpose']}" if entry["purpose"] else "")
-        + f": {entry['outcome']}"
+        + f": {_OUTCOMES.get(entry['outcome'], entry['outcome'])}"
     ]
     if entry["erased"] or entry["unreadable"]:
         lines.append("  erased: nobody can read any more what it was about" if entry["erased"] else "  unreadable")

@@ -1,8 +1,9 @@
 """What each process of the door needs to know besides what every process needs."""
 
 from datetime import timedelta
+from typing import Annotated
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr, model_validator
 
 from consent.domain.retention import REST, periods
 from consent.repository.retractions import Patience
@@ -18,12 +19,16 @@ RESTART_SECONDS = 1.0
 """From one try to start a producer to the next."""
 
 
+Days = Annotated[PositiveInt, Field(le=36_500)]
+"""A period: at most a century, for no calendar has the days before the year 1."""
+
+
 class RetentionSettings(Settings):
     """What a run of retention needs to know besides."""
 
-    retention_days: dict[Category, PositiveInt] = {}
+    retention_days: dict[Category, Days] = {}
     """Days by category, as JSON, where they are not those of `consent.domain.retention`."""
-    rest_days: PositiveInt = REST.days
+    rest_days: Days = REST.days
     """Days after the last that was said, told or asked of a client, until what is left beside sections is erased."""
 
     @property

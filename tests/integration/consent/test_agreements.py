@@ -524,6 +524,8 @@ async def test_a_party_that_suspended_left_and_signed_again_stops_nobody(sides: 
     path, reason = f"/agreements/{change['agreement']}", {"reason": "We look into it."}
     first = await sides.mentors.does("POST", f"{path}/suspension", reason)
     await sides.mentors.does("POST", f"{path}/departure", {"reason": "We close."})
+    left = (await sides.hostel.does("GET", path))["changes"]
+    assert [c["kind"] for c in left][-2:] == ["resumed", "version"], "whoever leaves suspends no more"
     await sides.agree(sides.hostel, sides.mentors, agreement=change["agreement"])
     assert (await sides.prison.state(change["agreement"]))[-1] == "in-force"
     history = (await sides.mentors.does("GET", path))["changes"]

@@ -158,6 +158,18 @@ async def test_two_records_under_one_id_are_found(exported: dict[str, Path], thr
     assert "its id stood before on a record that says otherwise" in said
 
 
+async def test_two_records_at_one_place_are_found(exported: dict[str, Path], throughgate: Commands) -> None:
+    """Which of them stands behind a retraction would depend on the order of the file."""
+
+    def change(lines: list[Any]) -> None:
+        lines[1] |= {"partition": lines[0]["partition"], "offset": lines[0]["offset"]}
+
+    _alter(exported["records"], change)
+    code, said = await check(throughgate, exported)
+    assert code == 1
+    assert "another record has this place" in said
+
+
 async def test_a_key_of_somebody_else_checks_nothing(
     exported: dict[str, Path], throughgate: Commands, tmp_path: Path
 ) -> None:

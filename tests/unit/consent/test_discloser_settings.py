@@ -36,8 +36,8 @@ def test_a_shard_is_one_of_the_shards(shard: int, shards: int) -> None:
         settings(shard=shard, shards=shards)
 
 
-@pytest.mark.parametrize("days", [0, -5])
-def test_nothing_is_kept_for_no_time(days: int) -> None:
+@pytest.mark.parametrize("days", [0, -5, 3_000_000, 99_999_999_999])
+def test_nothing_is_kept_for_no_time_and_nothing_longer_than_calendars_go(days: int) -> None:
     with pytest.raises(ValidationError):
         WorkerSettings(
             kafka_servers="127.0.0.1:1",

@@ -485,6 +485,7 @@ async def _enter(
     now = await time_now(session)
     agreement, living = version.agreement, _living(versions, now)
     still = _parties(living) | ({OPERATOR} if living else set())
+    still -= {by} - _parties([version])  # who leaves
     for whose in sorted((await _suspensions(session, agreement.id)).keys() - still):
         ended = "Whoever suspended it had left, or it was over."
         await _change(session, versions[-1].agreement, "resumed", whose, ended, now, now)
