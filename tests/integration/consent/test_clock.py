@@ -383,6 +383,11 @@ async def test_what_begins_later_is_followed_by_a_snapshot_whatever_was_in_its_w
         await accepted(door.prison, stopping(door, "restriction", restriction))
     if in_the_way == "a suspension":
         await door.operator.call("POST", f"{agreement}/resumption", reason)
+
+        async def offered() -> bool:
+            return await rows(door, "SELECT 1 FROM agreement_follow_up WHERE due_at <= now()") == []
+
+        await eventually_true(offered, "what the resumption makes possible again")  # else that brings the snapshot
     await decided(door)
     assert [r for r in await recipient.received() if r.event["type"] != RETRACTED] == []
     await comes(door.prison, BEGINS, said)

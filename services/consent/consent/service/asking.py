@@ -164,11 +164,11 @@ async def view(
     entries: list[Entry] = []
     told_of: list[SharingState] = []
     for answer, client, sections, was_sent in met:
-        seen = [s for s in sections if s["source"] != viewer and Category(s["category"]) in categories]
-        items = tuple(Item(s["source"], Category(s["category"])) for s in seen)
         if _is_kept_away(client, viewer, practitioner, now, knows=was_sent):
             entries.append(_attempt("view", answer, client, viewer, practitioner, now))
             continue
+        seen = [s for s in sections if s["source"] != viewer and Category(s["category"]) in categories]
+        items = tuple(Item(s["source"], Category(s["category"])) for s in seen)
         question = Question(to, purpose, items, now, practitioner=practitioner, spent=spent_convictions(seen))
         decision = decide(question, client.facts, registered.policy)
         shown = (decision, client.facts.version) if decision.permits or was_sent else (Decision(), 0)
