@@ -58,7 +58,7 @@ def _run(connection: Connection, versions: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        urls = {service: Settings().database_url.get_secret_value() for service in sys.argv[1:2]}
+        urls = {sys.argv[1]: Settings().database_url.get_secret_value()}
     else:
         urls = json.loads(os.environ["THROUGHGATE_DATABASE_URLS"])
     asyncio.run(upgrade(urls))

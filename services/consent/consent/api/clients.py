@@ -106,8 +106,7 @@ async def view(body: ViewRequest, db: AgencyDb, caller: Annotated[Caller, Depend
     The claim `practitioner` of the token says which person looks, by your agency's own id; without it, a program looks.
     Where a client excludes one of your practitioners, that person is answered as if there were no such client, and the
     attempt is entered; the others see something only of those sources to whom your agency undertook, in an agreement,
-    to enforce exclusions
-    (`exclusion-not-enforced`, told as `not-permitted`).
+    to enforce exclusions (`exclusion-not-enforced`, told as `not-permitted`).
 
     Until your agency was sent a record of the client, the receipt of a view that shows nothing says nothing either.
     """

@@ -112,14 +112,15 @@ async def may_share(
         own = [s for s in sections if s["source"] == asker]
         question = Question(to, purpose, items, now, service, spent=spent_convictions(own))
         decision = decide(question, client.facts, registered.policy)
-        if _is_kept_away(client, asker, practitioner, now, knows=bool(decision.permits) or was_sent):
+        knows = bool(decision.permits) or was_sent
+        if _is_kept_away(client, asker, practitioner, now, knows=knows):
             entries.append(_attempt("consultation", answer, client, asker, practitioner, now))
             continue
         alone = decide(question, client.facts.as_said_by(asker), registered.policy)
         answer.told = {
             "decidedOn": client.facts.version if decision.permits else None,
             "permitted": [permitted(p) for p in decision.permits],
-            "withheld": to_source(withheld(decision), alone, knows=bool(decision.permits) or was_sent),
+            "withheld": to_source(withheld(decision), alone, knows=knows),
             "obligations": obligations(decision),
         }
         entries.append(_entry("consultation", answer, client, question, decision, asker))
@@ -256,10 +257,11 @@ async def who_was_told(
         raise NO_SUCH_CLIENT
     client = known[found[reference]]
     read: dict[str, Any] = {"client": str(reference), "by": by}
-    now, knows = await time_now(session), bool(await clients.sent_to(session, client.members, [agency]))
-    if asker is not None and _is_kept_away(client, asker, practitioner, now, knows=knows):
-        await _enter_reading(session, "attempt", client.id, asker, read | {"what": "reading"})
-        return None
+    if asker is not None and practitioner is not None:  # the operator is of no agency, and a program is nobody
+        knows = bool(await clients.sent_to(session, client.members, [agency]))
+        if _is_kept_away(client, asker, practitioner, await time_now(session), knows=knows):
+            await _enter_reading(session, "attempt", client.id, asker, read | {"what": "reading"})
+            return None
     told = await _history(session, asker, agency, client, whole=whole, limit=limit, before=before)
     if client.key is not None:
         read |= {"whole": told.is_whole, "entries": len(told.lines), "before": before}
